@@ -1,0 +1,2 @@
+//! The `ocellus` binary.
+fn main() {}

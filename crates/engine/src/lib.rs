@@ -1,0 +1,2 @@
+//! Graphs, gradients and plans.
+#![forbid(unsafe_code)]

@@ -1,0 +1,156 @@
+//! One vector vocabulary for every instruction set.
+//!
+//! A kernel body is written once, generic over [`Isa`], and compiled once per level by [`Level::dispatch`]. The token
+//! types (`Portable`, `Avx2`, …) can only be made by feature detection, so holding one proves that its instructions exist.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod level;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+pub(crate) use level::Kernel;
+pub use level::{Level, UnknownLevel};
+
+/// The vector operations that kernels are written in. `F32` holds `LANES` values.
+///
+/// Every method is `#[inline(always)]`, so that inside [`Level::dispatch`] it becomes one instruction.
+pub(crate) trait Isa: Copy + Send + Sync + 'static {
+    /// Values in one vector.
+    const LANES: usize;
+    /// Rows and vectors of the largest matrix tile whose accumulators stay in registers.
+    const TILE_ROWS: usize;
+    /// Vectors per tile row; a weight panel is `TILE_VECTORS * LANES` columns wide.
+    const TILE_VECTORS: usize;
+    /// A vector of `LANES` single-precision values.
+    type F32: Copy;
+    /// One truth value for each lane.
+    type Mask: Copy;
+
+    fn splat(self, value: f32) -> Self::F32;
+    #[inline(always)]
+    fn zero(self) -> Self::F32 {
+        self.splat(0.0)
+    }
+    /// # Safety
+    /// `from` must be readable for `LANES` values; no alignment is needed.
+    unsafe fn load(self, from: *const f32) -> Self::F32;
+    /// # Safety
+    /// `to` must be writable for `LANES` values; no alignment is needed.
+    unsafe fn store(self, to: *mut f32, value: Self::F32);
+    /// The mask of the first `count` lanes (all of them where `count >= LANES`).
+    fn first(self, count: usize) -> Self::Mask;
+    /// Loads the lanes of the mask; the others are zero and their memory is not touched.
+    /// # Safety
+    /// The lanes of the mask must be readable.
+    unsafe fn load_masked(self, mask: Self::Mask, from: *const f32) -> Self::F32;
+    /// Stores the lanes of the mask; the memory of the others is not touched.
+    /// # Safety
+    /// The lanes of the mask must be writable.
+    unsafe fn store_masked(self, mask: Self::Mask, to: *mut f32, value: Self::F32);
+
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    fn sqrt(self, a: Self::F32) -> Self::F32;
+    /// `a * b + c`, rounded once where the level has fused multiply-add.
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// The larger value; `b` where either is NaN.
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// The smaller value; `b` where either is NaN.
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Nearest integer, ties to even.
+    fn round(self, a: Self::F32) -> Self::F32;
+    /// `2^n` for lanes that hold integers in `-126..=127`.
+    fn exp2_integer(self, n: Self::F32) -> Self::F32;
+    /// `a > b`; false where either is NaN.
+    fn greater(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `a == b`; false where either is NaN.
+    fn equal(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `yes` in the lanes of the mask, `no` elsewhere.
+    fn select(self, mask: Self::Mask, yes: Self::F32, no: Self::F32) -> Self::F32;
+    /// The mask as bits, lane 0 lowest.
+    fn bits(self, mask: Self::Mask) -> u32;
+    /// Sum of the lanes, always in the same order.
+    fn sum(self, a: Self::F32) -> f32;
+    /// Largest lane.
+    fn largest(self, a: Self::F32) -> f32;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs every operation on one pair of vectors and returns the results lane by lane.
+    struct Everything<'a> {
+        a: &'a [f32],
+        b: &'a [f32],
+    }
+
+    impl Kernel for Everything<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) {
+            let n = I::LANES;
+            assert!(self.a.len() >= n && self.b.len() >= n);
+            let lanes = |v: I::F32| {
+                let mut out = vec![0.0f32; n];
+                // SAFETY: `out` has `LANES` values.
+                unsafe { isa.store(out.as_mut_ptr(), v) };
+                out
+            };
+            // SAFETY: both slices have at least `LANES` values.
+            let (a, b) = unsafe { (isa.load(self.a.as_ptr()), isa.load(self.b.as_ptr())) };
+            let check = |name: &str, got: I::F32, want: &dyn Fn(f32, f32) -> f32| {
+                for (i, &g) in lanes(got).iter().enumerate() {
+                    let w = want(self.a[i], self.b[i]);
+                    assert!((g - w).abs() <= 1e-6 * w.abs().max(1.0), "{name} lane {i}: {g} instead of {w}");
+                }
+            };
+            check("add", isa.add(a, b), &|a, b| a + b);
+            check("sub", isa.sub(a, b), &|a, b| a - b);
+            check("mul", isa.mul(a, b), &|a, b| a * b);
+            check("div", isa.div(a, b), &|a, b| a / b);
+            check("mul_add", isa.mul_add(a, b, a), &|a, b| a * b + a);
+            check("max", isa.max(a, b), &f32::max);
+            check("min", isa.min(a, b), &f32::min);
+            check("round", isa.round(a), &|a, _| a.round_ties_even());
+            check("sqrt", isa.sqrt(isa.mul(a, a)), &|a, _| a.abs());
+            check("exp2_integer", isa.exp2_integer(isa.round(a)), &|a, _| a.round_ties_even().exp2());
+            check("select", isa.select(isa.greater(a, b), a, b), &f32::max);
+            check("splat", isa.splat(3.5), &|_, _| 3.5);
+            let bits = isa.bits(isa.greater(a, b));
+            let want = (0..n).filter(|&i| self.a[i] > self.b[i]).fold(0, |m, i| m | 1 << i);
+            assert_eq!(bits, want, "greater");
+            assert_eq!(isa.bits(isa.equal(a, a)), (1u64 << n) as u32 - 1 | u32::from(n == 32) * u32::MAX, "equal");
+            let sum: f32 = self.a[..n].iter().sum();
+            assert!((isa.sum(a) - sum).abs() < 1e-5, "sum");
+            assert_eq!(isa.largest(a), self.a[..n].iter().copied().fold(f32::MIN, f32::max), "largest");
+            for count in 0..=n + 1 {
+                let mask = isa.first(count);
+                // SAFETY: both slices have at least `LANES` values.
+                let part = lanes(unsafe { isa.load_masked(mask, self.a.as_ptr()) });
+                let mut out = vec![9.0f32; n];
+                // SAFETY: `out` has `LANES` values.
+                unsafe { isa.store_masked(mask, out.as_mut_ptr(), a) };
+                for i in 0..n {
+                    assert_eq!(part[i], if i < count { self.a[i] } else { 0.0 }, "load_masked {count} lane {i}");
+                    assert_eq!(out[i], if i < count { self.a[i] } else { 9.0 }, "store_masked {count} lane {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_level_agrees_with_scalar_arithmetic() {
+        let a: Vec<f32> = (0..32).map(|i| (i as f32 * 1.37).sin() * 4.0).collect();
+        let b: Vec<f32> = (0..32).map(|i| (i as f32 * 0.73).cos() * 3.0 + 0.01).collect();
+        for level in Level::available() {
+            level.dispatch(Everything { a: &a, b: &b });
+        }
+    }
+}

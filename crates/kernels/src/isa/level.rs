@@ -1,0 +1,115 @@
+//! Which instruction sets this machine has, and how a kernel body is compiled for each.
+
+use super::Isa;
+#[cfg(target_arch = "aarch64")]
+use super::neon::Neon;
+use super::portable::Portable;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2::Avx2, avx512::Avx512};
+use std::fmt;
+
+/// An instruction set that this machine was found to have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Level(Token);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Portable(Portable),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is no instruction set, or one that this machine lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownLevel {
+    /// What was asked for.
+    pub name: String,
+}
+
+impl fmt::Display for UnknownLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = Level::available().into_iter().map(Level::name).collect();
+        write!(f, "instruction set {:?} is not one of this machine's: {}", self.name, names.join(", "))
+    }
+}
+
+impl std::error::Error for UnknownLevel {}
+
+/// A computation whose body is compiled for each instruction set.
+pub(crate) trait Kernel {
+    type Output;
+    /// The body; must be `#[inline(always)]`, as must everything it calls with `isa`.
+    fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+impl Level {
+    /// Every level this machine has, best first.
+    pub fn available() -> Vec<Level> {
+        let mut levels = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            levels.extend(Avx512::detect().map(|isa| Level(Token::Avx512(isa))));
+            levels.extend(Avx2::detect().map(|isa| Level(Token::Avx2(isa))));
+        }
+        #[cfg(target_arch = "aarch64")]
+        levels.extend(Neon::detect().map(|isa| Level(Token::Neon(isa))));
+        levels.push(Level(Token::Portable(Portable::detect())));
+        levels
+    }
+
+    /// The best level this machine has.
+    pub fn detect() -> Level {
+        Level::available()[0]
+    }
+
+    /// The level of that name: `avx512`, `avx2`, `neon` or `portable`.
+    ///
+    /// # Errors
+    /// Where the name is unknown or the machine lacks it.
+    pub fn named(name: &str) -> Result<Level, UnknownLevel> {
+        Level::available()
+            .into_iter()
+            .find(|level| level.name() == name)
+            .ok_or_else(|| UnknownLevel { name: name.to_owned() })
+    }
+
+    /// The level's name, as `OCELLUS_ISA` takes it.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Token::Portable(_) => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(_) => "neon",
+        }
+    }
+
+    /// Runs the kernel, compiled for this level.
+    #[inline]
+    pub(crate) fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            Token::Portable(isa) => kernel.run(isa),
+            // SAFETY: the token was made by detecting the features that the wrapper enables.
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(isa) => unsafe { super::avx2::run(isa, kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(isa) => unsafe { super::avx512::run(isa, kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(isa) => unsafe { super::neon::run(isa, kernel) },
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The worker pool: the caller is worker 0, the others spin briefly for the next job and then sleep.
+//!
+//! Work is handed out by index from one counter, so which worker takes which item is left to chance; results must not
+//! depend on it. That is why every item owns the memory it writes.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+/// How long an idle worker spins before it parks. A parked thread takes about 50 µs to wake, a spinning one under 1 µs.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// A fixed set of threads that run one job at a time.
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// The job as the workers see it: which worker they are, which task they took.
+type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+struct Shared {
+    /// Raised by one for each job; workers wait for it to change.
+    generation: AtomicUsize,
+    /// Workers still busy with the current job.
+    busy: AtomicUsize,
+    next_task: AtomicUsize,
+    stop: AtomicBool,
+    job: Mutex<Option<Posted>>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Posted {
+    job: *const Job<'static>,
+    tasks: usize,
+}
+
+// SAFETY: the pointer is to a `Sync` closure which outlives the job (see `Pool::run`).
+unsafe impl Send for Posted {}
+
+impl Pool {
+    /// A pool of `threads` workers in all, the caller included; at least one.
+    pub fn new(threads: usize) -> Self {
+        let shared = Arc::new(Shared {
+            generation: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            next_task: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            job: Mutex::new(None),
+            panic: Mutex::new(None),
+        });
+        let threads = (1..threads.max(1))
+            .filter_map(|worker| {
+                let shared = Arc::clone(&shared);
+                // Where the system refuses another thread, the pool is smaller; results do not depend on it.
+                std::thread::Builder::new().name(format!("ocellus-{worker}")).spawn(move || work(&shared, worker)).ok()
+            })
+            .collect();
+        Pool { shared, threads }
+    }
+
+    /// Workers, the caller included.
+    pub fn threads(&self) -> usize {
+        self.threads.len() + 1
+    }
+
+    /// Gives every item to exactly one worker, with that worker's own state.
+    ///
+    /// # Panics
+    /// Where there are fewer states than workers, or with the panic of `f`.
+    pub fn for_each<S: Send, T: Send>(
+        &mut self,
+        states: &mut [S],
+        items: &mut [T],
+        f: impl Fn(&mut S, usize, &mut T) + Sync,
+    ) {
+        assert!(states.len() >= self.threads(), "one state for each worker");
+        let (states, items_ptr) = (Disjoint(states.as_mut_ptr()), Disjoint(items.as_mut_ptr()));
+        self.run(items.len(), &|worker, index| {
+            // SAFETY: a worker runs one task at a time and no other worker has its number; every index below
+            // `items.len()` is handed out once; both slices stay borrowed until `run` returns.
+            let (state, item) = unsafe { (states.get(worker), items_ptr.get(index)) };
+            f(state, index, item);
+        });
+    }
+
+    /// Runs `job(worker, task)` for every task below `tasks`, and returns when all are done.
+    pub(crate) fn run(&mut self, tasks: usize, job: &Job<'_>) {
+        let _flush = FlushDenormals::new();
+        if self.threads.is_empty() || tasks <= 1 {
+            (0..tasks).for_each(|task| job(0, task));
+            return;
+        }
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes. The job is taken back below before this function returns: workers that
+        // have started are waited for, and none starts later, since the generation has then been answered by all.
+        let job: *const Job<'static> = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(job) };
+        let posted = Posted { job, tasks };
+        *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(posted);
+        shared.next_task.store(0, Ordering::Relaxed);
+        shared.busy.store(self.threads.len(), Ordering::Relaxed);
+        shared.generation.fetch_add(1, Ordering::Release);
+        self.threads.iter().map(JoinHandle::thread).for_each(Thread::unpark);
+        shared.take_tasks(posted, 0);
+        let mut spins = 0u32;
+        while shared.busy.load(Ordering::Acquire) != 0 {
+            spins += 1;
+            // On a machine with fewer free cores than workers, the one waited for may need this core.
+            if spins % 1024 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Cuts `len` values into as many runs of whole cache lines as there are workers and runs `job(start, end)` on each.
+    pub(crate) fn for_ranges(&mut self, len: usize, smallest: usize, job: impl Fn(usize, usize) + Sync) {
+        let pieces = self.threads().min(len.div_ceil(smallest.max(1))).max(1);
+        let piece = len.div_ceil(pieces).next_multiple_of(32);
+        self.run(len.div_ceil(piece.max(1)), &|_, task| job(task * piece, ((task + 1) * piece).min(len)));
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.generation.fetch_add(1, Ordering::Release);
+        for thread in self.threads.drain(..) {
+            thread.thread().unpark();
+            // A worker catches its panics, so joining cannot fail in a way worth reporting.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({} threads)", self.threads())
+    }
+}
+
+impl Shared {
+    fn take_tasks(&self, posted: Posted, worker: usize) {
+        // SAFETY: `Pool::run` keeps the closure alive until every worker has reported back.
+        let job = unsafe { &*posted.job };
+        loop {
+            let task = self.next_task.fetch_add(1, Ordering::Relaxed);
+            if task >= posted.tasks {
+                return;
+            }
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(worker, task))) {
+                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+            }
+        }
+    }
+}
+
+fn work(shared: &Shared, worker: usize) {
+    let _flush = FlushDenormals::new();
+    let mut seen = 0;
+    loop {
+        let mut since = None;
+        let mut spins = 0u32;
+        while shared.generation.load(Ordering::Acquire) == seen {
+            std::hint::spin_loop();
+            spins += 1;
+            if spins % 64 == 0 && since.get_or_insert_with(Instant::now).elapsed() > SPIN {
+                std::thread::park();
+            }
+        }
+        seen = shared.generation.load(Ordering::Acquire);
+        if shared.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let posted = *shared.job.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(posted) = posted {
+            shared.take_tasks(posted, worker);
+        }
+        shared.busy.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// A pointer into a slice whose elements are handed to one worker each.
+#[derive(Clone, Copy)]
+pub(crate) struct Disjoint<T>(pub(crate) *mut T);
+
+// SAFETY: `get` is unsafe and asks that no two workers take the same element.
+unsafe impl<T: Send> Sync for Disjoint<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Disjoint<T> {}
+
+impl<T> Disjoint<T> {
+    /// # Safety
+    /// `index` must lie in the slice, which must outlive `'a`, and no one else may hold that element.
+    #[allow(clippy::mut_from_ref, reason = "the caller promises that each element is taken once")]
+    pub(crate) unsafe fn get<'a>(&self, index: usize) -> &'a mut T {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.0.add(index) }
+    }
+
+    /// # Safety
+    /// As for [`get`](Self::get), for every element of the range.
+    #[allow(clippy::mut_from_ref, reason = "the caller promises that ranges do not overlap")]
+    pub(crate) unsafe fn range<'a>(&self, start: usize, end: usize) -> &'a mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), end - start) }
+    }
+}
+
+/// While it lives, this thread's arithmetic treats denormal numbers as zero: some processors are 50 times slower on
+/// them, and every worker must round alike.
+struct FlushDenormals {
+    #[cfg(target_arch = "x86_64")]
+    before: u32,
+}
+
+impl FlushDenormals {
+    #[cfg(target_arch = "x86_64")]
+    fn new() -> Self {
+        let mut before = 0u32;
+        // SAFETY: reads and writes the thread's SSE control word; flush-to-zero (bit 15) and denormals-are-zero
+        // (bit 6) are modes that every x86-64 processor has, and `drop` restores the word.
+        unsafe {
+            std::arch::asm!("stmxcsr [{}]", in(reg) &mut before, options(nostack));
+            let flush = before | 1 << 15 | 1 << 6;
+            std::arch::asm!("ldmxcsr [{}]", in(reg) &flush, options(nostack));
+        }
+        FlushDenormals { before }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    fn new() -> Self {
+        FlushDenormals {}
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Drop for FlushDenormals {
+    fn drop(&mut self) {
+        // SAFETY: restores the control word that `new` read.
+        unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &self.before, options(nostack)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_done_once_whatever_the_threads() {
+        for threads in [1, 2, 3, 8] {
+            let mut pool = Pool::new(threads);
+            let mut counts = vec![0usize; pool.threads()];
+            for items in [0, 1, 2, 7, 100] {
+                let mut values = vec![1usize; items];
+                pool.for_each(&mut counts, &mut values, |count, index, value| {
+                    *value += index;
+                    *count += 1;
+                });
+                assert_eq!(values, (1..=items).collect::<Vec<_>>());
+            }
+            assert_eq!(counts.iter().sum::<usize>(), 110);
+        }
+    }
+
+    #[test]
+    fn ranges_cover_everything() {
+        let mut pool = Pool::new(3);
+        for len in [0usize, 1, 31, 33, 1000] {
+            let mut seen = vec![0u8; len];
+            let cells = Disjoint(seen.as_mut_ptr());
+            pool.for_ranges(len, 16, |start, end| {
+                // SAFETY: ranges do not overlap.
+                unsafe { cells.range(start, end) }.iter_mut().for_each(|v| *v += 1);
+            });
+            assert!(seen.iter().all(|&v| v == 1), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let mut pool = Pool::new(2);
+        let caught = catch_unwind(AssertUnwindSafe(|| pool.run(8, &|_, task| assert!(task != 5, "task five"))));
+        assert!(caught.is_err());
+        pool.run(4, &|_, _| {});
+    }
+
+    #[test]
+    fn sleeping_workers_wake() {
+        let mut pool = Pool::new(2);
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(5));
+            let done = AtomicUsize::new(0);
+            pool.run(2, &|_, _| {
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(done.into_inner(), 2);
+        }
+    }
+}

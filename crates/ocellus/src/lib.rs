@@ -1,0 +1,2 @@
+//! Image classification.
+#![forbid(unsafe_code)]
