@@ -5,6 +5,7 @@
 #![deny(missing_docs)]
 
 mod buffer;
+pub mod conv;
 mod isa;
 mod pool;
 
