@@ -16,6 +16,7 @@ mod pack;
 mod pooled_backward_data;
 mod pooled_backward_weights;
 mod pooled_forward;
+mod pooled_tile;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]

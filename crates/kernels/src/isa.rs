@@ -51,6 +51,14 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// The lanes of the mask must be writable.
     unsafe fn store_masked(self, mask: Self::Mask, to: *mut f32, value: Self::F32);
+    /// Loads `count` bytes (at most `LANES`) as values; the other lanes are zero.
+    /// # Safety
+    /// `from` must be readable for `count` bytes.
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> Self::F32;
+    /// Stores the first `count` lanes (at most `LANES`), which hold integers in `0..=255`, as bytes.
+    /// # Safety
+    /// `to` must be writable for `count` bytes.
+    unsafe fn store_bytes(self, to: *mut u8, count: usize, value: Self::F32);
 
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
@@ -130,6 +138,20 @@ mod tests {
             let sum: f32 = self.a[..n].iter().sum();
             assert!((isa.sum(a) - sum).abs() < 1e-5, "sum");
             assert_eq!(isa.largest(a), self.a[..n].iter().copied().fold(f32::MIN, f32::max), "largest");
+            let bytes: Vec<u8> = (0..n).map(|i| 255 - 3 * i as u8).collect();
+            for count in 0..=n {
+                let mut out = vec![7u8; n];
+                // SAFETY: both have `LANES` bytes.
+                let values = unsafe {
+                    let values = isa.load_bytes(bytes.as_ptr(), count);
+                    isa.store_bytes(out.as_mut_ptr(), count, isa.add(values, isa.splat(0.0)));
+                    lanes(values)
+                };
+                for i in 0..n {
+                    assert_eq!(values[i], if i < count { f32::from(bytes[i]) } else { 0.0 }, "load_bytes {count}");
+                    assert_eq!(out[i], if i < count { bytes[i] } else { 7 }, "store_bytes {count}");
+                }
+            }
             for count in 0..=n + 1 {
                 let mask = isa.first(count);
                 // SAFETY: both slices have at least `LANES` values.

@@ -7,8 +7,10 @@
 mod buffer;
 pub mod conv;
 mod isa;
+mod peak;
 mod pool;
 
 pub use buffer::Buffer;
 pub use isa::{Level, UnknownLevel};
+pub use peak::multiply_add_peak;
 pub use pool::Pool;

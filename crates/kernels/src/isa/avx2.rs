@@ -58,6 +58,34 @@ impl Isa for Avx2 {
         unsafe { _mm256_maskstore_ps(to, _mm256_castps_si256(mask), value) }
     }
     #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> __m256 {
+        unsafe {
+            let bytes = if count >= 8 {
+                _mm_loadl_epi64(from.cast())
+            } else {
+                let mut bytes = [0u8; 8];
+                std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), count);
+                _mm_loadl_epi64(bytes.as_ptr().cast())
+            };
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, count: usize, value: __m256) {
+        unsafe {
+            let words = _mm256_cvtps_epi32(value);
+            let halves = _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            let bytes = _mm_packus_epi16(halves, halves);
+            if count >= 8 {
+                _mm_storel_epi64(to.cast(), bytes);
+            } else {
+                let mut lanes = [0u8; 8];
+                _mm_storel_epi64(lanes.as_mut_ptr().cast(), bytes);
+                std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
+            }
+        }
+    }
+    #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {
         unsafe { _mm256_add_ps(a, b) }
     }

@@ -59,6 +59,28 @@ impl Isa for Avx512 {
         unsafe { _mm512_mask_storeu_ps(to, mask, value) }
     }
     #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> __m512 {
+        unsafe {
+            let bytes = if count >= 16 {
+                _mm_loadu_si128(from.cast())
+            } else {
+                _mm_maskz_loadu_epi8(self.first(count), from.cast())
+            };
+            _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, count: usize, value: __m512) {
+        unsafe {
+            let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(value));
+            if count >= 16 {
+                _mm_storeu_si128(to.cast(), bytes);
+            } else {
+                _mm_mask_storeu_epi8(to.cast(), self.first(count), bytes);
+            }
+        }
+    }
+    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_add_ps(a, b) }
     }

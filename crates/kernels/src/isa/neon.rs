@@ -70,6 +70,22 @@ impl Isa for Neon {
         }
     }
     #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> float32x4_t {
+        let mut lanes = [0.0f32; 4];
+        for i in 0..count.min(4) {
+            lanes[i] = f32::from(unsafe { *from.add(i) });
+        }
+        unsafe { vld1q_f32(lanes.as_ptr()) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, count: usize, value: float32x4_t) {
+        let mut lanes = [0.0f32; 4];
+        unsafe { vst1q_f32(lanes.as_mut_ptr(), value) };
+        for i in 0..count.min(4) {
+            unsafe { *to.add(i) = lanes[i] as u8 };
+        }
+    }
+    #[inline(always)]
     fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
         unsafe { vaddq_f32(a, b) }
     }

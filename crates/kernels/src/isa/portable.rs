@@ -71,6 +71,22 @@ impl Isa for Portable {
         }
     }
     #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> V {
+        let mut v = [0.0; LANES];
+        for i in 0..count.min(LANES) {
+            // SAFETY: the caller's promise.
+            v[i] = f32::from(unsafe { *from.add(i) });
+        }
+        v
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, count: usize, value: V) {
+        for i in 0..count.min(LANES) {
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(i) = value[i] as u8 };
+        }
+    }
+    #[inline(always)]
     fn add(self, a: V, b: V) -> V {
         zip(a, b, |a, b| a + b)
     }
