@@ -19,6 +19,8 @@ mod pooled_forward;
 mod pooled_tile;
 #[cfg(test)]
 mod reference;
+mod sparse_data;
+mod sparse_weights;
 #[cfg(test)]
 mod tests;
 mod tile;

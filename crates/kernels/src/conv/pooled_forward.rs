@@ -1,9 +1,10 @@
 //! Convolution, bias, ReLU and max-pooling in one pass: only the maxima and where they were found are stored.
 
 use super::forward::forward_matrix;
-use super::geometry::{Segment, Source, Tap, forward_taps, segments, window_offset};
+use super::geometry::{Segment, Source, Tap, forward_taps, segments};
 use super::pack::{Matrix, TileSize};
 use super::pooled_tile::PooledProduct;
+use super::sparse_weights::pooled_windows;
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::{CLOSED, Epilogue, PooledShape};
 use crate::{Level, Pool};
@@ -30,15 +31,8 @@ impl PooledForward {
         let conv = shape.conv;
         let source = Source::of_input(&conv);
         let taps = forward_taps(&conv, &source);
-        let [height, width, filters] = shape.output();
-        let [down, across] = shape.pool;
-        let mut windows = Vec::with_capacity(height * width * shape.window());
-        for window in 0..height * width {
-            for pixel in 0..shape.window() {
-                let (row, column) = (window / width * down + pixel / across, window % width * across + pixel % across);
-                windows.push(window_offset(&conv, &source, row, column));
-            }
-        }
+        let filters = conv.filters;
+        let windows = pooled_windows(&shape, &source);
         PooledForward {
             shape,
             level,
