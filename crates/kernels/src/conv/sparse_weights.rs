@@ -1,7 +1,7 @@
 //! The weight gradient behind a max-pool, by filter: only the maxima have a gradient, at most one pixel of each window.
 //!
-//! For each filter, the pixels with a gradient are gathered in a list, so that no branch depends on a value; the
-//! filter's own gradient, which is a few contiguous runs of the input per pixel, then stays in registers for the whole list.
+//! For each filter, the pixels with a gradient are the bits of a mask, so that no branch depends on a single value; the
+//! filter's own gradient, a few contiguous runs of the input for each pixel, stays in registers for the whole mask.
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
@@ -9,7 +9,6 @@ use super::PooledShape;
 use super::geometry::{Source, window_offset};
 use crate::Level;
 use crate::isa::{Isa, Kernel};
-use bytemuck::{Pod, Zeroable};
 
 /// The plan: offsets and sizes.
 #[derive(Clone, Debug)]
@@ -19,7 +18,7 @@ pub(super) struct SparseWeights {
     source: Source,
     /// Where the convolution's windows start, all of one pooling window's, then the next one's.
     windows: Vec<u32>,
-    /// Pooled pixels whose lists are made together.
+    /// Pooled pixels in one mask.
     chunk: usize,
     /// Values in one row of the kernel, contiguous in the input, and the same in whole vectors.
     run: usize,
@@ -28,19 +27,15 @@ pub(super) struct SparseWeights {
     row_step: usize,
 }
 
-/// A pixel with a gradient.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Entry {
-    /// Where its window starts in the input.
-    offset: u32,
-    gradient: f32,
-}
+/// The pixels of a chunk with a gradient, bit by bit, the low half first.
+type Pixels = [u32; 2];
+
+/// The most pooled pixels in a chunk.
+const MOST: usize = 48;
 
 /// Pooled pixels in a chunk: enough to be worth loading a filter's sums for, few enough that their input stays in
 /// the first-level cache, and whole samples where these are small.
 fn chunk_of(pixels: usize) -> usize {
-    const MOST: usize = 48;
     if pixels <= MOST { MOST / pixels * pixels } else { pixels.div_ceil(pixels.div_ceil(MOST - 8)) }
 }
 
@@ -85,10 +80,10 @@ impl SparseWeights {
         self.shape.conv.kernel[0] * self.padded_run
     }
 
-    /// Lengths of the parts of the scratch: sums, lists, their lengths, offsets.
-    fn parts(&self) -> [usize; 4] {
+    /// Lengths of the parts of the scratch: sums, masks, offsets.
+    fn parts(&self) -> [usize; 3] {
         let filters = self.shape.conv.filters;
-        [filters * self.filter_len(), 2 * filters * self.chunk, filters, self.chunk * self.shape.window()]
+        [filters * self.filter_len(), 2 * filters, self.chunk * self.shape.window()]
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
@@ -106,10 +101,9 @@ impl SparseWeights {
         accumulate: bool,
         scratch: &mut [f32],
     ) {
-        let [sums, lists, lengths, offsets] = self.parts();
+        let [sums, masks, offsets] = self.parts();
         let (sums, scratch) = scratch.split_at_mut(sums);
-        let (lists, scratch) = scratch.split_at_mut(lists);
-        let (lengths, scratch) = scratch.split_at_mut(lengths);
+        let (masks, scratch) = scratch.split_at_mut(masks);
         let (offsets, scratch) = scratch.split_at_mut(offsets);
         let x = self.source.prepare(samples, x, scratch);
         self.level.dispatch(Sweep {
@@ -119,8 +113,7 @@ impl SparseWeights {
             dy,
             argmax,
             sums,
-            lists: bytemuck::cast_slice_mut(lists),
-            lengths: bytemuck::cast_slice_mut(lengths),
+            masks: bytemuck::cast_slice_mut(masks),
             offsets: bytemuck::cast_slice_mut(offsets),
         });
         self.transpose(sums, dw, accumulate);
@@ -149,8 +142,9 @@ struct Sweep<'a> {
     dy: &'a [f32],
     argmax: &'a [u8],
     sums: &'a mut [f32],
-    lists: &'a mut [Entry],
-    lengths: &'a mut [u32],
+    /// For each filter, the pixels of the chunk that have a gradient.
+    masks: &'a mut [Pixels],
+    /// Where the windows of the chunk start in `x`.
     offsets: &'a mut [u32],
 }
 
@@ -167,7 +161,9 @@ impl Kernel for Sweep<'_> {
         assert!(farthest + reach <= self.x.len() && self.x.len() <= u32::MAX as usize, "windows inside x");
         let vectors = plan.padded_run / I::LANES;
         for first in (0..total).step_by(plan.chunk) {
-            self.list(first, plan.chunk.min(total - first));
+            let count = plan.chunk.min(total - first);
+            self.locate(first, count);
+            self.find(isa, first, count);
             let mut row = 0;
             while row < kernel_rows {
                 let rows = if kernel_rows - row >= 3 { 3 } else { 1 };
@@ -175,7 +171,7 @@ impl Kernel for Sweep<'_> {
                 let most = (I::TILE_ROWS * I::TILE_VECTORS / rows).min(8);
                 let part = vectors.div_ceil(vectors.div_ceil(most));
                 for vector in (0..vectors).step_by(part) {
-                    let block = Block { row, vector, fresh: first == 0 };
+                    let block = Block { row, vector, first };
                     // SAFETY: the assertion above bounds what every window reads.
                     unsafe { self.any_block(isa, rows, part.min(vectors - vector), &block) };
                 }
@@ -185,19 +181,20 @@ impl Kernel for Sweep<'_> {
     }
 }
 
-/// The part of every filter whose sums one pass computes: its first kernel row and vector, and whether they start at zero.
+/// What one pass computes: the part of every filter's sums from that kernel row and vector on, over the chunk of pixels from
+/// `first` on.
 struct Block {
     row: usize,
     vector: usize,
-    fresh: bool,
+    first: usize,
 }
 
 impl Sweep<'_> {
-    /// Lists, for each filter, the pixels from `first` that have a gradient.
+    /// Writes down where the windows of the chunk start.
     #[inline(always)]
-    fn list(&mut self, first: usize, count: usize) {
+    fn locate(&mut self, first: usize, count: usize) {
         let plan = self.plan;
-        let (filters, window) = (plan.shape.conv.filters, plan.shape.window());
+        let window = plan.shape.window();
         let pixels = plan.windows.len() / window;
         for (i, offsets) in self.offsets.chunks_exact_mut(window).take(count).enumerate() {
             let (sample, pixel) = ((first + i) / pixels, (first + i) % pixels);
@@ -206,18 +203,37 @@ impl Sweep<'_> {
                 *offset = start + at;
             }
         }
+    }
+
+    /// Finds, for each filter, the pixels of the chunk that have a gradient.
+    #[inline(always)]
+    fn find<I: Isa>(&mut self, isa: I, first: usize, count: usize) {
+        let filters = self.plan.shape.conv.filters;
         let range = first * filters..(first + count) * filters;
         let (dy, argmax) = (&self.dy[range.clone()], &self.argmax[range]);
-        for (filter, (list, length)) in self.lists.chunks_exact_mut(plan.chunk).zip(self.lengths.iter_mut()).enumerate()
-        {
-            let mut n = 0;
-            let pixels = dy[filter..].iter().step_by(filters).zip(argmax[filter..].iter().step_by(filters));
-            for ((&gradient, &position), offsets) in pixels.zip(self.offsets.chunks_exact(window)) {
-                let position = usize::from(position);
-                list[n] = Entry { offset: offsets[position.min(window - 1)], gradient };
-                n += usize::from((gradient != 0.0) & (position < window));
+        let window = isa.splat(self.plan.shape.window() as f32);
+        for (i, masks) in self.masks.chunks_mut(I::LANES).enumerate() {
+            let (filter, used) = (i * I::LANES, masks.len());
+            let lanes = isa.first(used);
+            // Bits are gathered as sums of powers of two, sixteen of which a float holds exactly.
+            let mut words = [[0.0f32; 16]; MOST / 16];
+            for (word, bits) in words.iter_mut().enumerate() {
+                let mut sum = isa.zero();
+                for bit in 0..16.min(count.saturating_sub(word * 16)) {
+                    let at = (word * 16 + bit) * filters + filter;
+                    // SAFETY: each pixel has `used` values from its filter `filter` on.
+                    let (gradients, positions) = unsafe {
+                        (isa.load_masked(lanes, dy[at..].as_ptr()), isa.load_bytes(argmax[at..].as_ptr(), used))
+                    };
+                    let open = isa.select(isa.greater(window, positions), isa.splat((1 << bit) as f32), isa.zero());
+                    sum = isa.add(sum, isa.select(isa.equal(gradients, isa.zero()), isa.zero(), open));
+                }
+                // SAFETY: no level has more than sixteen lanes.
+                unsafe { isa.store(bits.as_mut_ptr(), sum) };
             }
-            *length = n as u32;
+            for (lane, mask) in masks.iter_mut().enumerate() {
+                *mask = [words[0][lane] as u32 | (words[1][lane] as u32) << 16, words[2][lane] as u32];
+            }
         }
     }
 
@@ -242,23 +258,27 @@ impl Sweep<'_> {
     }
 
     /// # Safety
-    /// Every window that a list names is readable for the kernel's rows.
+    /// Every window of the chunk is readable for the kernel's rows.
     #[inline(always)]
     unsafe fn block<I: Isa, const ROWS: usize, const VECTORS: usize>(&mut self, isa: I, block: &Block) {
         let plan = self.plan;
         let column = block.vector * I::LANES;
         // Of the last vector, only what belongs to the run is read.
         let used = (plan.run - column).min(VECTORS * I::LANES) - (VECTORS - 1) * I::LANES;
-        let mask = isa.first(used);
+        let last = isa.first(used);
         let filter_len = plan.filter_len();
         let start = block.row * plan.row_step + column;
-        let lists = self.lists.chunks_exact(plan.chunk).zip(self.lengths.iter());
-        for ((list, &length), sums) in lists.zip(self.sums.chunks_exact_mut(filter_len)) {
+        let (filters, window) = (plan.shape.conv.filters, plan.shape.window());
+        let (dy, argmax) = (self.dy[block.first * filters..].as_ptr(), self.argmax[block.first * filters..].as_ptr());
+        let offsets = self.offsets.as_ptr();
+        for (filter, (mask, sums)) in self.masks.iter().zip(self.sums.chunks_exact_mut(filter_len)).enumerate() {
+            let mut left = u64::from(mask[0]) | u64::from(mask[1]) << 32;
             let at = sums[block.row * plan.padded_run + column..].as_mut_ptr();
             let mut block_sums = [[isa.zero(); VECTORS]; ROWS];
-            // SAFETY: sums have whole vectors for every row; reads of the input are bounded by the caller's promise and the mask.
+            // SAFETY: sums have whole vectors for every row; the mask names pixels of the chunk whose position is one of the
+            // window; reads of the input are bounded by the caller's promise and, in the last vector, by the lanes.
             unsafe {
-                if !block.fresh {
+                if block.first > 0 {
                     for r in 0..ROWS {
                         for v in 0..VECTORS {
                             block_sums[r][v] = isa.load(at.add(r * plan.padded_run + v * I::LANES));
@@ -267,9 +287,12 @@ impl Sweep<'_> {
                 }
                 let x = self.x.as_ptr().add(start);
                 if used == I::LANES {
-                    for entry in &list[..length as usize] {
-                        let gradient = isa.splat(entry.gradient);
-                        let x = x.add(entry.offset as usize);
+                    while left != 0 {
+                        let at = left.trailing_zeros() as usize;
+                        left &= left - 1;
+                        let gradient = isa.splat(*dy.add(at * filters + filter));
+                        let position = usize::from(*argmax.add(at * filters + filter));
+                        let x = x.add(*offsets.add(at * window + position) as usize);
                         for r in 0..ROWS {
                             for v in 0..VECTORS {
                                 let values = isa.load(x.add(r * plan.row_step + v * I::LANES));
@@ -278,13 +301,16 @@ impl Sweep<'_> {
                         }
                     }
                 } else {
-                    for entry in &list[..length as usize] {
-                        let gradient = isa.splat(entry.gradient);
-                        let x = x.add(entry.offset as usize);
+                    while left != 0 {
+                        let at = left.trailing_zeros() as usize;
+                        left &= left - 1;
+                        let gradient = isa.splat(*dy.add(at * filters + filter));
+                        let position = usize::from(*argmax.add(at * filters + filter));
+                        let x = x.add(*offsets.add(at * window + position) as usize);
                         for r in 0..ROWS {
                             for v in 0..VECTORS {
                                 let from = x.add(r * plan.row_step + v * I::LANES);
-                                let values = if v + 1 < VECTORS { isa.load(from) } else { isa.load_masked(mask, from) };
+                                let values = if v + 1 < VECTORS { isa.load(from) } else { isa.load_masked(last, from) };
                                 block_sums[r][v] = isa.mul_add(gradient, values, block_sums[r][v]);
                             }
                         }
