@@ -13,6 +13,7 @@ mod backward_weights;
 mod forward;
 mod geometry;
 mod pack;
+mod patch_weights;
 mod pooled_backward_data;
 mod pooled_backward_weights;
 mod pooled_forward;

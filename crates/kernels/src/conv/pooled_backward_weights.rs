@@ -1,5 +1,6 @@
 //! The gradient of a pooled convolution with respect to its weights and bias.
 
+use super::patch_weights::PatchWeights;
 use super::sparse_weights::SparseWeights;
 use super::{BackwardWeights, CLOSED, PooledShape};
 use crate::Level;
@@ -15,6 +16,7 @@ pub struct PooledBackwardWeights {
 
 #[derive(Clone, Debug)]
 enum Way {
+    Patch(PatchWeights),
     Sparse(SparseWeights),
     /// Through the gradient of the whole convolution.
     Dense(BackwardWeights),
@@ -24,14 +26,16 @@ impl PooledBackwardWeights {
     /// Lays out the gradient of a pooled convolution of that shape.
     pub fn new(shape: PooledShape, level: Level) -> Self {
         shape.check();
-        let sparse = SparseWeights::new(shape, level).map(Way::Sparse);
-        let way = sparse.unwrap_or_else(|| Way::Dense(BackwardWeights::new(shape.conv, level)));
+        let patch = || PatchWeights::new(shape, level).map(Way::Patch);
+        let sparse = || SparseWeights::new(shape, level).map(Way::Sparse);
+        let way = patch().or_else(sparse).unwrap_or_else(|| Way::Dense(BackwardWeights::new(shape.conv, level)));
         PooledBackwardWeights { shape, level, way }
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
         match &self.way {
+            Way::Patch(patch) => patch.scratch_len(samples),
             Way::Sparse(sparse) => sparse.scratch_len(samples),
             Way::Dense(dense) => samples * self.shape.conv.output_len() + dense.scratch_len(samples),
         }
@@ -60,6 +64,7 @@ impl PooledBackwardWeights {
         match &self.way {
             _ if samples == 0 && accumulate => {}
             _ if samples == 0 => dw.fill(0.0),
+            Way::Patch(patch) => patch.run(samples, x, dy, argmax, dw, accumulate, scratch),
             Way::Sparse(sparse) => sparse.run(samples, x, dy, argmax, dw, accumulate, scratch),
             Way::Dense(dense) => {
                 let (full, scratch) = scratch.split_at_mut(samples * shape.conv.output_len());

@@ -15,6 +15,7 @@ use crate::isa::{Isa, Kernel};
 pub(super) struct SparseWeights {
     shape: PooledShape,
     level: Level,
+    lanes: usize,
     source: Source,
     /// Where the convolution's windows start, all of one pooling window's, then the next one's.
     windows: Vec<u32>,
@@ -64,13 +65,15 @@ impl SparseWeights {
         }
         let source = Source::of_input(conv);
         let run = conv.kernel[1] * conv.input[2];
+        let lanes = super::pack::TileSize::of(level).lanes;
         Some(SparseWeights {
             shape,
             level,
             windows: pooled_windows(&shape, &source),
             chunk: chunk_of(height * width),
             run,
-            padded_run: run.next_multiple_of(super::pack::TileSize::of(level).lanes),
+            padded_run: run.next_multiple_of(lanes),
+            lanes,
             row_step: conv.dilation[0] * source.pitch(),
             source,
         })
@@ -83,7 +86,7 @@ impl SparseWeights {
     /// Lengths of the parts of the scratch: sums, masks, offsets.
     fn parts(&self) -> [usize; 3] {
         let filters = self.shape.conv.filters;
-        [filters * self.filter_len(), 2 * filters, self.chunk * self.shape.window()]
+        [filters.next_multiple_of(self.lanes) * self.filter_len(), 2 * filters, self.chunk * self.shape.window()]
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
@@ -116,19 +119,45 @@ impl SparseWeights {
             masks: bytemuck::cast_slice_mut(masks),
             offsets: bytemuck::cast_slice_mut(offsets),
         });
-        self.transpose(sums, dw, accumulate);
+        self.level.dispatch(Transpose { plan: self, sums, dw, accumulate });
     }
+}
 
-    /// Turns `[filter][kernel row][run]` into `[kernel row][run][filter]`.
-    fn transpose(&self, sums: &[f32], dw: &mut [f32], accumulate: bool) {
-        let filters = self.shape.conv.filters;
-        let filter_len = self.filter_len();
-        for (row, rows) in dw.chunks_exact_mut(self.run * filters).enumerate() {
-            for (value, to) in rows.chunks_exact_mut(filters).enumerate() {
-                let from = &sums[row * self.padded_run + value..];
-                for (filter, to) in to.iter_mut().enumerate() {
-                    let sum = from[filter * filter_len];
-                    *to = if accumulate { *to + sum } else { sum };
+/// Turns `[filter][kernel row][run]` into `[kernel row][run][filter]`.
+struct Transpose<'a> {
+    plan: &'a SparseWeights,
+    sums: &'a [f32],
+    dw: &'a mut [f32],
+    accumulate: bool,
+}
+
+impl Kernel for Transpose<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let plan = self.plan;
+        let filters = plan.shape.conv.filters;
+        let filter_len = plan.filter_len();
+        assert!(self.sums.len() >= filters.next_multiple_of(I::LANES) * filter_len, "sums in whole vectors");
+        // Room for the block of any level.
+        let mut block = [0.0f32; 16 * 16];
+        for (row, rows) in self.dw.chunks_exact_mut(plan.run * filters).enumerate() {
+            for (vector, rows) in rows.chunks_mut(I::LANES * filters).enumerate() {
+                for filter in (0..filters).step_by(I::LANES) {
+                    let mask = isa.first(filters - filter);
+                    let from = filter * filter_len + row * plan.padded_run + vector * I::LANES;
+                    // SAFETY: sums hold whole vectors of values for whole vectors of filters; the mask ends at the filters.
+                    unsafe {
+                        isa.transpose(self.sums.as_ptr().add(from), filter_len, block.as_mut_ptr(), I::LANES);
+                        for (i, row) in rows.chunks_exact_mut(filters).enumerate() {
+                            let to = row.as_mut_ptr().add(filter);
+                            let mut sum = isa.load(block.as_ptr().add(i * I::LANES));
+                            if self.accumulate {
+                                sum = isa.add(sum, isa.load_masked(mask, to));
+                            }
+                            isa.store_masked(mask, to, sum);
+                        }
+                    }
                 }
             }
         }

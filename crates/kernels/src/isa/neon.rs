@@ -30,6 +30,7 @@ impl Isa for Neon {
     const TILE_VECTORS: usize = 4;
     type F32 = float32x4_t;
     type Mask = uint32x4_t;
+    type Index = [usize; 4];
 
     #[inline(always)]
     fn splat(self, value: f32) -> float32x4_t {
@@ -84,6 +85,17 @@ impl Isa for Neon {
         for i in 0..count.min(4) {
             unsafe { *to.add(i) = lanes[i] as u8 };
         }
+    }
+    #[inline(always)]
+    fn to_index(self, value: float32x4_t) -> [usize; 4] {
+        let mut lanes = [0.0f32; 4];
+        unsafe { vst1q_f32(lanes.as_mut_ptr(), value) };
+        lanes.map(|v| v as usize)
+    }
+    #[inline(always)]
+    unsafe fn pick(self, index: [usize; 4], table: *const f32) -> float32x4_t {
+        let lanes = index.map(|i| unsafe { *table.add(i % 16) });
+        unsafe { vld1q_f32(lanes.as_ptr()) }
     }
     #[inline(always)]
     fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {

@@ -31,6 +31,7 @@ impl Isa for Portable {
     const TILE_VECTORS: usize = 2;
     type F32 = V;
     type Mask = [bool; LANES];
+    type Index = [usize; LANES];
 
     #[inline(always)]
     fn splat(self, value: f32) -> V {
@@ -85,6 +86,15 @@ impl Isa for Portable {
             // SAFETY: the caller's promise.
             unsafe { *to.add(i) = value[i] as u8 };
         }
+    }
+    #[inline(always)]
+    fn to_index(self, value: V) -> [usize; LANES] {
+        value.map(|v| v as usize)
+    }
+    #[inline(always)]
+    unsafe fn pick(self, index: [usize; LANES], table: *const f32) -> V {
+        // SAFETY: the caller's promise.
+        index.map(|i| unsafe { *table.add(i % 16) })
     }
     #[inline(always)]
     fn add(self, a: V, b: V) -> V {
