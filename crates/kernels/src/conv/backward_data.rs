@@ -150,9 +150,9 @@ impl BackwardData {
         for phase in &self.phases {
             let packed = &mut packed[phase.packed..phase.packed + self.phase_len(phase)];
             if is_depthwise(&self.shape) {
-                depthwise::pack(pool, &phase.taps, self.shape.groups, self.size.lanes, weights, packed);
+                depthwise::pack(&phase.taps, self.shape.groups, self.size.lanes, weights, packed);
             } else {
-                self.matrix.pack(pool, &phase.taps, self.size, weights, packed);
+                self.matrix.pack(self.level, pool, &phase.taps, weights, packed);
             }
         }
     }

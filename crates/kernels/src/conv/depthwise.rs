@@ -5,8 +5,8 @@
 use super::geometry::Tap;
 use super::tile::{Reduction, Rows};
 use super::{ConvShape, Epilogue};
+use crate::Level;
 use crate::isa::{Isa, Kernel};
-use crate::{Level, Pool};
 
 /// Whether each channel has one filter of its own, and there are enough channels for vectors.
 pub(super) fn is_depthwise(shape: &ConvShape) -> bool {
@@ -19,9 +19,8 @@ pub(super) fn packed_len(taps: usize, channels: usize, lanes: usize) -> usize {
 }
 
 /// Packs `[position][channel]` weights as `[vector of channels][tap][lane]`, missing channels zero.
-pub(super) fn pack(pool: &mut Pool, taps: &[Tap], channels: usize, lanes: usize, weights: &[f32], packed: &mut [f32]) {
+pub(super) fn pack(taps: &[Tap], channels: usize, lanes: usize, weights: &[f32], packed: &mut [f32]) {
     assert_eq!(packed.len(), packed_len(taps.len(), channels, lanes), "packed length");
-    let _ = pool;
     if taps.is_empty() {
         return;
     }

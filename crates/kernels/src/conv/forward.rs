@@ -69,9 +69,9 @@ impl Forward {
     pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
         assert_eq!(weights.len(), self.shape.weights_len(), "weights of {:?}", self.shape);
         if is_depthwise(&self.shape) {
-            return depthwise::pack(pool, &self.taps, self.shape.groups, self.size.lanes, weights, packed);
+            return depthwise::pack(&self.taps, self.shape.groups, self.size.lanes, weights, packed);
         }
-        self.matrix.pack(pool, &self.taps, self.size, weights, packed);
+        self.matrix.pack(self.level, pool, &self.taps, weights, packed);
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
