@@ -8,6 +8,7 @@ pub mod activation;
 pub mod batch_norm;
 mod buffer;
 mod columns;
+pub mod conv;
 pub mod dropout;
 pub mod elementwise;
 mod isa;

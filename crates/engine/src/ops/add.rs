@@ -2,7 +2,10 @@
 
 use super::same;
 use crate::{At, Backward, DType, GraphError, Inputs, Op, Output, Role, Run, Spec};
-use ocellus_kernels::{Level, elementwise};
+use ocellus_kernels::{Level, reduce};
+
+/// Most values added at once.
+const MOST_INPUTS: usize = 16;
 
 /// `y = x0 + x1 + …`, in that order. Sums over the batch are added once they are complete.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,8 +16,8 @@ impl Op for Add {
         "Add"
     }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
-        if inputs.len() < 2 {
-            return Err(format!("expected at least 2 inputs, received {}", inputs.len()));
+        if !(2..=MOST_INPUTS).contains(&inputs.len()) {
+            return Err(format!("expected at least 2 inputs and at most {MOST_INPUTS}, received {}", inputs.len()));
         }
         inputs.iter().try_for_each(|spec| same(inputs[0], spec))?;
         let sample = inputs[0].role == Role::Sample;
@@ -44,10 +47,10 @@ struct RunAdd(Level);
 
 impl Run for RunAdd {
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], _at: &At<'_>) {
-        let y = outputs[0].f32();
-        elementwise::add(self.0, inputs.f32(0), inputs.f32(1), y);
-        for n in 2..inputs.len() {
-            elementwise::accumulate(self.0, inputs.f32(n), y);
+        let mut terms: [&[f32]; MOST_INPUTS] = [&[]; MOST_INPUTS];
+        for (n, term) in terms[..inputs.len()].iter_mut().enumerate() {
+            *term = inputs.f32(n);
         }
+        reduce::sum_parts(self.0, &terms[..inputs.len()], outputs[0].f32());
     }
 }
