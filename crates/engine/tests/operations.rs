@@ -100,7 +100,8 @@ struct Results {
 }
 
 fn batch_inputs() -> (Vec<u8>, Vec<f32>, Vec<f32>) {
-    let pixels = numbers(BATCH * IMAGE.iter().product::<usize>(), 3).iter().map(|v| (v * 127.0 + 128.0) as u8).collect();
+    let pixels =
+        numbers(BATCH * IMAGE.iter().product::<usize>(), 3).iter().map(|v| (v * 127.0 + 128.0) as u8).collect();
     let targets = (0..BATCH * CLASSES).map(|i| if i % CLASSES == i / CLASSES % CLASSES { 1.0 } else { 0.0 }).collect();
     let weights = (0..BATCH).map(|i| 0.5 + 0.25 * i as f32).collect();
     (pixels, targets, weights)
@@ -149,7 +150,8 @@ fn plain() -> Way {
 
 fn assert_close(name: &str, got: &[f32], want: &[f32], tolerance: f32) {
     assert_eq!(got.len(), want.len(), "{name}");
-    let scale = want.iter().fold(1e-3f32, |m, v| m.max(v.abs()));
+    // Gradients that are zero but for rounding (a bias before batch normalisation) have no scale of their own.
+    let scale = want.iter().fold(1e-2f32, |m, v| m.max(v.abs()));
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         assert!((g - w).abs() <= tolerance * scale, "{name}[{i}]: {g} instead of {w}");
     }
@@ -164,7 +166,8 @@ fn check_gradient(body: Body, loss: LossOf) {
         let direction = numbers(len, 99);
         let along: f64 = direction.iter().zip(&results.gradients[n]).map(|(&d, &g)| f64::from(d) * f64::from(g)).sum();
         let at = |h: f32| {
-            let mut moved = Net { graph: net.graph.clone(), parameters: net.parameters.clone(), weights: net.weights.clone() };
+            let mut moved =
+                Net { graph: net.graph.clone(), parameters: net.parameters.clone(), weights: net.weights.clone() };
             moved.parameters.values_mut(id).iter_mut().zip(&direction).for_each(|(p, d)| *p += h * d);
             f64::from(run(&moved, logits, total, plain()).total)
         };
@@ -432,7 +435,7 @@ fn errors_name_the_layer_and_what_was_expected() {
     let message = |r: Result<Value, GraphError>| r.unwrap_err().to_string();
     assert_eq!(message(graph.add(conv2d(0), &[x, w])), "conv2 (Conv2d): expected 64 input channels, received 3");
     assert!(message(graph.add(conv2d(0), &[x, big])).contains("the kernel's height of 7 is larger than its input's 5"));
-    assert!(message(graph.add(Add, &[x])).contains("at least 2 inputs, received 1"));
+    assert!(message(graph.add(Add, &[x])).contains("at least 2 inputs and at most 16, received 1"));
     assert!(message(graph.add(Dropout { rate: 1.0, key: 0 }, &[x])).contains("received 1"));
     assert_eq!(graph.spec(x), &Spec { role: Role::Sample, shape: vec![5, 5, 3], dtype: DType::F32 });
     assert!(Plan::new(&graph, &[x], PlanOptions::new(1, Level::detect())).is_err());
