@@ -146,7 +146,7 @@ fn gradients_agree_with_differences_of_the_loss() {
 
 #[test]
 fn every_way_to_run_gives_the_same() {
-    for_all(check_ways);
+    for_all(|body, loss| check_ways(body, loss, 1e-4));
 }
 
 #[test]

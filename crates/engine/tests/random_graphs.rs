@@ -6,6 +6,7 @@ use harness::{Net, activate, batch_norm, check_ways, cross_entropy};
 use ocellus_engine::ops::*;
 use ocellus_engine::{GraphError, Value};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 /// What a node does, and which earlier values (counted backwards) it reads.
 type Choice = (u8, usize, usize);
@@ -33,11 +34,12 @@ fn grow(choices: &[Choice], net: &mut Net, x: Value) -> Result<Value, GraphError
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
     #[test]
     fn every_way_to_run_a_random_graph_gives_the_same(
         choices in proptest::collection::vec((any::<u8>(), 0usize..4, 0usize..4), 1..12),
     ) {
-        check_ways(&|net: &mut Net, x: Value| grow(&choices, net, x), cross_entropy);
+        // A dozen layers with batch normalisation amplify rounding; a wrong buffer or stage is off by far more.
+        check_ways(&|net: &mut Net, x: Value| grow(&choices, net, x), cross_entropy, 1e-3);
     }
 }
