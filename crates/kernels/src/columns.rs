@@ -188,14 +188,15 @@ impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize> Ker
             }
             let here = columns.min(channels);
             for s in 0..S {
-                let sums = &mut self.sums[s * channels..][start..start + here];
-                if !self.accumulate {
-                    sums.fill(0.0);
+                let (first, copies) = totals[s][..columns].split_at_mut(here);
+                for copy in copies.chunks(here) {
+                    first.iter_mut().zip(copy).for_each(|(sum, part)| *sum += part);
                 }
-                for copy in totals[s][..columns].chunks(channels) {
-                    for (sum, part) in sums.iter_mut().zip(copy) {
-                        *sum += part;
-                    }
+                let sums = &mut self.sums[s * channels..][start..start + here];
+                if self.accumulate {
+                    sums.iter_mut().zip(first).for_each(|(sum, part)| *sum += *part);
+                } else {
+                    sums.copy_from_slice(first);
                 }
             }
         }
