@@ -312,3 +312,6 @@ pub fn penalty(l1: f32, l2: f32, parameter: &[f32]) -> f64 {
     }
     f64::from(l1) * absolute.iter().sum::<f64>() + f64::from(l2) * square.iter().sum::<f64>()
 }
+
+#[cfg(test)]
+mod tests;
