@@ -101,7 +101,7 @@ function!(Relu6Gradient, 2, |isa, [y, dy]| {
     isa.select(isa.greater(isa.splat(6.0), y), rising, isa.zero())
 });
 
-function!(LeakyRelu(slope), 1, |isa, [x]| { isa.select(isa.greater(x, isa.zero()), x, isa.mul(isa.splat(slope), x)) });
+function!(LeakyRelu(slope), 1, |isa, [x]| isa.select(isa.greater(x, isa.zero()), x, isa.mul(isa.splat(slope), x)));
 function!(LeakyReluGradient(slope), 2, |isa, [x, dy]| {
     isa.select(isa.greater(x, isa.zero()), dy, isa.mul(isa.splat(slope), dy))
 });

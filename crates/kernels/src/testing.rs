@@ -19,8 +19,8 @@ pub(crate) fn values(len: usize, seed: u64) -> Vec<f32> {
         let v = (state >> 40) as f32 / (1u64 << 24) as f32 * 6.0 - 3.0;
         if v.abs() < 1e-3 { v + 0.01 } else { v }
     };
-    (0..16).for_each(|_| drop(next()));
-    (0..len).map(|_| next()).collect()
+    // The first values still show the seed.
+    (0..len + 16).map(|_| next()).skip(16).collect()
 }
 
 pub(crate) fn wide(values: &[f32]) -> Vec<f64> {

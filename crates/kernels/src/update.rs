@@ -181,7 +181,7 @@ impl<F: Formula<N>, const N: usize> Kernel for Apply<'_, F, N> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Apply { formula, step, parts, start, parameter, mut state } = self;
+        let Apply { formula, step, parts, start, parameter, state } = self;
         let len = parameter.len();
         let pointer = parameter.as_mut_ptr();
         let mut i = 0;

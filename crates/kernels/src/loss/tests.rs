@@ -3,13 +3,18 @@
 use super::*;
 use crate::testing::{STALE, close, dot, gradient, output, values, wide};
 
+/// Level, classes, smoothing, prediction, target, loss.
+type Forward = fn(Level, usize, f32, &[f32], &[f32], &mut [f32]);
+/// Level, classes, smoothing, prediction, target, seed, gradient.
+type Backward = fn(Level, usize, f32, &[f32], &[f32], &[f32], &mut [f32]);
+
 /// One loss: how it is computed, and what it should be for one sample.
 struct Case {
     name: &'static str,
     /// Whether predictions are probabilities (in 0.02..1) or any numbers.
     probabilities: bool,
-    forward: fn(Level, usize, f32, &[f32], &[f32], &mut [f32]),
-    backward: fn(Level, usize, f32, &[f32], &[f32], &[f32], &mut [f32]),
+    forward: Forward,
+    backward: Backward,
     exact: fn(f64, &[f64], &[f64]) -> f64,
 }
 

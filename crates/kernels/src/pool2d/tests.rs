@@ -7,7 +7,9 @@ use crate::testing::{STALE, close, output, values, wide};
 const SAMPLES: usize = 2;
 
 /// Input height and width, window, strides, padding.
-const GEOMETRIES: [([usize; 2], [usize; 2], [usize; 2], [usize; 4]); 10] = [
+type Geometry = ([usize; 2], [usize; 2], [usize; 2], [usize; 4]);
+
+const GEOMETRIES: [Geometry; 10] = [
     ([1, 1], [1, 1], [1, 1], [0; 4]),
     ([4, 6], [2, 2], [2, 2], [0; 4]),
     ([5, 7], [2, 2], [2, 2], [0; 4]),
