@@ -1,2 +1,6 @@
 //! Image classification.
 #![forbid(unsafe_code)]
+
+pub mod durable;
+pub mod history;
+pub mod metrics;
