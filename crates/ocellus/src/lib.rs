@@ -4,3 +4,4 @@
 pub mod durable;
 pub mod history;
 pub mod metrics;
+pub mod report;
