@@ -1,2 +1,5 @@
 //! Image classification.
 #![forbid(unsafe_code)]
+
+pub mod data;
+pub mod random;
