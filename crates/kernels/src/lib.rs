@@ -4,9 +4,23 @@
 //! Kernels take the instruction set ([`Level`]) that they run on, check the lengths of their slices, and allocate nothing.
 #![deny(missing_docs)]
 
+pub mod activation;
+pub mod batch_norm;
 mod buffer;
+mod columns;
+pub mod conv;
+pub mod dropout;
+pub mod elementwise;
 mod isa;
+pub mod loss;
+mod map;
+mod math;
+pub mod peak;
 mod pool;
+pub mod pool2d;
+pub mod reduce;
+pub mod softmax;
+pub mod update;
 
 pub use buffer::Buffer;
 pub use isa::{Level, UnknownLevel};

@@ -1,0 +1,187 @@
+//! Convolution of NHWC images: forward, both gradients, and the three fused with max-pooling.
+//!
+//! "Convolution" is cross-correlation, as in every framework: `y[p] = bias + sum over taps t of x[p * strides + t * dilation] * w[t]`.
+//! A dense layer is the 1x1 convolution of a 1x1 image, and runs through the same code.
+//!
+//! Each operation is a plan made once from a [`ConvShape`] and a [`Level`]: `new` lays out offset tables, `pack` brings
+//! the weights into the order that the kernel reads (again after every update), and `run` computes some samples
+//! on the calling thread, allocating nothing. All of the tables serve one matrix microkernel (`tile`): its rows are
+//! arbitrary offsets into the input, so no image is ever unrolled into a matrix.
+
+mod backward_data;
+mod backward_weights;
+mod forward;
+mod geometry;
+mod pack;
+mod pooled_backward_data;
+mod pooled_backward_weights;
+mod pooled_forward;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+pub use backward_data::BackwardData;
+pub use backward_weights::BackwardWeights;
+pub use forward::Forward;
+pub use pooled_backward_data::PooledBackwardData;
+pub use pooled_backward_weights::PooledBackwardWeights;
+pub use pooled_forward::PooledForward;
+
+#[cfg(doc)]
+use crate::Level;
+
+/// What is convolved with what: the shape of one sample and of the kernel that slides over it.
+///
+/// Kernels are laid out `[height][width][channels / groups][filters]` (HWIO), whatever the number of groups; for a
+/// depthwise convolution (`groups == channels`) that is `[height][width][1][channels * multiplier]`, the same memory as
+/// Keras' `[height][width][channels][multiplier]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvShape {
+    /// Height, width and channels of a sample.
+    pub input: [usize; 3],
+    /// Channels of the output.
+    pub filters: usize,
+    /// Height and width of the kernel.
+    pub kernel: [usize; 2],
+    /// Input pixels between neighbouring windows, down and across.
+    pub strides: [usize; 2],
+    /// Zeros around the input: top, bottom, left, right.
+    pub padding: [usize; 4],
+    /// Input pixels between neighbouring taps of the kernel, down and across; 1 is a dense kernel.
+    pub dilation: [usize; 2],
+    /// Channels and filters are cut into this many groups, which do not see each other.
+    pub groups: usize,
+}
+
+impl ConvShape {
+    /// A dense layer: the 1x1 convolution of a 1x1 image.
+    pub fn dense(inputs: usize, units: usize) -> Self {
+        ConvShape {
+            input: [1, 1, inputs],
+            filters: units,
+            kernel: [1, 1],
+            strides: [1, 1],
+            padding: [0; 4],
+            dilation: [1, 1],
+            groups: 1,
+        }
+    }
+
+    /// Height, width and channels of the output; zero where the kernel is larger than the padded input.
+    pub fn output(&self) -> [usize; 3] {
+        let [height, width, _] = self.input;
+        let [top, bottom, left, right] = self.padding;
+        let [rows, columns] = self.extent();
+        let count = |padded: usize, extent: usize, stride: usize| match padded.checked_sub(extent) {
+            Some(room) => room / stride + 1,
+            None => 0,
+        };
+        [
+            count(height + top + bottom, rows, self.strides[0]),
+            count(width + left + right, columns, self.strides[1]),
+            self.filters,
+        ]
+    }
+
+    /// Values in the kernel.
+    pub fn weights_len(&self) -> usize {
+        self.taps() * self.group_channels() * self.filters
+    }
+
+    /// Floating-point operations of the forward pass for one sample, two for each multiplication.
+    pub fn flops(&self) -> u64 {
+        let [height, width, _] = self.output();
+        2 * (height * width) as u64 * self.weights_len() as u64
+    }
+
+    /// Values in one input sample.
+    pub fn input_len(&self) -> usize {
+        self.input.iter().product()
+    }
+
+    /// Values in one output sample.
+    pub fn output_len(&self) -> usize {
+        self.output().iter().product()
+    }
+
+    /// Positions of the kernel.
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Input pixels that a window spans, down and across.
+    fn extent(&self) -> [usize; 2] {
+        [(self.kernel[0] - 1) * self.dilation[0] + 1, (self.kernel[1] - 1) * self.dilation[1] + 1]
+    }
+
+    fn group_channels(&self) -> usize {
+        self.input[2] / self.groups
+    }
+
+    fn group_filters(&self) -> usize {
+        self.filters / self.groups
+    }
+
+    /// Asserts what every plan relies on.
+    fn check(&self) {
+        let positive = self.kernel.iter().chain(&self.strides).chain(&self.dilation);
+        assert!(
+            positive.chain([&self.input[2], &self.filters, &self.groups]).all(|&n| n > 0),
+            "no zero sizes in {self:?}"
+        );
+        assert!(self.input[2].is_multiple_of(self.groups), "groups divide the channels of {self:?}");
+        assert!(self.filters.is_multiple_of(self.groups), "groups divide the filters of {self:?}");
+        let [top, bottom, left, right] = self.padding;
+        let padded = (self.input[0] + top + bottom) * (self.input[1] + left + right) * self.input[2];
+        assert!(padded.max(self.output_len()).max(self.weights_len()) < u32::MAX as usize, "{self:?} is too large");
+    }
+}
+
+/// What a convolution applies to its sums before it stores them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Epilogue {
+    /// Nothing.
+    Linear,
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+}
+
+/// A convolution followed by max-pooling whose windows do not overlap (strides equal to the pool size) and that drops
+/// the rows and columns that fill no window, as Keras' `valid` pooling does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PooledShape {
+    /// The convolution.
+    pub conv: ConvShape,
+    /// Height and width of the pooling window; at most 255 pixels in all.
+    pub pool: [usize; 2],
+}
+
+/// The position in `argmax` of a window through which no gradient flows, because its ReLU is closed.
+pub const CLOSED: u8 = 255;
+
+impl PooledShape {
+    /// Height, width and channels of the pooled output.
+    pub fn output(&self) -> [usize; 3] {
+        let [height, width, channels] = self.conv.output();
+        [height / self.pool[0], width / self.pool[1], channels]
+    }
+
+    /// Values in one pooled sample.
+    pub fn output_len(&self) -> usize {
+        self.output().iter().product()
+    }
+
+    /// Pixels of a window.
+    fn window(&self) -> usize {
+        self.pool[0] * self.pool[1]
+    }
+
+    fn check(&self) {
+        self.conv.check();
+        assert!((1..=255).contains(&self.window()), "1 to 255 pixels in the windows of {self:?}");
+    }
+}

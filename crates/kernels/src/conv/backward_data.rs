@@ -1,0 +1,193 @@
+//! The gradient with respect to the input: a convolution of the output's gradient with the kernel turned around.
+//!
+//! With strides, an input pixel is touched only by the taps that agree with its place between the windows' corners, so
+//! the pixels are done by phase, `(row + padding) % strides`; each phase is a dense convolution with its share of the taps.
+
+use super::geometry::{Segment, Source, Tap, segments};
+use super::pack::{Matrix, TileSize};
+use super::tile::{Columns, Product, Reduction, Rows};
+use super::{ConvShape, Epilogue};
+use crate::{Level, Pool};
+
+/// `dx` from `dy` and the weights.
+#[derive(Clone, Debug)]
+pub struct BackwardData {
+    shape: ConvShape,
+    level: Level,
+    size: TileSize,
+    source: Source,
+    matrix: Matrix,
+    phases: Vec<Phase>,
+}
+
+/// The input pixels that see the same taps.
+#[derive(Clone, Debug)]
+struct Phase {
+    taps: Vec<Tap>,
+    segments: Vec<Segment>,
+    /// Where each pixel's window into `dy` starts, and where the pixel lies in `dx`.
+    windows: Vec<u32>,
+    pixels: Vec<u32>,
+    /// Where its packed weights start.
+    packed: usize,
+}
+
+/// One phase along one axis.
+struct AxisPhase {
+    /// The pixels of the phase, each with its `q = (pixel + padding) / stride`.
+    pixels: Vec<(usize, isize)>,
+    /// The kernel positions that touch them, last first, each with its shift: it reads output `q - shift`.
+    taps: Vec<(usize, isize)>,
+}
+
+fn axis_phases(shape: &ConvShape, axis: usize) -> Vec<AxisPhase> {
+    let (stride, dilation, before) = (shape.strides[axis], shape.dilation[axis], shape.padding[2 * axis]);
+    (0..stride)
+        .map(|phase| AxisPhase {
+            pixels: (0..shape.input[axis])
+                .filter(|pixel| (pixel + before) % stride == phase)
+                .map(|pixel| (pixel, ((pixel + before) / stride) as isize))
+                .collect(),
+            taps: (0..shape.kernel[axis])
+                .rev()
+                .filter(|tap| tap * dilation % stride == phase)
+                .map(|tap| (tap, (tap * dilation / stride) as isize))
+                .collect(),
+        })
+        .filter(|phase| !phase.pixels.is_empty())
+        .collect()
+}
+
+/// The least and the greatest output that any phase reads along an axis.
+fn reads(phases: &[AxisPhase]) -> Option<(isize, isize)> {
+    let ends = phases.iter().filter_map(|phase| {
+        let (first, last) = (phase.pixels.first()?.1, phase.pixels.last()?.1);
+        let (most, least) = (phase.taps.first()?.1, phase.taps.last()?.1);
+        Some((first - most, last - least))
+    });
+    ends.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+}
+
+impl BackwardData {
+    /// Lays out the gradient of a convolution of that shape.
+    pub fn new(shape: ConvShape, level: Level) -> Self {
+        shape.check();
+        let size = TileSize::of(level);
+        let (channels, filters) = (shape.group_channels(), shape.group_filters());
+        let matrix = Matrix {
+            channels: filters,
+            columns: channels,
+            row_stride: 1,
+            column_stride: shape.filters,
+            tap_stride: channels * shape.filters,
+            group_stride: filters,
+            groups: shape.groups,
+        };
+        let (down, across) = (axis_phases(&shape, 0), axis_phases(&shape, 1));
+        let ((top, bottom), (left, right)) = (reads(&down).unwrap_or((0, -1)), reads(&across).unwrap_or((0, -1)));
+        let extent = [(bottom - top + 1) as usize, (right - left + 1) as usize];
+        let source = Source::new(shape.output(), [-top, -left], extent);
+        let mut packed = 0;
+        let mut phases = Vec::new();
+        for rows in &down {
+            for columns in &across {
+                let corner = |axis: &AxisPhase| axis.taps.first().map_or(0, |tap| tap.1);
+                let (row_corner, column_corner) = (corner(rows), corner(columns));
+                let place =
+                    |row: isize, column: isize| row as usize * source.pitch() + column as usize * source.channels;
+                let taps: Vec<Tap> = rows
+                    .taps
+                    .iter()
+                    .flat_map(|&(row, row_shift)| {
+                        columns.taps.iter().map(move |&(column, column_shift)| Tap {
+                            offset: place(row_corner - row_shift, column_corner - column_shift),
+                            position: row * shape.kernel[1] + column,
+                        })
+                    })
+                    .collect();
+                let (mut windows, mut pixels) = (Vec::new(), Vec::new());
+                for &(row, row_q) in &rows.pixels {
+                    for &(column, column_q) in &columns.pixels {
+                        // Where no tap touches the phase, nothing is read and the pixel gets zero.
+                        let window = match taps.is_empty() {
+                            true => 0,
+                            false => source.origin() + place(row_q - row_corner - top, column_q - column_corner - left),
+                        };
+                        windows.push(window as u32);
+                        pixels.push(((row * shape.input[1] + column) * shape.input[2]) as u32);
+                    }
+                }
+                let len = shape.groups * matrix.group_len(taps.len(), size);
+                phases.push(Phase { segments: segments(&taps, filters), taps, windows, pixels, packed });
+                packed += len;
+            }
+        }
+        BackwardData { shape, level, size, source, matrix, phases }
+    }
+
+    fn phase_len(&self, phase: &Phase) -> usize {
+        self.shape.groups * self.matrix.group_len(phase.taps.len(), self.size)
+    }
+
+    /// Values that [`pack`](Self::pack) writes.
+    pub fn packed_len(&self) -> usize {
+        self.phases.iter().map(|phase| self.phase_len(phase)).sum()
+    }
+
+    /// Brings `weights` (HWIO) into the order that [`run`](Self::run) reads.
+    pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
+        assert_eq!(weights.len(), self.shape.weights_len(), "weights of {:?}", self.shape);
+        assert_eq!(packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
+        for phase in &self.phases {
+            let packed = &mut packed[phase.packed..phase.packed + self.phase_len(phase)];
+            self.matrix.pack(pool, &phase.taps, self.size, weights, packed);
+        }
+    }
+
+    /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
+    pub fn scratch_len(&self, samples: usize) -> usize {
+        self.source.scratch_len(samples)
+    }
+
+    /// Computes `dx` of `samples` images from `dy`.
+    pub fn run(&self, samples: usize, dy: &[f32], packed: &[f32], dx: &mut [f32], scratch: &mut [f32]) {
+        let shape = &self.shape;
+        assert_eq!(dy.len(), samples * shape.output_len(), "dy of {shape:?}");
+        assert_eq!(dx.len(), samples * shape.input_len(), "dx of {shape:?}");
+        assert_eq!(packed.len(), self.packed_len(), "packed weights of {shape:?}");
+        if dx.is_empty() {
+            return;
+        }
+        let dy = self.source.prepare(samples, dy, scratch);
+        if dy.is_empty() {
+            dx.fill(0.0);
+            return;
+        }
+        let (channels, filters) = (shape.group_channels(), shape.group_filters());
+        for phase in &self.phases {
+            let group_len = self.matrix.group_len(phase.taps.len(), self.size);
+            for group in 0..shape.groups {
+                let start = phase.packed + group * group_len;
+                Product {
+                    rows: Rows {
+                        input: &phase.windows,
+                        output: &phase.pixels,
+                        samples,
+                        input_stride: self.source.sample(),
+                        output_stride: shape.input_len(),
+                    },
+                    reduction: Reduction::once(&phase.segments),
+                    a: &dy[group * filters..],
+                    b: &packed[start..start + group_len],
+                    layout: Columns::Packed { depth: phase.taps.len() * filters },
+                    columns: channels,
+                    bias: None,
+                    epilogue: Epilogue::Linear,
+                    accumulate: false,
+                    out: &mut dx[group * channels..],
+                }
+                .run_on(self.level);
+            }
+        }
+    }
+}

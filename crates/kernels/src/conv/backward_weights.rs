@@ -1,0 +1,140 @@
+//! The gradient with respect to the weights: each of its rows is one value of the window, summed over all pixels with `dy`.
+
+use super::geometry::{Segment, Source, forward_taps};
+use super::pack::TileSize;
+use super::tile::{Columns, Product, Reduction, Rows};
+use super::{ConvShape, Epilogue};
+use crate::Level;
+
+/// `dw` from `x` and `dy`.
+#[derive(Clone, Debug)]
+pub struct BackwardWeights {
+    shape: ConvShape,
+    level: Level,
+    size: TileSize,
+    source: Source,
+    /// Where each row of the gradient starts in the windows and in `dw`.
+    values: Vec<u32>,
+    rows: Vec<u32>,
+    /// The pixels of one sample, and the input's offset from one to the next within a segment.
+    segments: Vec<Segment>,
+    step: usize,
+}
+
+impl BackwardWeights {
+    /// Lays out the gradient of a convolution of that shape.
+    pub fn new(shape: ConvShape, level: Level) -> Self {
+        shape.check();
+        let [height, width, _] = shape.output();
+        let source = Source::of_input(&shape);
+        let channels = shape.group_channels();
+        let values = forward_taps(&shape, &source)
+            .iter()
+            .flat_map(|tap| (0..channels).map(|c| (source.origin() + tap.offset + c) as u32))
+            .collect();
+        let (down, across) = (shape.strides[0] * source.pitch(), shape.strides[1] * source.channels);
+        let segments = |count: usize, len: usize| {
+            (0..count).map(|row| Segment { a: row * down, k: row * len, len }).collect::<Vec<_>>()
+        };
+        // Rows of pixels that follow each other at the same distance are one segment.
+        let (segments, step) = if width == 1 {
+            (segments(1, height), down)
+        } else if height == 1 || down == width * across {
+            (segments(1, height * width), across)
+        } else {
+            (segments(height, width), across)
+        };
+        BackwardWeights {
+            shape,
+            level,
+            size: TileSize::of(level),
+            values,
+            rows: (0..shape.taps() * channels).map(|row| (row * shape.filters) as u32).collect(),
+            segments,
+            step,
+            source,
+        }
+    }
+
+    /// The filters of one group in whole vectors, if `dy` must be copied to have them so.
+    fn padded_filters(&self) -> Option<usize> {
+        let filters = self.shape.group_filters();
+        let padded = self.size.padded(filters);
+        (padded != filters).then_some(padded)
+    }
+
+    fn copied_dy_len(&self, samples: usize) -> usize {
+        let [height, width, _] = self.shape.output();
+        self.padded_filters().map_or(0, |padded| samples * height * width * self.shape.groups * padded)
+    }
+
+    /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
+    pub fn scratch_len(&self, samples: usize) -> usize {
+        self.source.scratch_len(samples) + self.copied_dy_len(samples)
+    }
+
+    /// Sums the gradient of `samples` images into `dw` (HWIO): over what it holds if `accumulate`, else over zero.
+    pub fn run(&self, samples: usize, x: &[f32], dy: &[f32], dw: &mut [f32], accumulate: bool, scratch: &mut [f32]) {
+        let shape = &self.shape;
+        assert_eq!(x.len(), samples * shape.input_len(), "x of {shape:?}");
+        assert_eq!(dy.len(), samples * shape.output_len(), "dy of {shape:?}");
+        assert_eq!(dw.len(), shape.weights_len(), "dw of {shape:?}");
+        assert!(scratch.len() >= self.scratch_len(samples), "scratch of {shape:?}");
+        let [height, width, _] = shape.output();
+        let (channels, filters, pixels) = (shape.group_channels(), shape.group_filters(), height * width);
+        let (dy_scratch, scratch) = scratch.split_at_mut(self.copied_dy_len(samples));
+        let x = self.source.prepare(samples, x, scratch);
+        if dw.is_empty() {
+            return;
+        }
+        if x.is_empty() || dy.is_empty() {
+            if !accumulate {
+                dw.fill(0.0);
+            }
+            return;
+        }
+        let (dy, group_filters) = match self.padded_filters() {
+            None => (dy, filters),
+            Some(padded) => {
+                for (to, from) in dy_scratch.chunks_exact_mut(padded).zip(dy.chunks_exact(filters)) {
+                    to[..filters].copy_from_slice(from);
+                    to[filters..].fill(0.0);
+                }
+                (&*dy_scratch, padded)
+            }
+        };
+        let stride = self.source.sample();
+        // Samples that follow each other as their pixels do are one segment, too; those of a dense layer always.
+        let merged = match (pixels, &self.segments[..]) {
+            (1, _) => Some(stride),
+            (_, [_]) if stride == pixels * self.step => Some(self.step),
+            _ => None,
+        };
+        let whole = [Segment { a: 0, k: 0, len: samples * pixels }];
+        let reduction = match merged {
+            Some(step) => Reduction { segments: &whole, step, repeat: 1, a_stride: 0, k_stride: 0 },
+            None => Reduction {
+                segments: &self.segments,
+                step: self.step,
+                repeat: samples,
+                a_stride: stride,
+                k_stride: pixels,
+            },
+        };
+        for group in 0..shape.groups {
+            Product {
+                rows: Rows { input: &self.values, output: &self.rows, samples: 1, input_stride: 0, output_stride: 0 },
+                reduction,
+                a: &x[group * channels..],
+                b: &dy[group * group_filters..],
+                layout: Columns::Plain { pitch: shape.groups * group_filters },
+                columns: filters,
+                bias: None,
+                epilogue: Epilogue::Linear,
+                accumulate,
+                out: &mut dw[group * filters..],
+            }
+            .run_on(self.level);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The convolution itself, with bias and activation applied before the sums leave the registers.
+
+use super::geometry::{Segment, Source, Tap, forward_taps, segments, window_offset};
+use super::pack::{Matrix, TileSize};
+use super::tile::{Columns, Product, Reduction, Rows};
+use super::{ConvShape, Epilogue};
+use crate::{Level, Pool};
+
+/// `y = epilogue(convolution(x, weights) + bias)`.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    shape: ConvShape,
+    level: Level,
+    size: TileSize,
+    source: Source,
+    taps: Vec<Tap>,
+    segments: Vec<Segment>,
+    matrix: Matrix,
+    /// Where each output pixel's window starts, and where its values go.
+    windows: Vec<u32>,
+    pixels: Vec<u32>,
+}
+
+/// How the weights of a forward pass become a matrix.
+pub(super) fn forward_matrix(shape: &ConvShape) -> Matrix {
+    let (channels, filters) = (shape.group_channels(), shape.group_filters());
+    Matrix {
+        channels,
+        columns: filters,
+        row_stride: shape.filters,
+        column_stride: 1,
+        tap_stride: channels * shape.filters,
+        group_stride: filters,
+        groups: shape.groups,
+    }
+}
+
+impl Forward {
+    /// Lays out the convolution of that shape.
+    pub fn new(shape: ConvShape, level: Level) -> Self {
+        shape.check();
+        let [height, width, filters] = shape.output();
+        let source = Source::of_input(&shape);
+        let taps = forward_taps(&shape, &source);
+        let pixels = 0..height * width;
+        Forward {
+            shape,
+            level,
+            size: TileSize::of(level),
+            segments: segments(&taps, shape.group_channels()),
+            taps,
+            matrix: forward_matrix(&shape),
+            windows: pixels.clone().map(|p| window_offset(&shape, &source, p / width, p % width)).collect(),
+            pixels: pixels.map(|p| (p * filters) as u32).collect(),
+            source,
+        }
+    }
+
+    /// Values that [`pack`](Self::pack) writes.
+    pub fn packed_len(&self) -> usize {
+        self.shape.groups * self.matrix.group_len(self.taps.len(), self.size)
+    }
+
+    /// Brings `weights` (HWIO) into the order that [`run`](Self::run) reads.
+    pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
+        assert_eq!(weights.len(), self.shape.weights_len(), "weights of {:?}", self.shape);
+        self.matrix.pack(pool, &self.taps, self.size, weights, packed);
+    }
+
+    /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
+    pub fn scratch_len(&self, samples: usize) -> usize {
+        self.source.scratch_len(samples)
+    }
+
+    /// Convolves `samples` images `x` into `y`.
+    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
+    pub fn run(
+        &self,
+        samples: usize,
+        x: &[f32],
+        packed: &[f32],
+        bias: Option<&[f32]>,
+        epilogue: Epilogue,
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        let shape = &self.shape;
+        assert_eq!(x.len(), samples * shape.input_len(), "x of {shape:?}");
+        assert_eq!(y.len(), samples * shape.output_len(), "y of {shape:?}");
+        assert_eq!(packed.len(), self.packed_len(), "packed weights of {shape:?}");
+        assert!(bias.is_none_or(|bias| bias.len() == shape.filters), "bias of {shape:?}");
+        let x = self.source.prepare(samples, x, scratch);
+        let group_len = self.matrix.group_len(self.taps.len(), self.size);
+        let (channels, filters) = (shape.group_channels(), shape.group_filters());
+        if x.is_empty() || y.is_empty() {
+            return;
+        }
+        for group in 0..shape.groups {
+            Product {
+                rows: Rows {
+                    input: &self.windows,
+                    output: &self.pixels,
+                    samples,
+                    input_stride: self.source.sample(),
+                    output_stride: shape.output_len(),
+                },
+                reduction: Reduction::once(&self.segments),
+                a: &x[group * channels..],
+                b: &packed[group * group_len..(group + 1) * group_len],
+                layout: Columns::Packed { depth: self.taps.len() * channels },
+                columns: filters,
+                bias: bias.map(|bias| &bias[group * filters..]),
+                epilogue,
+                accumulate: false,
+                out: &mut y[group * filters..],
+            }
+            .run_on(self.level);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Where things lie: the padded image that windows read, the offsets of its pixels, and the runs that the taps make.
+
+use super::ConvShape;
+
+/// The image that a kernel reads: the source itself where every window lies inside it, else a zero-padded copy.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    height: usize,
+    width: usize,
+    /// Values in one pixel.
+    pub(super) channels: usize,
+    /// Rows and columns of zeros before the source; negative where the source is cropped.
+    top: isize,
+    left: isize,
+    /// Rows and columns of the image as it is read.
+    rows: usize,
+    columns: usize,
+    copied: bool,
+}
+
+impl Source {
+    pub(super) fn new(image: [usize; 3], [top, left]: [isize; 2], [rows, columns]: [usize; 2]) -> Self {
+        let [height, width, channels] = image;
+        let inside = top <= 0
+            && left <= 0
+            && rows.saturating_add_signed(-top) <= height
+            && columns.saturating_add_signed(-left) <= width;
+        Source { height, width, channels, top, left, rows, columns, copied: !inside }
+    }
+
+    /// What the windows of a forward pass read.
+    pub(super) fn of_input(shape: &ConvShape) -> Self {
+        let [out_height, out_width, _] = shape.output();
+        let [rows, columns] = shape.extent();
+        let span =
+            |count: usize, stride: usize, extent: usize| if count == 0 { 0 } else { (count - 1) * stride + extent };
+        let size = [span(out_height, shape.strides[0], rows), span(out_width, shape.strides[1], columns)];
+        Source::new(shape.input, [shape.padding[0] as isize, shape.padding[2] as isize], size)
+    }
+
+    /// Values from one row to the next.
+    pub(super) fn pitch(&self) -> usize {
+        self.channels * if self.copied { self.columns } else { self.width }
+    }
+
+    /// Values from one sample to the next.
+    pub(super) fn sample(&self) -> usize {
+        if self.copied { self.rows * self.columns * self.channels } else { self.source_sample() }
+    }
+
+    /// Values in one sample of the image as it was given.
+    pub(super) fn source_sample(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// Where the first pixel lies.
+    pub(super) fn origin(&self) -> usize {
+        if self.copied {
+            return 0;
+        }
+        let (rows, columns) = (self.top.unsigned_abs(), self.left.unsigned_abs());
+        (rows * self.width + columns) * self.channels
+    }
+
+    pub(super) fn scratch_len(&self, samples: usize) -> usize {
+        if self.copied { samples * self.sample() } else { 0 }
+    }
+
+    /// The image to read: `source`, or its padded copy in `scratch`.
+    pub(super) fn prepare<'a>(&self, samples: usize, source: &'a [f32], scratch: &'a mut [f32]) -> &'a [f32] {
+        if !self.copied {
+            return source;
+        }
+        let copy = &mut scratch[..self.scratch_len(samples)];
+        if copy.is_empty() {
+            return copy;
+        }
+        let channels = self.channels;
+        let before = (self.left.max(0) as usize).min(self.columns);
+        let skip = (-self.left).max(0) as usize;
+        let taken = self.width.saturating_sub(skip).min(self.columns - before);
+        for (n, image) in copy.chunks_exact_mut(self.sample()).enumerate() {
+            let source = &source[n * self.source_sample()..(n + 1) * self.source_sample()];
+            for (r, row) in image.chunks_exact_mut(self.columns * channels).enumerate() {
+                match usize::try_from(r as isize - self.top) {
+                    Ok(from) if from < self.height && taken > 0 => {
+                        let from = (from * self.width + skip) * channels;
+                        let (zeros, rest) = row.split_at_mut(before * channels);
+                        let (values, after) = rest.split_at_mut(taken * channels);
+                        zeros.fill(0.0);
+                        values.copy_from_slice(&source[from..from + taken * channels]);
+                        after.fill(0.0);
+                    }
+                    _ => row.fill(0.0),
+                }
+            }
+        }
+        copy
+    }
+}
+
+/// A run of the reduction over which the offset of `a` grows by a fixed step and the row of `b` by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// First offset into the rows of `a`.
+    pub(super) a: usize,
+    /// First row of `b`.
+    pub(super) k: usize,
+    pub(super) len: usize,
+}
+
+/// One position of the kernel, as the window reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tap {
+    /// Offset from the window's corner.
+    pub(super) offset: usize,
+    /// Which position of the kernel: `row * kernel width + column`.
+    pub(super) position: usize,
+}
+
+/// The taps as runs of the reduction, `channels` values each; taps whose values are neighbours share a run.
+pub(super) fn segments(taps: &[Tap], channels: usize) -> Vec<Segment> {
+    let mut runs: Vec<Segment> = Vec::new();
+    for (i, tap) in taps.iter().enumerate() {
+        match runs.last_mut() {
+            Some(last) if last.a + last.len == tap.offset => last.len += channels,
+            _ => runs.push(Segment { a: tap.offset, k: i * channels, len: channels }),
+        }
+    }
+    runs
+}
+
+/// The taps of a forward pass, in the kernel's own order.
+pub(super) fn forward_taps(shape: &ConvShape, source: &Source) -> Vec<Tap> {
+    let [height, width] = shape.kernel;
+    let offset = |h: usize, w: usize| h * shape.dilation[0] * source.pitch() + w * shape.dilation[1] * source.channels;
+    (0..height * width).map(|position| Tap { offset: offset(position / width, position % width), position }).collect()
+}
+
+/// Offset of the corner of the window at output pixel `(row, column)`.
+pub(super) fn window_offset(shape: &ConvShape, source: &Source, row: usize, column: usize) -> u32 {
+    (source.origin() + row * shape.strides[0] * source.pitch() + column * shape.strides[1] * source.channels) as u32
+}

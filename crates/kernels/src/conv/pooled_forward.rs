@@ -1,0 +1,142 @@
+//! Convolution, bias, ReLU and max-pooling in one pass: only the maxima and where they were found are stored.
+
+use super::forward::forward_matrix;
+use super::geometry::{Segment, Source, Tap, forward_taps, segments, window_offset};
+use super::pack::{Matrix, TileSize};
+use super::tile::{Columns, Product, Reduction, Rows};
+use super::{CLOSED, Epilogue, PooledShape};
+use crate::{Level, Pool};
+
+/// `y = max over each pooling window of relu(convolution(x, weights) + bias)`, and the position of each maximum.
+#[derive(Clone, Debug)]
+pub struct PooledForward {
+    shape: PooledShape,
+    level: Level,
+    size: TileSize,
+    source: Source,
+    taps: Vec<Tap>,
+    segments: Vec<Segment>,
+    matrix: Matrix,
+    /// Where the convolution's windows start: all of one pooling window's, row by row, then the next one's.
+    windows: Vec<u32>,
+    pixels: Vec<u32>,
+}
+
+impl PooledForward {
+    /// Lays out the pooled convolution of that shape.
+    pub fn new(shape: PooledShape, level: Level) -> Self {
+        shape.check();
+        let conv = shape.conv;
+        let source = Source::of_input(&conv);
+        let taps = forward_taps(&conv, &source);
+        let [height, width, filters] = shape.output();
+        let [down, across] = shape.pool;
+        let mut windows = Vec::with_capacity(height * width * shape.window());
+        for window in 0..height * width {
+            for pixel in 0..shape.window() {
+                let (row, column) = (window / width * down + pixel / across, window % width * across + pixel % across);
+                windows.push(window_offset(&conv, &source, row, column));
+            }
+        }
+        PooledForward {
+            shape,
+            level,
+            size: TileSize::of(level),
+            segments: segments(&taps, conv.group_channels()),
+            taps,
+            matrix: forward_matrix(&conv),
+            pixels: (0..windows.len()).map(|p| (p * filters) as u32).collect(),
+            windows,
+            source,
+        }
+    }
+
+    /// Values that [`pack`](Self::pack) writes.
+    pub fn packed_len(&self) -> usize {
+        self.shape.conv.groups * self.matrix.group_len(self.taps.len(), self.size)
+    }
+
+    /// Brings `weights` (HWIO) into the order that [`run`](Self::run) reads, the same as [`Forward`](super::Forward)'s.
+    pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
+        assert_eq!(weights.len(), self.shape.conv.weights_len(), "weights of {:?}", self.shape);
+        self.matrix.pack(pool, &self.taps, self.size, weights, packed);
+    }
+
+    /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
+    pub fn scratch_len(&self, samples: usize) -> usize {
+        self.source.scratch_len(samples) + samples * self.windows.len() * self.shape.conv.filters
+    }
+
+    /// Computes the maxima `y` of `samples` images and, in `argmax`, which pixel of its window each is: the first of equal
+    /// ones in row-major order, or [`CLOSED`] where `relu` is set and the maximum is not positive.
+    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
+    pub fn run(
+        &self,
+        samples: usize,
+        x: &[f32],
+        packed: &[f32],
+        bias: Option<&[f32]>,
+        relu: bool,
+        y: &mut [f32],
+        argmax: &mut [u8],
+        scratch: &mut [f32],
+    ) {
+        let shape = &self.shape;
+        let conv = &shape.conv;
+        assert_eq!(x.len(), samples * conv.input_len(), "x of {shape:?}");
+        assert_eq!(y.len(), samples * shape.output_len(), "y of {shape:?}");
+        assert_eq!(argmax.len(), y.len(), "argmax of {shape:?}");
+        assert_eq!(packed.len(), self.packed_len(), "packed weights of {shape:?}");
+        assert!(bias.is_none_or(|bias| bias.len() == conv.filters), "bias of {shape:?}");
+        assert!(scratch.len() >= self.scratch_len(samples), "scratch of {shape:?}");
+        if y.is_empty() {
+            return;
+        }
+        let per_sample = self.windows.len() * conv.filters;
+        let (full, scratch) = scratch.split_at_mut(samples * per_sample);
+        let x = self.source.prepare(samples, x, scratch);
+        let group_len = self.matrix.group_len(self.taps.len(), self.size);
+        let (channels, filters) = (conv.group_channels(), conv.group_filters());
+        for group in 0..conv.groups {
+            Product {
+                rows: Rows {
+                    input: &self.windows,
+                    output: &self.pixels,
+                    samples,
+                    input_stride: self.source.sample(),
+                    output_stride: per_sample,
+                },
+                reduction: Reduction::once(&self.segments),
+                a: &x[group * channels..],
+                b: &packed[group * group_len..(group + 1) * group_len],
+                layout: Columns::Packed { depth: self.taps.len() * channels },
+                columns: filters,
+                bias: bias.map(|bias| &bias[group * filters..]),
+                epilogue: Epilogue::Linear,
+                accumulate: false,
+                out: &mut full[group * filters..],
+            }
+            .run_on(self.level);
+        }
+        let filters = conv.filters;
+        let pooled = y.chunks_exact_mut(filters).zip(argmax.chunks_exact_mut(filters));
+        for ((y, argmax), window) in pooled.zip(full.chunks_exact(filters * shape.window())) {
+            y.copy_from_slice(&window[..filters]);
+            argmax.fill(0);
+            for (position, values) in window.chunks_exact(filters).enumerate().skip(1) {
+                for ((y, argmax), &value) in y.iter_mut().zip(argmax.iter_mut()).zip(values) {
+                    if value > *y {
+                        (*y, *argmax) = (value, position as u8);
+                    }
+                }
+            }
+            if relu {
+                for (y, argmax) in y.iter_mut().zip(argmax.iter_mut()) {
+                    if *y <= 0.0 {
+                        (*y, *argmax) = (0.0, CLOSED);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! Every operation, on every level, against the double-precision definitions.
+
+use super::reference::{products, unpooled, window_pixel};
+use super::*;
+use crate::{Level, Pool};
+use proptest::prelude::*;
+
+/// Values in `-1..1` that depend only on `seed`.
+fn noise(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+/// Scratch memory holding what an earlier operation may have left there.
+fn dirty(len: usize) -> Vec<f32> {
+    vec![f32::NAN; len]
+}
+
+/// A sum in double precision: its value, the sum of its terms' magnitudes, and how many there are.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    value: f64,
+    magnitude: f64,
+    terms: usize,
+}
+
+impl Sum {
+    fn add(&mut self, term: f64) {
+        self.value += term;
+        self.magnitude += term.abs();
+        self.terms += 1;
+    }
+
+    /// Rounding errors of a sum grow as the root of its length, in units of its terms' magnitudes.
+    fn tolerance(&self) -> f64 {
+        f64::from(f32::EPSILON) * self.magnitude * (2.0 + (self.terms as f64).sqrt())
+    }
+}
+
+#[track_caller]
+fn assert_near(what: &str, context: &dyn std::fmt::Debug, got: &[f32], want: &[Sum]) {
+    assert_eq!(got.len(), want.len(), "{what} of {context:?}");
+    for (i, (&got, want)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(got) - want.value).abs();
+        assert!(error <= want.tolerance(), "{what}[{i}] is {got}, not {}, in {context:?}", want.value);
+    }
+}
+
+struct Case {
+    x: Vec<f32>,
+    w: Vec<f32>,
+    bias: Vec<f32>,
+    dy: Vec<f32>,
+    /// What gradients are accumulated over.
+    before: Vec<f32>,
+    y: Vec<Sum>,
+    dx: Vec<Sum>,
+    dw: Vec<Sum>,
+}
+
+impl Case {
+    fn new(shape: &ConvShape, samples: usize) -> Self {
+        let x = noise(1, samples * shape.input_len());
+        let w = noise(2, shape.weights_len());
+        let bias = noise(3, shape.filters);
+        let dy = noise(4, samples * shape.output_len());
+        let before = noise(5, shape.weights_len());
+        let (x64, w64, dy64) = (double(&x), double(&w), double(&dy));
+        let mut y = vec![Sum::default(); dy.len()];
+        let mut dx = vec![Sum::default(); x.len()];
+        let mut dw = vec![Sum::default(); w.len()];
+        for (i, y) in y.iter_mut().enumerate() {
+            y.add(f64::from(bias[i % shape.filters]));
+        }
+        products(shape, samples, |ix, iw, iy| {
+            y[iy].add(x64[ix] * w64[iw]);
+            dx[ix].add(dy64[iy] * w64[iw]);
+            dw[iw].add(dy64[iy] * x64[ix]);
+        });
+        Case { x, w, bias, dy, before, y, dx, dw }
+    }
+}
+
+fn double(values: &[f32]) -> Vec<f64> {
+    values.iter().copied().map(f64::from).collect()
+}
+
+/// `sums` added to what was there `before`.
+fn over(before: &[f32], sums: &[Sum]) -> Vec<Sum> {
+    let mut sums = sums.to_vec();
+    sums.iter_mut().zip(before).for_each(|(sum, &before)| sum.add(f64::from(before)));
+    sums
+}
+
+fn check(shape: ConvShape, samples: usize) {
+    let case = Case::new(&shape, samples);
+    for level in Level::available() {
+        let context = (level, samples, shape);
+        let mut pool = Pool::new(1);
+
+        let forward = Forward::new(shape, level);
+        let mut packed = dirty(forward.packed_len());
+        forward.pack(&mut pool, &case.w, &mut packed);
+        for epilogue in [Epilogue::Linear, Epilogue::Relu, Epilogue::Relu6] {
+            let mut y = dirty(case.y.len());
+            let mut scratch = dirty(forward.scratch_len(samples));
+            forward.run(samples, &case.x, &packed, Some(&case.bias), epilogue, &mut y, &mut scratch);
+            let apply = |v: f64| match epilogue {
+                Epilogue::Linear => v,
+                Epilogue::Relu => v.max(0.0),
+                Epilogue::Relu6 => v.clamp(0.0, 6.0),
+            };
+            let want: Vec<_> = case.y.iter().map(|&sum| Sum { value: apply(sum.value), ..sum }).collect();
+            assert_near("y", &context, &y, &want);
+        }
+        let mut y = dirty(case.y.len());
+        forward.run(
+            samples,
+            &case.x,
+            &packed,
+            None,
+            Epilogue::Linear,
+            &mut y,
+            &mut dirty(forward.scratch_len(samples)),
+        );
+        let unbiased: Vec<f32> = case.bias.iter().map(|b| -b).cycle().take(y.len()).collect();
+        assert_near("y without bias", &context, &y, &over(&unbiased, &case.y));
+
+        let data = BackwardData::new(shape, level);
+        let mut packed = dirty(data.packed_len());
+        data.pack(&mut pool, &case.w, &mut packed);
+        let mut dx = dirty(case.dx.len());
+        data.run(samples, &case.dy, &packed, &mut dx, &mut dirty(data.scratch_len(samples)));
+        assert_near("dx", &context, &dx, &case.dx);
+
+        let weights = BackwardWeights::new(shape, level);
+        let mut dw = dirty(case.dw.len());
+        let mut scratch = dirty(weights.scratch_len(samples));
+        weights.run(samples, &case.x, &case.dy, &mut dw, false, &mut scratch);
+        assert_near("dw", &context, &dw, &case.dw);
+        let mut dw = case.before.clone();
+        weights.run(samples, &case.x, &case.dy, &mut dw, true, &mut dirty(weights.scratch_len(samples)));
+        assert_near("accumulated dw", &context, &dw, &over(&case.before, &case.dw));
+    }
+}
+
+fn check_pooled(shape: PooledShape, samples: usize) {
+    let conv = shape.conv;
+    let case = Case::new(&conv, samples);
+    let dy = noise(6, samples * shape.output_len());
+    for (level, relu) in Level::available().into_iter().flat_map(|level| [(level, true), (level, false)]) {
+        let context = (level, relu, samples, shape);
+        let mut pool = Pool::new(1);
+
+        let forward = PooledForward::new(shape, level);
+        let mut packed = dirty(forward.packed_len());
+        forward.pack(&mut pool, &case.w, &mut packed);
+        let mut y = dirty(dy.len());
+        let mut argmax = vec![77; dy.len()];
+        let mut scratch = dirty(forward.scratch_len(samples));
+        forward.run(samples, &case.x, &packed, Some(&case.bias), relu, &mut y, &mut argmax, &mut scratch);
+        let window = shape.pool[0] * shape.pool[1];
+        for (i, (&y, &position)) in y.iter().zip(&argmax).enumerate() {
+            let pixels = (0..window).map(|position| case.y[window_pixel(&shape, i, position)]);
+            let best = pixels.clone().reduce(|a, b| if b.value > a.value { b } else { a }).unwrap_or_default();
+            let want = if relu { best.value.max(0.0) } else { best.value };
+            assert!((f64::from(y) - want).abs() <= best.tolerance(), "y[{i}] is {y}, not {want}, in {context:?}");
+            if position == CLOSED {
+                assert!(relu && y == 0.0 && best.value <= best.tolerance(), "argmax[{i}] is closed in {context:?}");
+                continue;
+            }
+            assert!(usize::from(position) < window, "argmax[{i}] is {position} in {context:?}");
+            assert!(!relu || y > 0.0, "argmax[{i}] should be closed in {context:?}");
+            let chosen = case.y[window_pixel(&shape, i, usize::from(position))];
+            let error = best.value - chosen.value;
+            assert!(error <= best.tolerance() + chosen.tolerance(), "argmax[{i}] is {position} in {context:?}");
+        }
+
+        let full = unpooled(&shape, samples, &double(&dy), &argmax);
+        let (x64, w64) = (double(&case.x), double(&case.w));
+        let mut want_dx = vec![Sum::default(); case.x.len()];
+        let mut want_dw = vec![Sum::default(); case.w.len()];
+        let mut want_db = vec![Sum::default(); conv.filters];
+        products(&conv, samples, |ix, iw, iy| {
+            want_dx[ix].add(full[iy] * w64[iw]);
+            want_dw[iw].add(full[iy] * x64[ix]);
+        });
+        full.iter().enumerate().for_each(|(i, &g)| want_db[i % conv.filters].add(g));
+
+        let data = PooledBackwardData::new(shape, level);
+        let mut packed = dirty(data.packed_len());
+        data.pack(&mut pool, &case.w, &mut packed);
+        let mut dx = dirty(case.x.len());
+        data.run(samples, &dy, &argmax, &packed, &mut dx, &mut dirty(data.scratch_len(samples)));
+        assert_near("dx", &context, &dx, &want_dx);
+
+        let weights = PooledBackwardWeights::new(shape, level);
+        let (mut dw, mut db) = (dirty(case.w.len()), dirty(conv.filters));
+        let mut scratch = dirty(weights.scratch_len(samples));
+        weights.run(samples, &case.x, &dy, &argmax, &mut dw, &mut db, false, &mut scratch);
+        assert_near("dw", &context, &dw, &want_dw);
+        assert_near("db", &context, &db, &want_db);
+        let (mut dw, mut db) = (case.before.clone(), case.bias.clone());
+        let mut scratch = dirty(weights.scratch_len(samples));
+        weights.run(samples, &case.x, &dy, &argmax, &mut dw, &mut db, true, &mut scratch);
+        assert_near("accumulated dw", &context, &dw, &over(&case.before, &want_dw));
+        assert_near("accumulated db", &context, &db, &over(&case.bias, &want_db));
+    }
+}
+
+/// A convolution with unit strides and dilation, one group and no padding.
+const fn plain(input: [usize; 3], filters: usize, kernel: [usize; 2]) -> ConvShape {
+    ConvShape { input, filters, kernel, strides: [1, 1], padding: [0; 4], dilation: [1, 1], groups: 1 }
+}
+
+const fn padded(input: [usize; 3], filters: usize, kernel: [usize; 2], padding: [usize; 4]) -> ConvShape {
+    ConvShape { padding, ..plain(input, filters, kernel) }
+}
+
+const fn strided(input: [usize; 3], filters: usize, kernel: [usize; 2], strides: [usize; 2]) -> ConvShape {
+    ConvShape { strides, ..plain(input, filters, kernel) }
+}
+
+const fn dilated(input: [usize; 3], filters: usize, kernel: [usize; 2], dilation: [usize; 2]) -> ConvShape {
+    ConvShape { dilation, ..plain(input, filters, kernel) }
+}
+
+const fn grouped(input: [usize; 3], filters: usize, kernel: [usize; 2], groups: usize) -> ConvShape {
+    ConvShape { groups, ..plain(input, filters, kernel) }
+}
+
+const SHAPES: &[ConvShape] = &[
+    // Dense layers: one pixel, widths around a vector and a panel.
+    plain([1, 1, 1], 1, [1, 1]),
+    plain([1, 1, 13], 10, [1, 1]),
+    plain([1, 1, 17], 16, [1, 1]),
+    plain([1, 1, 64], 31, [1, 1]),
+    plain([1, 1, 100], 33, [1, 1]),
+    // One filter, one vector less and more one, panels.
+    plain([5, 6, 3], 1, [3, 3]),
+    plain([5, 6, 2], 15, [3, 3]),
+    plain([6, 5, 4], 17, [2, 3]),
+    plain([7, 7, 5], 32, [3, 3]),
+    plain([4, 4, 7], 65, [3, 3]),
+    plain([8, 8, 1], 32, [3, 3]),
+    // As many pixels as a tile has rows, one less and one more; the kernel as large as the input.
+    plain([1, 11, 3], 8, [1, 1]),
+    plain([3, 4, 3], 8, [1, 1]),
+    plain([1, 13, 3], 8, [1, 1]),
+    plain([5, 5, 6], 9, [5, 5]),
+    plain([5, 4, 6], 9, [5, 1]),
+    // Padding, even and odd, wider than the kernel reaches.
+    padded([5, 7, 3], 8, [3, 3], [1, 1, 1, 1]),
+    padded([6, 5, 4], 7, [4, 2], [1, 2, 0, 1]),
+    padded([4, 4, 2], 5, [3, 3], [2, 2, 2, 2]),
+    padded([3, 2, 2], 3, [1, 1], [2, 1, 3, 0]),
+    padded([3, 3, 2], 3, [2, 2], [3, 0, 0, 4]),
+    padded([1, 1, 4], 6, [3, 3], [1, 1, 1, 1]),
+    padded([2, 3, 4], 6, [7, 7], [3, 3, 3, 3]),
+    // Strides.
+    strided([7, 8, 3], 8, [3, 3], [2, 2]),
+    strided([9, 9, 2], 17, [3, 3], [3, 2]),
+    strided([8, 8, 4], 6, [1, 1], [2, 2]),
+    strided([10, 7, 2], 5, [2, 2], [3, 3]),
+    ConvShape { padding: [1, 1, 1, 1], ..strided([8, 8, 5], 16, [3, 3], [2, 2]) },
+    ConvShape { padding: [3, 2, 3, 2], ..strided([11, 10, 3], 8, [7, 7], [2, 2]) },
+    ConvShape { padding: [0, 1, 0, 1], ..strided([6, 7, 3], 8, [3, 3], [2, 2]) },
+    // Dilation, alone and with all else.
+    dilated([9, 8, 3], 8, [3, 3], [2, 2]),
+    dilated([7, 7, 3], 8, [2, 3], [3, 1]),
+    ConvShape { padding: [2, 2, 2, 2], ..dilated([6, 6, 4], 8, [3, 3], [2, 2]) },
+    ConvShape { padding: [4, 1, 2, 3], strides: [2, 3], ..dilated([9, 10, 3], 7, [3, 2], [2, 3]) },
+    ConvShape { padding: [1, 2, 2, 1], strides: [3, 2], ..dilated([11, 9, 2], 5, [3, 3], [3, 2]) },
+    // Groups, and depthwise with multiplier 1 and 2.
+    grouped([5, 5, 6], 8, [3, 3], 2),
+    grouped([4, 5, 34], 36, [1, 1], 2),
+    grouped([5, 5, 8], 8, [3, 3], 8),
+    grouped([6, 5, 17], 17, [3, 3], 17),
+    grouped([5, 5, 5], 10, [3, 3], 5),
+    ConvShape { padding: [1, 1, 1, 1], strides: [2, 2], ..grouped([7, 7, 16], 16, [3, 3], 16) },
+    ConvShape { padding: [2, 2, 2, 2], ..grouped([6, 7, 33], 33, [5, 5], 33) },
+    ConvShape { padding: [1, 1, 1, 1], strides: [2, 1], dilation: [1, 2], ..grouped([7, 8, 12], 8, [3, 3], 4) },
+    // Primes, and layers of real nets in small.
+    plain([11, 13, 7], 19, [5, 3]),
+    plain([13, 13, 32], 64, [3, 3]),
+    padded([8, 8, 16], 48, [3, 3], [1, 1, 1, 1]),
+    // Larger than its input: no output, and the input has no gradient.
+    plain([2, 2, 3], 4, [3, 3]),
+];
+
+#[test]
+fn agrees_with_the_definition() {
+    for &shape in SHAPES {
+        for samples in [1, 2, 5] {
+            check(shape, samples);
+        }
+    }
+}
+
+#[test]
+fn pooled_agrees_with_the_definition() {
+    for &conv in SHAPES {
+        for pool in [[2, 2], [1, 2], [3, 3], [4, 5]] {
+            check_pooled(PooledShape { conv, pool }, 2);
+        }
+    }
+    let first = plain([28, 28, 1], 32, [3, 3]);
+    let second = plain([13, 13, 32], 64, [3, 3]);
+    for conv in [first, second, padded([9, 9, 3], 20, [5, 5], [2, 2, 2, 2]), plain([12, 10, 16], 24, [3, 3])] {
+        for samples in [1, 3] {
+            check_pooled(PooledShape { conv, pool: [2, 2] }, samples);
+        }
+    }
+}
+
+#[test]
+fn the_first_of_equal_maxima_wins() {
+    let conv = plain([4, 4, 1], 3, [1, 1]);
+    let shape = PooledShape { conv, pool: [2, 2] };
+    #[rustfmt::skip]
+    let x = [
+        1.0, 2.0, 5.0, 5.0,
+        2.0, 2.0, 5.0, 5.0,
+        0.0, 0.0, 1.0, 3.0,
+        0.0, 4.0, 3.0, 3.0,
+    ];
+    // The weights turn the input over, keep it, and drop it.
+    let weights = [-1.0, 1.0, 0.0];
+    for level in Level::available() {
+        let forward = PooledForward::new(shape, level);
+        let mut packed = dirty(forward.packed_len());
+        forward.pack(&mut Pool::new(1), &weights, &mut packed);
+        let run = |relu: bool| {
+            let (mut y, mut argmax) = (dirty(12), vec![9; 12]);
+            let mut scratch = dirty(forward.scratch_len(1));
+            forward.run(1, &x, &packed, None, relu, &mut y, &mut argmax, &mut scratch);
+            (y, argmax)
+        };
+        let (y, argmax) = run(false);
+        assert_eq!(y, [-1.0, 2.0, 0.0, -5.0, 5.0, 0.0, 0.0, 4.0, 0.0, -1.0, 3.0, 0.0], "{level:?}");
+        assert_eq!(argmax, [0, 1, 0, 0, 0, 0, 0, 3, 0, 0, 1, 0], "{level:?}");
+        let (y, argmax) = run(true);
+        assert_eq!(y, [0.0, 2.0, 0.0, 0.0, 5.0, 0.0, 0.0, 4.0, 0.0, 0.0, 3.0, 0.0], "{level:?}");
+        let no = CLOSED;
+        assert_eq!(argmax, [no, 1, no, no, 0, no, no, 3, no, no, 1, no], "{level:?}");
+    }
+}
+
+#[test]
+fn not_a_number_stays_one() {
+    let shape = plain([3, 3, 1], 4, [2, 2]);
+    for level in Level::available() {
+        let forward = Forward::new(shape, level);
+        let mut packed = dirty(forward.packed_len());
+        forward.pack(&mut Pool::new(1), &[1.0; 16], &mut packed);
+        for epilogue in [Epilogue::Linear, Epilogue::Relu, Epilogue::Relu6] {
+            let mut y = vec![0.0; 16];
+            forward.run(1, &[f32::NAN; 9], &packed, None, epilogue, &mut y, &mut []);
+            assert!(y.iter().all(|v| v.is_nan()), "{epilogue:?} on {level:?}");
+        }
+    }
+}
+
+fn any_shape() -> impl Strategy<Value = ConvShape> {
+    let image = (1..=9usize, 1..=9usize, 1..=3usize, 1..=4usize, 1..=20usize);
+    let window = ((1..=4usize, 1..=4usize), (1..=3usize, 1..=3usize), (1..=2usize, 1..=2usize));
+    let padding = [0..=3usize, 0..=3, 0..=3, 0..=3];
+    (image, window, padding).prop_map(
+        |((height, width, groups, channels, filters), (kernel, strides, dilation), padding)| ConvShape {
+            input: [height, width, groups * channels],
+            filters: groups * filters,
+            kernel: kernel.into(),
+            strides: strides.into(),
+            padding,
+            dilation: dilation.into(),
+            groups,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn any_shape_agrees_with_the_definition(shape in any_shape(), samples in 1..=3usize) {
+        check(shape, samples);
+    }
+
+    #[test]
+    fn any_pooled_shape_agrees_with_the_definition(
+        conv in any_shape(), pool in (1..=3usize, 1..=3usize), samples in 1..=3usize
+    ) {
+        check_pooled(PooledShape { conv, pool: pool.into() }, samples);
+    }
+}

@@ -1,0 +1,296 @@
+//! The matrix microkernel: `out[row][column] = epilogue(sum over k of a[row, k] * b[k][column])`, a tile at a time in registers.
+//!
+//! Rows of `a` start at arbitrary offsets, and the reduction runs over segments of them, so convolutions need no unrolled matrix.
+
+use super::Epilogue;
+use super::geometry::Segment;
+use super::pack::TileSize;
+use crate::Level;
+use crate::isa::{Isa, Kernel};
+
+/// The rows of a product: where each starts in `a` and in the output, for one sample, and how often that repeats.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows<'a> {
+    pub(super) input: &'a [u32],
+    pub(super) output: &'a [u32],
+    pub(super) samples: usize,
+    /// From one sample to the next.
+    pub(super) input_stride: usize,
+    pub(super) output_stride: usize,
+}
+
+/// The reduction: segments, and how often they repeat.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reduction<'a> {
+    pub(super) segments: &'a [Segment],
+    /// From one `k` to the next within a segment.
+    pub(super) step: usize,
+    pub(super) repeat: usize,
+    /// From one repetition to the next, in values of `a` and in rows of `b`.
+    pub(super) a_stride: usize,
+    pub(super) k_stride: usize,
+}
+
+impl<'a> Reduction<'a> {
+    /// Segments of neighbouring values, once.
+    pub(super) fn once(segments: &'a [Segment]) -> Self {
+        Reduction { segments, step: 1, repeat: 1, a_stride: 0, k_stride: 0 }
+    }
+
+    /// The largest offset into `a` from a row's start, and the largest row of `b`; `None` where nothing is read.
+    fn last(&self) -> Option<(usize, usize)> {
+        let again = self.repeat.checked_sub(1)?;
+        let used = || self.segments.iter().filter(|s| s.len > 0);
+        let a = used().map(|s| s.a + (s.len - 1) * self.step).max()?;
+        let k = used().map(|s| s.k + s.len - 1).max()?;
+        Some((a + again * self.a_stride, k + again * self.k_stride))
+    }
+}
+
+/// The layout of `b`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Columns {
+    /// Panels as [`Matrix::pack`](super::pack::Matrix::pack) makes them, of that many rows.
+    Packed { depth: usize },
+    /// Rows of that many values, at least the columns in whole vectors.
+    Plain { pitch: usize },
+}
+
+/// One matrix product. All that a worker does in a convolution is some of these.
+pub(super) struct Product<'a> {
+    pub(super) rows: Rows<'a>,
+    pub(super) reduction: Reduction<'a>,
+    pub(super) a: &'a [f32],
+    pub(super) b: &'a [f32],
+    pub(super) layout: Columns,
+    pub(super) columns: usize,
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) epilogue: Epilogue,
+    /// Whether the sums are added to what the output holds.
+    pub(super) accumulate: bool,
+    pub(super) out: &'a mut [f32],
+}
+
+impl Product<'_> {
+    /// Computes it; the one place where the tiles are compiled.
+    #[inline(never)]
+    pub(super) fn run_on(self, level: Level) {
+        level.dispatch(self);
+    }
+
+    /// Asserts that every read and write below is inside its slice.
+    fn check(&self, size: TileSize) {
+        let rows = &self.rows;
+        assert_eq!(rows.input.len(), rows.output.len(), "as many inputs as outputs");
+        let again = rows.samples.saturating_sub(1);
+        if rows.samples == 0 || rows.input.is_empty() || self.columns == 0 {
+            return;
+        }
+        let greatest = |offsets: &[u32]| offsets.iter().copied().max().unwrap_or(0) as usize;
+        let padded = size.padded(self.columns);
+        if let Some((a, k)) = self.reduction.last() {
+            assert!(greatest(rows.input) + again * rows.input_stride + a < self.a.len(), "rows inside a");
+            match self.layout {
+                Columns::Packed { depth } => assert!(k < depth && depth * padded <= self.b.len(), "rows inside b"),
+                Columns::Plain { pitch } => assert!(k * pitch + padded <= self.b.len(), "rows inside b"),
+            }
+        }
+        let last = greatest(rows.output) + again * rows.output_stride + self.columns;
+        assert!(last <= self.out.len(), "rows inside the output");
+        assert!(self.bias.is_none_or(|bias| bias.len() >= self.columns), "a bias for each column");
+    }
+}
+
+impl Kernel for Product<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let out = self.out.as_mut_ptr();
+        let size = TileSize { lanes: I::LANES, rows: I::TILE_ROWS, columns: I::LANES * I::TILE_VECTORS };
+        self.check(size);
+        let per_sample = self.rows.input.len();
+        let total = per_sample * self.rows.samples;
+        for column in (0..self.columns).step_by(size.columns) {
+            let width = size.panel(column, self.columns);
+            let (start, pitch) = match self.layout {
+                Columns::Packed { depth } => (column * depth, width),
+                Columns::Plain { pitch } => (column, pitch),
+            };
+            let panel = Panel {
+                b: self.b[start.min(self.b.len())..].as_ptr(),
+                pitch,
+                column,
+                columns: (self.columns - column).min(size.columns),
+            };
+            let (mut done, mut sample, mut row) = (0, 0, 0);
+            while done < total {
+                let count = tile_rows(total - done, I::TILE_ROWS);
+                let (mut input, mut output) = ([0usize; MOST_ROWS], [0usize; MOST_ROWS]);
+                for i in 0..count {
+                    input[i] = self.rows.input[row] as usize + sample * self.rows.input_stride;
+                    output[i] = self.rows.output[row] as usize + sample * self.rows.output_stride + column;
+                    row += 1;
+                    if row == per_sample {
+                        (sample, row) = (sample + 1, 0);
+                    }
+                }
+                // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
+                unsafe { self.any_tile(isa, &panel, count, width / I::LANES, &input, out, &output) };
+                done += count;
+            }
+        }
+    }
+}
+
+/// The columns of `b` that one pass computes.
+struct Panel {
+    b: *const f32,
+    pitch: usize,
+    /// The first of them.
+    column: usize,
+    /// How many are stored.
+    columns: usize,
+}
+
+/// The largest `TILE_ROWS` of any level.
+pub(super) const MOST_ROWS: usize = 12;
+
+/// Rows of the next tile: as many as fit, but the last two tiles share alike, since a flat tile waits for its own sums.
+#[inline(always)]
+pub(super) fn tile_rows(left: usize, most: usize) -> usize {
+    if left >= 2 * most || left <= most { left.min(most) } else { left.div_ceil(2) }
+}
+
+impl Product<'_> {
+    /// # Safety
+    /// See [`tile`](Self::tile); `count` rows and `vectors` vectors are those of a tile of this level.
+    #[inline(always)]
+    unsafe fn any_tile<I: Isa>(
+        &self,
+        isa: I,
+        panel: &Panel,
+        count: usize,
+        vectors: usize,
+        input: &[usize; MOST_ROWS],
+        out: *mut f32,
+        output: &[usize; MOST_ROWS],
+    ) {
+        macro_rules! dispatch {
+            ($($vectors:literal: $($rows:literal)*;)*) => {
+                match (vectors, count) {
+                    $($(($vectors, $rows) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS =>
+                        // SAFETY: the caller's promise.
+                        unsafe { self.tile::<I, $rows, $vectors>(isa, panel, input, out, output) },)*)*
+                    _ => unreachable!("{count} rows of {vectors} vectors are no tile"),
+                }
+            };
+        }
+        dispatch! {
+            1: 1 2 3 4 5 6 7 8 9 10 11 12;
+            2: 1 2 3 4 5 6 7 8 9 10 11 12;
+            3: 1 2 3 4 5 6;
+            4: 1 2 3 4 5 6;
+        }
+    }
+
+    /// # Safety
+    /// The offsets of the rows and of the panel lie inside the slices, as `check` asserts.
+    #[inline(always)]
+    unsafe fn tile<I: Isa, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        isa: I,
+        panel: &Panel,
+        input: &[usize; MOST_ROWS],
+        out: *mut f32,
+        output: &[usize; MOST_ROWS],
+    ) {
+        let last = isa.first(panel.columns - (VECTORS - 1) * I::LANES);
+        let whole = panel.columns == VECTORS * I::LANES;
+        let mut sums = [[isa.zero(); VECTORS]; ROWS];
+        // SAFETY: the caller's promise: rows, panel and output are in bounds, and the last vector's mask ends at the columns.
+        unsafe {
+            if self.accumulate {
+                for r in 0..ROWS {
+                    for v in 0..VECTORS - 1 {
+                        sums[r][v] = isa.load(out.add(output[r] + v * I::LANES));
+                    }
+                    sums[r][VECTORS - 1] = isa.load_masked(last, out.add(output[r] + (VECTORS - 1) * I::LANES));
+                }
+            }
+            let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(input[r]));
+            sums = multiply_add(isa, &self.reduction, a, panel.b, panel.pitch, sums);
+            if let Some(bias) = self.bias {
+                let bias = bias.as_ptr().add(panel.column);
+                for v in 0..VECTORS {
+                    let from = bias.add(v * I::LANES);
+                    let bias = if v + 1 < VECTORS { isa.load(from) } else { isa.load_masked(last, from) };
+                    for r in 0..ROWS {
+                        sums[r][v] = isa.add(sums[r][v], bias);
+                    }
+                }
+            }
+            // The sum is the second operand of `max`, so that NaN stays NaN.
+            if self.epilogue != Epilogue::Linear {
+                for r in 0..ROWS {
+                    for v in 0..VECTORS {
+                        sums[r][v] = isa.max(isa.zero(), sums[r][v]);
+                    }
+                }
+            }
+            if self.epilogue == Epilogue::Relu6 {
+                for r in 0..ROWS {
+                    for v in 0..VECTORS {
+                        sums[r][v] = isa.min(isa.splat(6.0), sums[r][v]);
+                    }
+                }
+            }
+            for r in 0..ROWS {
+                let to = out.add(output[r]);
+                for v in 0..VECTORS - 1 {
+                    isa.store(to.add(v * I::LANES), sums[r][v]);
+                }
+                let (to, value) = (to.add((VECTORS - 1) * I::LANES), sums[r][VECTORS - 1]);
+                if whole { isa.store(to, value) } else { isa.store_masked(last, to, value) }
+            }
+        }
+    }
+}
+
+/// The inner loop: `sums[r][v] += a[r][k] * b[k][v]` over the reduction.
+///
+/// # Safety
+/// For every `k` of the reduction, the rows of `a` are readable there and `b` for `VECTORS` vectors.
+#[inline(always)]
+pub(super) unsafe fn multiply_add<I: Isa, const ROWS: usize, const VECTORS: usize>(
+    isa: I,
+    reduction: &Reduction<'_>,
+    a: [*const f32; ROWS],
+    b: *const f32,
+    pitch: usize,
+    mut sums: [[I::F32; VECTORS]; ROWS],
+) -> [[I::F32; VECTORS]; ROWS] {
+    for again in 0..reduction.repeat {
+        for segment in reduction.segments {
+            let mut offset = segment.a + again * reduction.a_stride;
+            // SAFETY: the caller's promise.
+            unsafe {
+                let mut b = b.add((segment.k + again * reduction.k_stride) * pitch);
+                for _ in 0..segment.len {
+                    let mut columns = [isa.zero(); VECTORS];
+                    for v in 0..VECTORS {
+                        columns[v] = isa.load(b.add(v * I::LANES));
+                    }
+                    for r in 0..ROWS {
+                        let value = isa.splat(*a[r].add(offset));
+                        for v in 0..VECTORS {
+                            sums[r][v] = isa.mul_add(value, columns[v], sums[r][v]);
+                        }
+                    }
+                    offset += reduction.step;
+                    b = b.wrapping_add(pitch);
+                }
+            }
+        }
+    }
+    sums
+}
