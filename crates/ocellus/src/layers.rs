@@ -128,6 +128,8 @@ pub struct Build<'a> {
     pub training: bool,
     /// A number of the layer's own, to key randomness by.
     pub key: u64,
+    /// Parameters that follow a value from step to step: `parameter = momentum * parameter + (1 - momentum) * value`.
+    pub moving_averages: Vec<(ParameterId, Value, f32)>,
 }
 
 impl Build<'_> {

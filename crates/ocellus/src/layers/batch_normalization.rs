@@ -123,8 +123,8 @@ impl Layer for BatchNormalization {
         }
         let (y, batch_mean, batch_variance) =
             ops::batch_norm_training(at.graph, x, gamma, beta, mean.1, self.epsilon)?;
-        at.graph.moving_average(mean.0, batch_mean, self.momentum);
-        at.graph.moving_average(variance.0, batch_variance, self.momentum);
+        at.moving_averages.push((mean.0, batch_mean, self.momentum));
+        at.moving_averages.push((variance.0, batch_variance, self.momentum));
         Ok(y)
     }
 }

@@ -89,7 +89,7 @@ impl Layer for Dense {
 
     fn build(&self, at: &mut Build<'_>) -> Result<Value, GraphError> {
         let inputs = at.input_and_parameters();
-        let y = at.graph.add(ops::Dense::default(), &inputs)?;
+        let y = at.graph.add(ops::Dense { epilogue: ops::Epilogue::Linear }, &inputs)?;
         self.activation.add_to(at.graph, y)
     }
 }

@@ -9,9 +9,9 @@ use std::collections::HashMap;
 pub(super) const INPUT: &str = "input";
 
 /// Values of all layers for one sample; more than this is refused.
-const MOST_VALUES: u64 = 1 << 29;
+const MOST_VALUES: u64 = 1 << 27;
 /// Multiplications for one sample; more than this is refused.
-const MOST_WORK: u64 = 1 << 42;
+const MOST_WORK: u64 = 1 << 36;
 
 /// Layers that do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
