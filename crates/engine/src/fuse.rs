@@ -87,10 +87,8 @@ impl<'a> Fuser<'a> {
         }
         let (op, inputs) = self.with_predecessor(node, op);
         self.new.set_place(node.place.clone());
-        let inputs: Vec<Value> = inputs
-            .iter()
-            .map(|v| self.map[v.index()].expect("a node's inputs are copied before it"))
-            .collect();
+        let inputs: Vec<Value> =
+            inputs.iter().map(|v| self.map[v.index()].expect("a node's inputs are copied before it")).collect();
         let outputs = self.new.add_node(op, &inputs)?;
         self.done[index] = true;
         for (&old, &new) in self.old.nodes[last].outputs.iter().zip(&outputs) {
@@ -134,7 +132,10 @@ impl<'a> Fuser<'a> {
     }
 
     fn positions_unread(&self, index: usize) -> bool {
-        self.old.nodes[index].outputs.get(1).is_some_and(|v| self.readers[v.index()].is_empty() && !self.kept[v.index()])
+        self.old.nodes[index]
+            .outputs
+            .get(1)
+            .is_some_and(|v| self.readers[v.index()].is_empty() && !self.kept[v.index()])
     }
 
     /// Whether the node is a softmax or sigmoid that its loss will take in.

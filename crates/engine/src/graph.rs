@@ -145,8 +145,4 @@ impl Graph {
     pub fn moving_average(&mut self, parameter: ParameterId, value: Value, momentum: f32) {
         self.moving_averages.push(MovingAverage { parameter, value, momentum });
     }
-
-    pub(crate) fn place(&self) -> &str {
-        &self.place
-    }
 }

@@ -58,7 +58,13 @@ impl Parameters {
     ///
     /// # Panics
     /// Where the shape does not hold the values.
-    pub fn add(&mut self, name: impl Into<String>, shape: &[usize], kind: ParameterKind, values: &[f32]) -> ParameterId {
+    pub fn add(
+        &mut self,
+        name: impl Into<String>,
+        shape: &[usize],
+        kind: ParameterKind,
+        values: &[f32],
+    ) -> ParameterId {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "the shape holds the values");
         self.entries.push(Parameter { name: name.into(), shape: shape.to_vec(), kind, values: Buffer::from(values) });
         self.touch();

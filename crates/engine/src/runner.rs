@@ -335,7 +335,13 @@ impl Runner {
                 step = update::Step { l1: u.l1, l2: u.l2, ..step };
                 let mut parts: [&[f32]; MOST_SLOTS] = [&[]; MOST_SLOTS];
                 let parts = self.gradient_parts(u.gradient, &mut parts);
-                squares += update::gradient_square_sum(pool, self.plan.level, &step, parts, parameters.get(u.parameter).values());
+                squares += update::gradient_square_sum(
+                    pool,
+                    self.plan.level,
+                    &step,
+                    parts,
+                    parameters.get(u.parameter).values(),
+                );
             }
             step.gradient_scale = scale_to(limit, squares);
         }
@@ -354,8 +360,8 @@ impl Runner {
                 *state = std::mem::take(&mut parameters.entries[id.0].values);
             }
             let [a, b, c] = &mut states;
-            let mut slices = [a, b, c].map(|state| if state.is_empty() { None } else { Some(state.f32_mut()) });
-            update::apply(pool, self.plan.level, u.rule, &step, parts, parameter.f32_mut(), &mut slices);
+            let slices = [a, b, c].map(|state| if state.is_empty() { None } else { Some(state.f32_mut()) });
+            update::apply(pool, self.plan.level, u.rule, &step, parts, parameter.f32_mut(), slices);
             parameters.entries[u.parameter.0].values = parameter;
             for (state, id) in states.iter_mut().zip(&u.state) {
                 parameters.entries[id.0].values = std::mem::take(state);

@@ -101,7 +101,7 @@ function!(Relu6Gradient, 2, |isa, [y, dy]| {
     isa.select(isa.greater(isa.splat(6.0), y), rising, isa.zero())
 });
 
-function!(LeakyRelu(slope), 1, |isa, [x]| { isa.select(isa.greater(x, isa.zero()), x, isa.mul(isa.splat(slope), x)) });
+function!(LeakyRelu(slope), 1, |isa, [x]| isa.select(isa.greater(x, isa.zero()), x, isa.mul(isa.splat(slope), x)));
 function!(LeakyReluGradient(slope), 2, |isa, [x, dy]| {
     isa.select(isa.greater(x, isa.zero()), dy, isa.mul(isa.splat(slope), dy))
 });
@@ -113,10 +113,10 @@ function!(EluGradient(alpha), 3, |isa, [x, y, dy]| {
     isa.select(isa.greater(x, isa.zero()), dy, isa.mul(isa.add(y, isa.splat(alpha)), dy))
 });
 
-function!(Gelu, 1, |isa, [x]| isa.mul(x, math::normal_distribution(isa, x)));
+function!(Gelu, 1, |isa, [x]| isa.mul(x, math::normal(isa, x).0));
 function!(GeluGradient, 2, |isa, [x, dy]| {
-    let slope = isa.mul_add(x, math::normal_density(isa, x), math::normal_distribution(isa, x));
-    isa.mul(dy, slope)
+    let (distribution, density) = math::normal(isa, x);
+    isa.mul(dy, isa.mul_add(x, density, distribution))
 });
 
 function!(Silu, 1, |isa, [x]| isa.mul(x, math::sigmoid(isa, x)));
@@ -131,3 +131,73 @@ function!(SigmoidGradient, 2, |isa, [y, dy]| isa.mul(dy, isa.mul(y, isa.sub(isa.
 
 function!(Tanh, 1, |isa, [x]| math::tanh(isa, x));
 function!(TanhGradient, 2, |isa, [y, dy]| isa.mul(dy, isa.sub(isa.splat(1.0), isa.mul(y, y))));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{LENGTHS, STALE, close, erf, gradient, output, values, wide};
+
+    const ALL: [Activation; 10] = [
+        Activation::Linear,
+        Activation::Relu,
+        Activation::Relu6,
+        Activation::LeakyRelu { negative_slope: 0.3 },
+        Activation::Elu { alpha: 1.0 },
+        Activation::Elu { alpha: 0.4 },
+        Activation::Gelu,
+        Activation::Silu,
+        Activation::Sigmoid,
+        Activation::Tanh,
+    ];
+
+    fn exact(activation: Activation, x: f64) -> f64 {
+        match activation {
+            Activation::Linear => x,
+            Activation::Relu => x.max(0.0),
+            Activation::Relu6 => x.clamp(0.0, 6.0),
+            Activation::LeakyRelu { negative_slope } if x < 0.0 => f64::from(negative_slope) * x,
+            Activation::Elu { alpha } if x < 0.0 => f64::from(alpha) * x.exp_m1(),
+            Activation::LeakyRelu { .. } | Activation::Elu { .. } => x,
+            Activation::Gelu => x * (1.0 + erf(x / 2f64.sqrt())) / 2.0,
+            Activation::Silu => x / (1.0 + (-x).exp()),
+            Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+            Activation::Tanh => x.tanh(),
+        }
+    }
+
+    #[test]
+    fn forward_and_backward_match_the_formulas() {
+        for level in Level::available() {
+            for activation in ALL {
+                for len in LENGTHS {
+                    // Up to 9, so that Relu6 sees its upper kink.
+                    let x: Vec<f32> = values(len, 1).iter().map(|v| v * 3.0).collect();
+                    let dy = values(len, 2);
+                    let f = |x: &[f64]| x.iter().map(|&x| exact(activation, x)).collect::<Vec<_>>();
+                    let what = (level, activation, len);
+                    let y = output(len, STALE, |y| forward(level, activation, &x, y));
+                    close(what, &y, &f(&wide(&x)), 6.0, 1.0);
+                    let want: Vec<f64> = x
+                        .iter()
+                        .zip(&dy)
+                        .map(|(&x, &dy)| gradient(|x| f(x)[0] * f64::from(dy), &[f64::from(x)])[0])
+                        .collect();
+                    let input: &[f32] = if activation.needs_input() { &x } else { &[] };
+                    let result: &[f32] = if activation.needs_output() { &y } else { &[] };
+                    let dx = output(len, STALE, |dx| backward(level, activation, input, result, &dy, dx));
+                    close(what, &dx, &want, 12.0, 1.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn not_a_number_stays() {
+        for level in Level::available() {
+            for activation in ALL {
+                let y = output(1, STALE, |y| forward(level, activation, &[f32::NAN], y));
+                assert!(y[0].is_nan(), "{level:?} {activation:?}");
+            }
+        }
+    }
+}

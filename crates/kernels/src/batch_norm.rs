@@ -179,3 +179,99 @@ impl ChannelMap<2, 4> for Backward<'_> {
         isa.mul_add(dy, scale, isa.mul_add(isa.sub(x, mean), slope, offset))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CHANNELS, STALE, close, dot, gradient, output, values, wide};
+
+    const EPSILON: f32 = 1e-3;
+
+    /// Mean, variance and output of the whole batch.
+    fn exact(channels: usize, x: &[f64], gamma: &[f64], beta: &[f64]) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+        let rows = x.len() / channels;
+        let column = |c: usize| (0..rows).map(move |r| x[r * channels + c]);
+        let mean: Vec<f64> = (0..channels).map(|c| column(c).sum::<f64>() / rows as f64).collect();
+        let variance: Vec<f64> =
+            (0..channels).map(|c| column(c).map(|x| (x - mean[c]).powi(2)).sum::<f64>() / rows as f64).collect();
+        let y = (0..x.len())
+            .map(|i| {
+                let c = i % channels;
+                gamma[c] * (x[i] - mean[c]) / (variance[c] + f64::from(EPSILON)).sqrt() + beta[c]
+            })
+            .collect();
+        (mean, variance, y)
+    }
+
+    #[test]
+    fn forward_and_backward_match_the_formulas() {
+        for level in Level::available() {
+            for channels in CHANNELS {
+                for rows in [2, 7, 33, 131] {
+                    check(level, channels, rows);
+                }
+            }
+        }
+    }
+
+    fn check(level: Level, channels: usize, rows: usize) {
+        let (len, what, count) = (rows * channels, (level, channels, rows), rows as f32);
+        let x: Vec<f32> = values(len, 1).iter().enumerate().map(|(i, v)| v + (i % channels) as f32 * 0.01).collect();
+        let (dy, gamma, beta, shift) = (values(len, 2), values(channels, 3), values(channels, 4), values(channels, 5));
+        let (want_mean, want_variance, want_y) = exact(channels, &wide(&x), &wide(&gamma), &wide(&beta));
+        // In two parts, as two workers would.
+        let cut = rows / 2 * channels;
+        let sums = output(2 * channels, STALE, |sums| {
+            moments(level, channels, &x[..cut], &shift, sums, false);
+            moments(level, channels, &x[cut..], &shift, sums, true);
+        });
+        let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
+        finish(&sums, &shift, count, &mut mean, &mut variance);
+        close(what, &mean, &want_mean, 6.0, 8.0);
+        // With a shift as far off as this one, up to 13, the squares are that much larger.
+        close(what, &variance, &want_variance, 24.0, 200.0);
+
+        for relu in [false, true] {
+            let y = output(len, STALE, |y| {
+                normalize(level, channels, &x, &mean, &variance, &gamma, &beta, EPSILON, relu, y);
+            });
+            let want: Vec<f64> = want_y.iter().map(|&y| if relu { y.max(0.0) } else { y }).collect();
+            // A channel of two rows that nearly agree magnifies the error of the variance.
+            close(what, &y, &want, if rows > 2 { 400.0 } else { 1e5 }, 3.0);
+        }
+
+        let sums = output(2 * channels, STALE, |sums| {
+            backward_sums(level, channels, &x[..cut], &dy[..cut], &mean, &variance, EPSILON, sums, false);
+            backward_sums(level, channels, &x[cut..], &dy[cut..], &mean, &variance, EPSILON, sums, true);
+        });
+        let dx = output(len, STALE, |dx| {
+            backward(level, channels, count, &x, &dy, &mean, &variance, &gamma, EPSILON, &sums, dx);
+        });
+        // Each channel stands alone, so that its gradient can be taken alone; a few of them are enough.
+        for c in (0..channels).step_by(channels.div_ceil(3)).filter(|_| rows > 2 && rows < 100) {
+            let column = |v: &[f32]| (0..rows).map(|r| f64::from(v[r * channels + c])).collect::<Vec<_>>();
+            let (x, dy) = (column(&x), column(&dy));
+            let (g, b) = (f64::from(gamma[c]), f64::from(beta[c]));
+            let loss = |x: &[f64], g: f64, b: f64| dot(&exact(1, x, &[g], &[b]).2, &dy);
+            let want = gradient(|x| loss(x, g, b), &x);
+            let got: Vec<f32> = (0..rows).map(|r| dx[r * channels + c]).collect();
+            close((what, c), &got, &want, 1000.0, 3.0);
+            let want = gradient(|p| loss(&x, p[0], p[1]), &[g, b]);
+            close((what, c), &[sums[channels + c], sums[c]], &want, 200.0, (rows as f64).sqrt());
+        }
+    }
+
+    #[test]
+    fn a_large_mean_does_not_drown_the_variance() {
+        let x: Vec<f32> = values(40_000, 1).iter().map(|v| 1000.0 + v * 0.1).collect();
+        let (mean, variance, _) = exact(4, &wide(&x), &[1.0; 4], &[0.0; 4]);
+        for level in Level::available() {
+            let shift = &x[..4];
+            let sums = output(8, STALE, |sums| moments(level, 4, &x, shift, sums, false));
+            let (mut m, mut v) = ([0.0; 4], [0.0; 4]);
+            finish(&sums, shift, 1e4, &mut m, &mut v);
+            close(level, &m, &mean, 1.0, 0.0);
+            close(level, &v, &variance, 100.0, 0.0);
+        }
+    }
+}

@@ -14,7 +14,7 @@ const FOLD_ROWS: usize = 32;
 /// How many rows are taken as one.
 #[inline(always)]
 fn merged(channels: usize, lanes: usize, rows: usize) -> usize {
-    let enough = |merge: usize| merge * channels % lanes == 0 && merge * channels >= 4 * lanes;
+    let enough = |merge: usize| (merge * channels).is_multiple_of(lanes) && merge * channels >= 4 * lanes;
     let most = (CHUNK / channels).min(rows / 4).max(1);
     (1..=most).find(|&merge| enough(merge)).unwrap_or(1)
 }
@@ -188,14 +188,15 @@ impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize> Ker
             }
             let here = columns.min(channels);
             for s in 0..S {
-                let sums = &mut self.sums[s * channels..][start..start + here];
-                if !self.accumulate {
-                    sums.fill(0.0);
+                let (first, copies) = totals[s][..columns].split_at_mut(here);
+                for copy in copies.chunks(here) {
+                    first.iter_mut().zip(copy).for_each(|(sum, part)| *sum += part);
                 }
-                for copy in totals[s][..columns].chunks(channels) {
-                    for (sum, part) in sums.iter_mut().zip(copy) {
-                        *sum += part;
-                    }
+                let sums = &mut self.sums[s * channels..][start..start + here];
+                if self.accumulate {
+                    sums.iter_mut().zip(first).for_each(|(sum, part)| *sum += *part);
+                } else {
+                    sums.copy_from_slice(first);
                 }
             }
         }

@@ -68,3 +68,53 @@ fn round(x: u32) -> u32 {
     let x = (x ^ x >> 15).wrapping_mul(0x846c_a68b);
     x ^ x >> 16
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{LENGTHS, STALE, output, values};
+
+    #[test]
+    fn every_cut_and_level_gives_the_same_mask() {
+        let x = values(1031, 1);
+        // Around 2^32, where the upper half of the position changes.
+        for first in [0, (1u64 << 32) - 500, 7 << 32] {
+            let whole = output(x.len(), STALE, |y| forward(Level::available()[0], 0.4, 5, first, &x, y));
+            for level in Level::available() {
+                for cut in LENGTHS {
+                    let mut y = vec![STALE; x.len()];
+                    let (a, b) = y.split_at_mut(cut);
+                    forward(level, 0.4, 5, first, &x[..cut], a);
+                    forward(level, 0.4, 5, first + cut as u64, &x[cut..], b);
+                    assert!(y == whole, "{level:?} cut at {cut}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keeps_the_share_and_the_mean() {
+        let n = 200_000;
+        let x = vec![1.0f32; n];
+        for rate in [0.0f32, 0.1, 0.25, 0.5, 0.9, 1.0] {
+            let y = output(n, STALE, |y| forward(Level::detect(), rate, 3, 0, &x, y));
+            let kept = y.iter().filter(|&&v| v != 0.0).count() as f64;
+            // Five standard deviations of the binomial distribution.
+            let (p, n) = (1.0 - f64::from(rate), n as f64);
+            assert!((kept - n * p).abs() <= 5.0 * (n * p * (1.0 - p)).sqrt(), "rate {rate}: kept {kept} of {n}");
+            assert!(y.iter().all(|&v| v == 0.0 || (f64::from(v) * p - 1.0).abs() < 1e-6));
+        }
+    }
+
+    #[test]
+    fn masks_of_other_seeds_and_positions_are_unrelated() {
+        let n = 100_000;
+        let x = vec![1.0f32; n];
+        let mask = |seed, first| output(n, STALE, |y| forward(Level::detect(), 0.5, seed, first, &x, y));
+        let base = mask(1, 0);
+        for other in [mask(2, 0), mask(3, 0), mask(1, 1), mask(1, 2), mask(1, 16), mask(1, 1 << 32), mask(1 << 40, 0)] {
+            let same = base.iter().zip(&other).filter(|(a, b)| a == b).count() as f64 / n as f64;
+            assert!((same - 0.5).abs() < 0.01, "{same} of the mask is the same");
+        }
+    }
+}

@@ -187,3 +187,85 @@ pub fn multiply_channels_backward(level: Level, pixels: usize, channels: usize, 
         reduce::column_products(level, channels, x, dy, ds, false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CHANNELS, LENGTHS, STALE, close, output, values, wide};
+
+    #[test]
+    fn maps_match_scalar_arithmetic() {
+        for level in Level::available() {
+            for len in LENGTHS {
+                let (a, b) = (values(len, 1), values(len, 2));
+                let zip = |f: fn(f64, f64) -> f64| -> Vec<f64> {
+                    wide(&a).iter().zip(&wide(&b)).map(|(&a, &b)| f(a, b)).collect()
+                };
+                close((level, len), &output(len, STALE, |y| add(level, &a, &b, y)), &zip(|a, b| a + b), 1.0, 1.0);
+                close((level, len), &output(len, STALE, |y| multiply(level, &a, &b, y)), &zip(|a, b| a * b), 1.0, 0.0);
+                close((level, len), &output(len, STALE, |y| scale(level, 0.5, &a, y)), &zip(|a, _| a * 0.5), 0.0, 0.0);
+                let factor = values(3, 3);
+                let x = values(3 * len, 4);
+                let want: Vec<f64> =
+                    x.iter().enumerate().map(|(i, &x)| f64::from(x) * f64::from(factor[i / len.max(1)])).collect();
+                let y = output(3 * len, STALE, |y| scale_samples(level, len, &factor, &x, y));
+                close((level, len), &y, &want, 1.0, 0.0);
+            }
+        }
+    }
+
+    #[test]
+    fn values_per_channel_reach_their_channels() {
+        for level in Level::available() {
+            for channels in CHANNELS {
+                for rows in [0, 1, 2, 7, 33, 131] {
+                    let len = rows * channels;
+                    let (s, o, x) = (values(channels, 1), values(channels, 2), values(len, 3));
+                    let what = (level, channels, rows);
+                    let want: Vec<f64> = (0..len)
+                        .map(|i| f64::from(x[i]) * f64::from(s[i % channels]) + f64::from(o[i % channels]))
+                        .collect();
+                    close(what, &output(len, STALE, |y| affine(level, channels, &x, &s, &o, y)), &want, 1.5, 6.0);
+                    let bytes: Vec<u8> = (0..len).map(|i| (i * 37 % 256) as u8).collect();
+                    let want: Vec<f64> = (0..len)
+                        .map(|i| f64::from(bytes[i]) * f64::from(s[i % channels]) + f64::from(o[i % channels]))
+                        .collect();
+                    close(
+                        what,
+                        &output(len, STALE, |y| affine_u8(level, channels, &bytes, &s, &o, y)),
+                        &want,
+                        1.5,
+                        6.0,
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn channels_are_scaled_by_sample() {
+        for level in Level::available() {
+            for (pixels, channels) in [(1, 1), (5, 3), (49, 16), (9, 33)] {
+                let len = 2 * pixels * channels;
+                let (x, dy, s) = (values(len, 1), values(len, 2), values(2 * channels, 3));
+                let of = |i: usize| i / (pixels * channels) * channels + i % channels;
+                let want: Vec<f64> = (0..len).map(|i| f64::from(x[i]) * f64::from(s[of(i)])).collect();
+                let y = output(len, STALE, |y| multiply_channels(level, pixels, channels, &x, &s, y));
+                close((level, pixels, channels), &y, &want, 1.0, 0.0);
+                let mut want = vec![0.0; 2 * channels];
+                (0..len).for_each(|i| want[of(i)] += f64::from(x[i]) * f64::from(dy[i]));
+                let ds =
+                    output(2 * channels, STALE, |ds| multiply_channels_backward(level, pixels, channels, &x, &dy, ds));
+                close((level, pixels, channels), &ds, &want, 20.0, 20.0);
+            }
+        }
+    }
+
+    #[test]
+    fn columns_are_copied_and_the_others_left() {
+        let x: Vec<f32> = (0..12).map(|v| v as f32).collect();
+        let mut y = vec![-1.0; 15];
+        copy_columns(3, &x, 4, 1, &mut y, 5, 3, 2);
+        assert_eq!(y, [-1., -1., -1., 1., 2., -1., -1., -1., 5., 6., -1., -1., -1., 9., 10.]);
+    }
+}

@@ -3,6 +3,7 @@
 //! Everything that touches SIMD, raw pointers or threads is in this crate, and nothing here knows graphs, layers or files.
 //! Kernels take the instruction set ([`Level`]) that they run on, check the lengths of their slices, and allocate nothing.
 #![deny(missing_docs)]
+#![allow(clippy::needless_range_loop, reason = "kernels index several arrays with one index")]
 
 pub mod activation;
 pub mod batch_norm;
@@ -20,6 +21,8 @@ mod pool;
 pub mod pool2d;
 pub mod reduce;
 pub mod softmax;
+#[cfg(test)]
+mod testing;
 pub mod update;
 
 pub use buffer::Buffer;

@@ -335,3 +335,6 @@ pub fn mean_squared_error_backward(
         classes,
     ));
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,3 +82,6 @@ fn clip(start: usize, before: usize, size: usize, len: usize) -> (Range<usize>, 
     let end = (start + size - before.min(start + size)).min(len);
     (first..end, first + before - start)
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,3 +115,62 @@ pub(crate) fn parts_sum<I: Isa>(isa: I, parts: &[&[f32]], i: usize, count: usize
     }
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CHANNELS, LENGTHS, STALE, close, output, values, wide};
+
+    #[test]
+    fn columns_are_summed() {
+        for level in Level::available() {
+            for columns in CHANNELS {
+                for rows in [0, 1, 2, 7, 31, 33, 131, 300] {
+                    let len = rows * columns;
+                    let (a, b) = (values(len, 1), values(len, 2));
+                    let (mut sum, mut product) = (vec![0.0; columns], vec![0.0; columns]);
+                    for i in 0..len {
+                        sum[i % columns] += f64::from(a[i]);
+                        product[i % columns] += f64::from(a[i]) * f64::from(b[i]);
+                    }
+                    let what = (level, columns, rows);
+                    // Typical errors grow with the root of the terms.
+                    let floor = 3.0 * (rows as f64).sqrt() + 1.0;
+                    let got = output(columns, STALE, |y| column_sums(level, columns, &a, y, false));
+                    close(what, &got, &sum, 8.0, floor);
+                    let got = output(columns, STALE, |y| column_products(level, columns, &a, &b, y, false));
+                    close(what, &got, &product, 8.0, 3.0 * floor);
+                    sum.iter_mut().for_each(|s| *s += f64::from(STALE));
+                    let got = output(columns, STALE, |y| column_sums(level, columns, &a, y, true));
+                    close(what, &got, &sum, 2.0, f64::from(STALE));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn long_sums_stay_accurate() {
+        // One after another in single precision, a million times 0.1 is 1 % off.
+        let x = vec![0.1f32; 1_000_000];
+        for level in Level::available() {
+            let total = total(level, &x);
+            close(level, &[total], &[f64::from(0.1f32) * 1e6], 12.0, 0.0);
+        }
+    }
+
+    #[test]
+    fn parts_are_summed_in_order() {
+        for level in Level::available() {
+            for len in LENGTHS {
+                for count in [0usize, 1, 2, 5] {
+                    let parts: Vec<Vec<f32>> = (0..count).map(|k| values(len, k as u64)).collect();
+                    let slices: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+                    let want: Vec<f32> =
+                        (0..len).map(|i| parts.iter().map(|p| p[i]).reduce(|a, b| a + b).unwrap_or(0.0)).collect();
+                    let got = output(len, STALE, |y| sum_parts(level, &slices, y));
+                    close((level, len, count), &got, &wide(&want), 0.0, 0.0);
+                }
+            }
+        }
+    }
+}

@@ -122,3 +122,46 @@ impl Kernel for Backward<'_> {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::testing::{CHANNELS, STALE, close, dot, gradient, output, values, wide};
+
+    pub(crate) fn exact(x: &[f64]) -> Vec<f64> {
+        let largest = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = x.iter().map(|x| (x - largest).exp()).sum();
+        x.iter().map(|x| (x - largest).exp() / sum).collect()
+    }
+
+    #[test]
+    fn forward_and_backward_match_the_formulas() {
+        for level in Level::available() {
+            for classes in CHANNELS {
+                let len = 3 * classes;
+                let (x, dy) = (values(len, 1), values(len, 2));
+                let y = output(len, STALE, |y| forward(level, classes, &x, y));
+                let want: Vec<f64> = x.chunks(classes).flat_map(|x| exact(&wide(x))).collect();
+                close((level, classes), &y, &want, 12.0, 0.0);
+                let dx = output(len, STALE, |dx| backward(level, classes, &y, &dy, dx));
+                if classes <= 65 {
+                    let f = |x: &[f64], dy: &[f32]| dot(&exact(x), &wide(dy));
+                    let want: Vec<f64> = x
+                        .chunks(classes)
+                        .zip(dy.chunks(classes))
+                        .flat_map(|(x, dy)| gradient(|x| f(x, dy), &wide(x)))
+                        .collect();
+                    close((level, classes), &dx, &want, 12.0, 0.3);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_and_impossible_logits_do_no_harm() {
+        for level in Level::available() {
+            let y = output(3, STALE, |y| forward(level, 3, &[1000.0, 1000.0, f32::NEG_INFINITY], y));
+            assert_eq!(y, [0.5, 0.5, 0.0]);
+        }
+    }
+}

@@ -181,7 +181,7 @@ impl<F: Formula<N>, const N: usize> Kernel for Apply<'_, F, N> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Apply { formula, step, parts, start, parameter, mut state } = self;
+        let Apply { formula, step, parts, start, parameter, state } = self;
         let len = parameter.len();
         let pointer = parameter.as_mut_ptr();
         let mut i = 0;
@@ -312,3 +312,6 @@ pub fn penalty(l1: f32, l2: f32, parameter: &[f32]) -> f64 {
     }
     f64::from(l1) * absolute.iter().sum::<f64>() + f64::from(l2) * square.iter().sum::<f64>()
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,17 +21,26 @@
 //! a reader panic or take more memory than its limits allow.
 
 mod builtin;
+mod cifar;
 mod dataset;
+mod decode;
 mod error;
 mod fingerprint;
+mod folder;
 mod idx;
+mod images;
+mod known;
 mod loader;
+mod mnist;
 mod open;
 mod preprocessing;
+mod splits;
 
 pub use builtin::builtin;
 pub use dataset::{Dataset, Skipped, Source, Split};
-pub use error::DataError;
+pub use error::{DataError, ImageProblem};
+pub use known::{Known, known};
 pub use loader::{Batch, Loader, LoaderOptions};
-pub use open::{Limits, OpenOptions};
+pub use open::{Limits, OpenOptions, Progress, splits_of};
 pub use preprocessing::{Filter, Preprocessing, Resize};
+pub use splits::Splits;

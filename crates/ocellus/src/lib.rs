@@ -15,4 +15,5 @@ pub mod model;
 pub mod optimizers;
 pub mod random;
 pub mod regularizers;
+pub mod report;
 pub mod schedules;

@@ -159,7 +159,9 @@ impl<'a> Builder<'a> {
         for value in &self.kept {
             let root = self.root[value.index()];
             if !matches!(self.graph.values[root].source, Source::Node(_)) {
-                return Err(GraphError::Plan("an input or a parameter cannot be fetched: nothing computes it".to_owned()));
+                return Err(GraphError::Plan(
+                    "an input or a parameter cannot be fetched: nothing computes it".to_owned(),
+                ));
             }
             self.last_stage[root] = FOREVER;
         }

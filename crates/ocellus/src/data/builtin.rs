@@ -1,8 +1,10 @@
 //! The data set that the binary carries: 6,000 + 1,000 images of Fashion-MNIST, so that a first training needs no download.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use super::{DataError, Dataset, Split, idx};
+use super::dataset::Memory;
+use super::{DataError, Dataset, Known, Preprocessing, Split, idx};
 
 /// Class names of Fashion-MNIST, in the order of its labels.
 pub(super) const FASHION_MNIST: [&str; 10] =
@@ -27,21 +29,21 @@ pub fn builtin(split: Split) -> Result<Dataset, DataError> {
         ),
         Split::Validation => {
             return Err(DataError::NoSplit {
-                path: "fashion-mnist".into(),
+                path: Known::BUILTIN.into(),
                 split,
                 hint: "give a fraction of the training data to hold back".into(),
             });
         }
     };
-    let path = Path::new(match split {
-        Split::Train => "fashion-mnist-6k/train",
-        _ => "fashion-mnist-6k/test",
-    });
-    let labels = idx::from_bytes(path, labels, &[1])?.data;
-    let images = idx::from_bytes(path, images, &[3])?;
-    let shape = [images.sizes[1], images.sizes[2], 1];
+    let path = Path::new(Known::BUILTIN).join(split.to_string());
+    let labels = idx::from_bytes(&path, labels, &[1])?.data;
+    let images = idx::from_bytes(&path, images, &[3])?;
+    let [_, height, width] = images.sizes[..] else { return Err(DataError::format(&path, "expected 3 dimensions")) };
+    let memory = Memory::new(images.data, [height, width, 1], &path)
+        .ok_or_else(|| DataError::format(&path, "its sizes do not fit its data"))?;
     let labels = labels.into_iter().map(u32::from).collect();
-    Dataset::from_pixels(images.data, shape, labels, FASHION_MNIST.map(String::from).to_vec())
+    let preprocessing = Preprocessing { image_size: [height, width], channels: 1, ..Preprocessing::default() };
+    Dataset::from_source(Arc::new(memory), labels, FASHION_MNIST.map(String::from).to_vec(), preprocessing)
 }
 
 #[cfg(test)]

@@ -19,6 +19,11 @@ pub enum Split {
     Test,
 }
 
+impl Split {
+    /// All of them, in the order of their use.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
+}
+
 impl fmt::Display for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -329,6 +334,67 @@ impl Dataset {
         Ok(format!("xxh64:{:016x}", xxh64(&record)))
     }
 
+    /// The same samples with labels that index `classes`. Names must be among them; where classes are merely `numbered`,
+    /// their numbers are taken as indices.
+    pub(super) fn with_classes(mut self, classes: &[String], path: &Path, numbered: bool) -> Result<Self, DataError> {
+        let by_name = |name: &String| classes.iter().position(|class| class == name);
+        let by_number = |number: usize| (number < classes.len()).then_some(number);
+        let all_named = self.class_names.iter().all(|name| by_name(name).is_some());
+        let mut mapped = Vec::with_capacity(self.class_count());
+        for (number, (name, count)) in self.class_names.iter().zip(self.samples_per_class()).enumerate() {
+            match if numbered && !all_named { by_number(number) } else { by_name(name) } {
+                Some(label) => mapped.push(label as u32),
+                // A class that no sample has may be unknown.
+                None if count == 0 => mapped.push(u32::MAX),
+                None if numbered => {
+                    let index = self.labels.iter().position(|&label| label as usize == number).unwrap_or_default();
+                    let (path, label, classes) = (path.to_owned(), number as u32, classes.len());
+                    return Err(DataError::LabelOutOfRange { path, index, label, classes });
+                }
+                None => {
+                    return Err(DataError::UnknownClass {
+                        path: path.to_owned(),
+                        class: name.clone(),
+                        known: classes.to_vec(),
+                    });
+                }
+            }
+        }
+        self.labels = self.labels.iter().map(|&label| mapped[label as usize]).collect();
+        self.class_names = classes.into();
+        Ok(self)
+    }
+
+    /// The same samples, each brought to what `preprocessing` says: at once where all fit into `memory` bytes, or else
+    /// whenever one is asked for.
+    pub(super) fn prepared(mut self, preprocessing: Preprocessing, memory: u64) -> Result<Self, DataError> {
+        if preprocessing.image_shape() == self.image_shape() {
+            self.preprocessing = preprocessing;
+            return Ok(self);
+        }
+        let shape = self.image_shape();
+        let [height, width, _] = shape;
+        let [to_height, to_width, _] = preprocessing.image_shape();
+        if [height, width] != [to_height, to_width] {
+            let note = format!("images of {height} x {width} are resized to {to_height} x {to_width}");
+            self.notes = self.notes.iter().cloned().chain([note]).collect();
+        }
+        let image_len = preprocessing.image_len();
+        let on_demand = Prepared { from: self.source.clone(), shape, preprocessing: preprocessing.clone() };
+        let total = on_demand.len().saturating_mul(image_len);
+        self.preprocessing = preprocessing;
+        if total as u64 > memory {
+            self.source = Arc::new(on_demand);
+            return Ok(self);
+        }
+        let mut pixels = vec![0; total];
+        for (index, image) in pixels.chunks_exact_mut(image_len).enumerate() {
+            on_demand.copy_image(index, image)?;
+        }
+        self.source = Arc::new(InMemory { pixels, on_demand });
+        Ok(self)
+    }
+
     pub(super) fn with_remarks(mut self, skipped: Vec<Skipped>, notes: Vec<String>) -> Self {
         self.skipped = skipped.into();
         self.notes = notes.into();
@@ -372,5 +438,71 @@ impl Source for Memory {
 
     fn hash_of(&self, index: usize) -> Result<u64, DataError> {
         Ok(xxh64(&self.pixels[index * self.image_len..][..self.image_len]))
+    }
+}
+
+/// Images of another source, brought to another shape when asked for.
+struct Prepared {
+    from: Arc<dyn Source>,
+    shape: [usize; 3],
+    preprocessing: Preprocessing,
+}
+
+impl Source for Prepared {
+    fn len(&self) -> usize {
+        self.from.len()
+    }
+
+    fn copy_image(&self, index: usize, pixels: &mut [u8]) -> Result<(), DataError> {
+        let image_len = self.shape.iter().product::<usize>();
+        let mut buffer = Vec::new();
+        let image = match self.from.pixels() {
+            Some(all) => &all[index * image_len..][..image_len],
+            None => {
+                buffer.resize(image_len, 0);
+                self.from.copy_image(index, &mut buffer)?;
+                &buffer
+            }
+        };
+        let prepared = self.preprocessing.prepare_pixels(image, self.shape, pixels);
+        prepared.map_err(|problem| DataError::Image { path: self.name_of(index).into(), problem })
+    }
+
+    fn name_of(&self, index: usize) -> String {
+        self.from.name_of(index)
+    }
+
+    fn hash_of(&self, index: usize) -> Result<u64, DataError> {
+        self.from.hash_of(index)
+    }
+}
+
+/// What [`Prepared`] gives, made once.
+struct InMemory {
+    pixels: Vec<u8>,
+    on_demand: Prepared,
+}
+
+impl Source for InMemory {
+    fn len(&self) -> usize {
+        self.on_demand.len()
+    }
+
+    fn copy_image(&self, index: usize, pixels: &mut [u8]) -> Result<(), DataError> {
+        let image_len = pixels.len();
+        pixels.copy_from_slice(&self.pixels[index * image_len..][..image_len]);
+        Ok(())
+    }
+
+    fn pixels(&self) -> Option<&[u8]> {
+        Some(&self.pixels)
+    }
+
+    fn name_of(&self, index: usize) -> String {
+        self.on_demand.name_of(index)
+    }
+
+    fn hash_of(&self, index: usize) -> Result<u64, DataError> {
+        self.on_demand.hash_of(index)
     }
 }
