@@ -64,8 +64,8 @@ impl Loss {
 
     /// Spreads this share of each target evenly; losses without such an argument stay as they are.
     pub fn label_smoothing(mut self, share: f32) -> Self {
-        if let Loss::CategoricalCrossEntropy { label_smoothing, .. } | Loss::BinaryCrossEntropy { label_smoothing, .. } =
-            &mut self
+        if let Loss::CategoricalCrossEntropy { label_smoothing, .. }
+        | Loss::BinaryCrossEntropy { label_smoothing, .. } = &mut self
         {
             *label_smoothing = share;
         }
@@ -97,7 +97,8 @@ impl Loss {
                 crate::layers::shape_text(output_shape)
             ));
         };
-        let categorical = matches!(self, Self::CategoricalCrossEntropy { .. } | Self::SparseCategoricalCrossEntropy { .. });
+        let categorical =
+            matches!(self, Self::CategoricalCrossEntropy { .. } | Self::SparseCategoricalCrossEntropy { .. });
         if categorical && outputs < 2 {
             return Err("categorical cross-entropy expects at least two outputs, but the model gives one; use binary \
                         cross-entropy"
@@ -136,9 +137,7 @@ impl Loss {
             Self::BinaryCrossEntropy { .. } => {
                 Ok((graph.add(ops::BinaryCrossEntropy { label_smoothing }, &inputs)?, output))
             }
-            Self::MeanSquaredError => {
-                Ok((graph.add(ops::MeanSquaredError { label_smoothing: 0.0 }, &inputs)?, output))
-            }
+            Self::MeanSquaredError => Ok((graph.add(ops::MeanSquaredError { label_smoothing: 0.0 }, &inputs)?, output)),
         }
     }
 }

@@ -209,7 +209,8 @@ impl Model {
     }
 
     fn regularizer(&self, id: ParameterId) -> Regularizer {
-        let mut specs = self.network.nodes.iter().flat_map(|node| &node.parameters).zip(self.layer_parameters.iter().flatten());
+        let mut specs =
+            self.network.nodes.iter().flat_map(|node| &node.parameters).zip(self.layer_parameters.iter().flatten());
         specs.find(|(_, known)| **known == id).map_or(Regularizer::NONE, |(spec, _)| spec.regularizer)
     }
 
