@@ -239,3 +239,6 @@ layers! {
     normalization::Normalization, "Normalization", "normalization";
     rescaling::Rescaling, "Rescaling", "rescaling";
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ mod network;
 mod options;
 mod predict;
 mod record;
+#[cfg(test)]
+mod reference_tests;
 mod samples;
 mod sequential;
 mod summary;
