@@ -37,13 +37,24 @@ pub fn write_atomically_with(
     replace(path, write).map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
-/// Checks that files can be written in `folder`, which is made where it is missing, so that a long run finds out before
-/// it starts that its results could not be kept.
-pub fn writable_folder(folder: impl AsRef<Path>) -> Result<(), WriteError> {
+/// Makes a folder, and those above it, where they are missing.
+pub fn create_folder(folder: impl AsRef<Path>) -> Result<(), WriteError> {
     let folder = folder.as_ref();
+    fs::create_dir_all(folder).map_err(|source| WriteError { path: folder.to_owned(), source })
+}
+
+/// Checks that files could be written in `folder`, or that it could be made, and leaves everything as it was: a long run
+/// finds out before it starts that its results could not be kept.
+pub fn check_writable(folder: impl AsRef<Path>) -> Result<(), WriteError> {
+    let folder = folder.as_ref();
+    let here = Path::new(".");
+    let mut ancestors = folder.ancestors().map(|path| if path.as_os_str().is_empty() { here } else { path });
+    let existing = ancestors.find(|path| path.symlink_metadata().is_ok()).unwrap_or(here);
     let probe = || {
-        fs::create_dir_all(folder)?;
-        let (file, temporary) = create_beside(&folder.join("probe"))?;
+        if !fs::metadata(existing)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let (file, temporary) = create_beside(&existing.join("probe"))?;
         drop(file);
         fs::remove_file(temporary)
     };
@@ -176,15 +187,22 @@ mod tests {
             let error = write_atomically(&path, "").unwrap_err().to_string();
             assert!(error.contains(&path.display().to_string()) && error.contains(advice), "{error}");
         }
-        let error = writable_folder(folder.path().join("file")).unwrap_err().to_string();
-        assert!(error.contains("a file stands where a folder is needed"), "{error}");
+        for folder in [folder.path().join("file"), folder.path().join("file/below/it")] {
+            for error in [check_writable(&folder).unwrap_err(), create_folder(&folder).unwrap_err()] {
+                assert_eq!(error.path, folder);
+                assert!(error.to_string().contains("a file stands where a folder is needed"), "{error}");
+            }
+        }
     }
 
     #[test]
-    fn a_writable_folder_is_made_and_left_empty() {
+    fn a_check_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let runs = folder.path().join("runs/first");
-        writable_folder(&runs).unwrap();
+        check_writable(&runs).unwrap();
+        assert!(names(folder.path()).is_empty());
+        create_folder(&runs).unwrap();
+        check_writable(&runs).unwrap();
         assert!(names(&runs).is_empty());
     }
 

@@ -54,14 +54,10 @@ pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, ImageProbl
 
 /// Decode the first frame, turn it as its EXIF orientation says, and reduce its samples to 8 bits.
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, ImageProblem> {
-    guarded(|| {
+    let decoded = guarded(|| {
         let mut decoder = decoder(bytes, limits)?;
         let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
         let mut image = DynamicImage::from_decoder(decoder).map_err(problem)?;
-        // The decoder fills what is missing with grey and is content.
-        if bytes.starts_with(&[0xff, 0xd8]) && !jpeg_is_complete(bytes) {
-            return Err(ImageProblem::Truncated);
-        }
         image.apply_orientation(orientation);
         let (height, width) = (image.height() as usize, image.width() as usize);
         let (channels, data) = match image.color() {
@@ -71,7 +67,14 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, ImageProbl
             _ => (3, image.into_rgb8().into_raw()),
         };
         Ok(Pixels { height, width, channels, data })
-    })
+    });
+    match decoded {
+        // The decoder fills what is missing with grey and is content, or takes offence at something else.
+        Ok(_) | Err(ImageProblem::Damaged(_)) if bytes.starts_with(&[0xff, 0xd8]) && !jpeg_is_complete(bytes) => {
+            Err(ImageProblem::Truncated)
+        }
+        decoded => decoded,
+    }
 }
 
 /// A decoder that has read the header and found it within limits.

@@ -1,5 +1,9 @@
 //! `Loader`: a data set cut into shuffled batches, in buffers that are used again and again.
 
+mod prefetch;
+
+use prefetch::Prefetch;
+
 use super::{DataError, Dataset};
 use crate::random::{Purpose, Random};
 
@@ -84,7 +88,8 @@ impl Batch {
     }
 }
 
-/// Batches of a data set, epoch by epoch. Allocates when it is made, not per batch.
+/// Batches of a data set, epoch by epoch, in buffers that are used again. Images in memory are copied when a batch is asked
+/// for, without allocating; images that must be decoded are made ready ahead by threads of the loader's own.
 ///
 /// The order of an epoch depends on seed and epoch alone.
 pub struct Loader {
@@ -95,6 +100,8 @@ pub struct Loader {
     /// How many samples of it have been given out.
     position: usize,
     batch: Batch,
+    /// Threads that make batches ahead, once the epoch's first was asked for.
+    prefetch: Option<Prefetch>,
 }
 
 impl Loader {
@@ -124,6 +131,7 @@ impl Loader {
             batch: Batch::with_capacity(&dataset, options.batch_size),
             dataset,
             options,
+            prefetch: None,
         };
         loader.start_epoch(0);
         Ok(loader)
@@ -131,6 +139,7 @@ impl Loader {
 
     /// Begin epoch `epoch` (from 0); what is left of the current one is dropped.
     pub fn start_epoch(&mut self, epoch: u64) {
+        self.prefetch = None;
         self.position = 0;
         self.order.clear();
         self.order.extend(0..self.dataset.len() as u32);
@@ -149,7 +158,21 @@ impl Loader {
         if indices.is_empty() {
             return Ok(None);
         }
-        self.batch.fill(&self.dataset, indices, self.options.class_weight.as_deref())?;
+        let class_weight = self.options.class_weight.as_deref();
+        if self.dataset.in_memory() {
+            self.batch.fill(&self.dataset, indices, class_weight)?;
+        } else {
+            let rest = &self.order[self.position..];
+            let prefetch = match &mut self.prefetch {
+                Some(prefetch) => prefetch,
+                none => none.insert(Prefetch::start(&self.dataset, rest, self.options.batch_size, class_weight)?),
+            };
+            if let Err(error) = prefetch.exchange(&mut self.batch) {
+                // Asked again, begin anew at the batch that failed.
+                self.prefetch = None;
+                return Err(error);
+            }
+        }
         self.position = end;
         Ok(Some(&self.batch))
     }
