@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 mod window;
 
 pub use activation::Activation;
-pub use window::{Padding, Pair};
 pub(crate) use window::shape_text;
+pub use window::{Padding, Pair};
 
 /// What every layer is.
 pub trait Layer {
@@ -99,7 +99,12 @@ pub struct ParameterSpec {
 
 impl ParameterSpec {
     /// A parameter learned by gradient.
-    pub(crate) fn weight(name: &'static str, shape: &[usize], initializer: Initializer, regularizer: Regularizer) -> Self {
+    pub(crate) fn weight(
+        name: &'static str,
+        shape: &[usize],
+        initializer: Initializer,
+        regularizer: Regularizer,
+    ) -> Self {
         ParameterSpec { name, shape: shape.to_vec(), initializer, regularizer, kind: ParameterKind::Weight }
     }
 
@@ -199,7 +204,9 @@ macro_rules! layers {
         }
 
         impl $layer {
+            #[allow(dead_code, reason = "the activation layer goes by its function's names")]
             const CLASS: &'static str = stringify!($layer);
+            #[allow(dead_code, reason = "the activation layer goes by its function's names")]
             const NAME: &'static str = $name;
         })*
 
@@ -232,3 +239,6 @@ layers! {
     normalization::Normalization, "Normalization", "normalization";
     rescaling::Rescaling, "Rescaling", "rescaling";
 }
+
+#[cfg(test)]
+mod tests;

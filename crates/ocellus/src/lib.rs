@@ -12,6 +12,7 @@ pub mod layers;
 pub mod losses;
 pub mod metrics;
 pub mod model;
+pub mod models;
 pub mod optimizers;
 pub mod random;
 pub mod regularizers;

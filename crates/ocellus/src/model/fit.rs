@@ -67,41 +67,35 @@ impl Model {
         }
         let threads = self.engine.pool().threads();
         let level = self.engine.level()?;
-        let Some(compiled) = &mut self.compiled else { return Err(ModelError::NotCompiled) };
-        let metrics = std::mem::take(&mut compiled.metrics);
+        let Some(compiled) = &self.compiled else { return Err(ModelError::NotCompiled) };
         let (loss, optimizer) = (compiled.loss, compiled.optimizer.clone());
         self.record.begin(&options, &batches, &optimizer, &loss, level);
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
-        let plan = self.training_plan(&optimizer, &loss, images, batches.batch_size(), level);
-        let result = plan.and_then(|(plan, total, predictions)| {
-            let training = Training { runner: Runner::new(plan, threads), total, predictions };
-            let schedule = optimizer.learning_rate().clone();
-            let mut callbacks = options.callbacks;
-            if options.verbose != Verbose::Silent {
-                callbacks.push(Box::new(Progress::stderr(options.verbose == Verbose::Bar)));
-            }
-            let mut fit = Fit {
-                predictions: vec![0.0; batches.batch_size() * self.outputs()],
-                safe: self.snapshot(),
-                compiled: self.compile_count,
-                model: self,
-                samples,
-                batches,
-                validation,
-                training,
-                threads,
-                loss,
-                metrics,
-                schedule,
-                learning_rate: 0.0,
-                seed,
-                callbacks,
-                stop: false,
-            };
-            let result = fit.run(options.initial_epoch, options.epochs);
-            Ok((result, fit.metrics))
-        });
-        let (result, metrics) = result?;
+        let (plan, total, predictions) = self.training_plan(&optimizer, &loss, images, batches.batch_size(), level)?;
+        let mut callbacks = options.callbacks;
+        if options.verbose != Verbose::Silent {
+            callbacks.push(Box::new(Progress::stderr(options.verbose == Verbose::Bar)));
+        }
+        let mut fit = Fit {
+            predictions: vec![0.0; batches.batch_size() * self.outputs()],
+            safe: self.snapshot(),
+            compiled: self.compile_count,
+            metrics: self.compiled.as_mut().map_or_else(Vec::new, |compiled| std::mem::take(&mut compiled.metrics)),
+            model: self,
+            samples,
+            batches,
+            validation,
+            training: Training { runner: Runner::new(plan, threads), total, predictions },
+            threads,
+            loss,
+            schedule: optimizer.learning_rate().clone(),
+            learning_rate: 0.0,
+            seed,
+            callbacks,
+            stop: false,
+        };
+        let result = fit.run(options.initial_epoch, options.epochs);
+        let metrics = fit.metrics;
         if let Some(compiled) = &mut self.compiled {
             compiled.metrics = metrics;
         }
@@ -225,12 +219,8 @@ impl Fit<'_, '_> {
         &mut self,
         mut call: impl FnMut(&mut dyn Callback, &mut Control<'_>) -> CallbackResult,
     ) -> Result<(), ModelError> {
-        let mut control = Control {
-            model: self.model,
-            learning_rate: self.learning_rate,
-            new_learning_rate: None,
-            stop: self.stop,
-        };
+        let mut control =
+            Control { model: self.model, learning_rate: self.learning_rate, new_learning_rate: None, stop: self.stop };
         for callback in &mut self.callbacks {
             call(&mut **callback, &mut control).map_err(ModelError::Callback)?;
         }

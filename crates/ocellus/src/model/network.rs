@@ -259,17 +259,20 @@ mod tests {
                  or fewer poolings before it",
                 check(|x| Conv2d::new(1, 9).named("conv2").call(x)),
             ),
-            ("add (Add): expected inputs of the same shape, received 8x8x3 and 4x4x3", check(|x| {
-                Add::new().call([x, &MaxPooling2d::new(2).call(x)])
-            })),
+            (
+                "add (Add): expected inputs of the same shape, received 8x8x3 and 4x4x3",
+                check(|x| Add::new().call([x, &MaxPooling2d::new(2).call(x)])),
+            ),
             ("add (Add): expected at least 2 input(s), received 1", check(|x| Add::new().call(x))),
             ("flatten (Flatten): expected 1 input(s), received 2", check(|x| Flatten::new().call([x, x]))),
-            ("a (Flatten): its name is taken or empty; give it one of its own with `named`", check(|x| {
-                Flatten::new().named("a").call(&Flatten::new().named("a").call(x))
-            })),
-            ("input (Flatten): its name is taken or empty; give it one of its own with `named`", check(|x| {
-                Flatten::new().named("input").call(x)
-            })),
+            (
+                "a (Flatten): its name is taken or empty; give it one of its own with `named`",
+                check(|x| Flatten::new().named("a").call(&Flatten::new().named("a").call(x))),
+            ),
+            (
+                "input (Flatten): its name is taken or empty; give it one of its own with `named`",
+                check(|x| Flatten::new().named("input").call(x)),
+            ),
             ("the output does not depend on the input: call layers on it", check(Tensor::clone)),
             ("models have one input and one output", check(|x| Add::new().call([x, &stranger]))),
             ("too large", check(|x| Dense::new(1 << 30).call(x))),
