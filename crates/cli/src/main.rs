@@ -1,2 +1,36 @@
-//! The `ocellus` binary.
-fn main() {}
+//! The `ocellus` binary: what was typed, what it means, do it, report.
+
+mod arguments;
+mod benchmark;
+mod datasets;
+mod evaluate;
+mod failure;
+mod models;
+mod output;
+mod predict;
+mod progress;
+mod settings;
+mod summary;
+mod train;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return failure::of_arguments(&error),
+    };
+    let done = match arguments.command {
+        Command::Train(arguments) => train::run(arguments),
+        Command::Evaluate(arguments) => evaluate::run(arguments),
+        Command::Predict(arguments) => predict::run(arguments),
+        Command::Summary(arguments) => summary::run(arguments),
+        Command::Models(arguments) => models::run(arguments),
+        Command::Datasets(arguments) => datasets::run(arguments),
+        Command::Benchmark(arguments) => benchmark::run(arguments),
+    };
+    done.map_or_else(|error| failure::report(&error), |()| ExitCode::SUCCESS)
+}

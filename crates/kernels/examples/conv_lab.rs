@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout, reason = "a lab prints its table")]
 
 use ocellus_kernels::conv::*;
-use ocellus_kernels::{Buffer, Level, Pool, multiply_add_peak};
+use ocellus_kernels::{Buffer, Level, Pool, peak};
 use std::time::{Duration, Instant};
 
 const SAMPLES: usize = 8;
@@ -179,7 +179,7 @@ fn main() {
         Ok(name) => Level::named(&name).expect("OCELLUS_ISA names an instruction set of this machine"),
         Err(_) => Level::detect(),
     };
-    let peak = multiply_add_peak(level);
+    let peak = peak::fma_gflops(level, 20) * 1e9;
     println!("{level:?}, {SAMPLES} samples, one thread, multiply-add peak {:.1} GFLOP/s", peak * 1e-9);
     let mut lab = Lab { level, pool: Pool::new(1), peak };
     for &(name, shape, pool) in LAYERS.iter().filter(|layer| layer.0.contains(&only)) {

@@ -3,14 +3,28 @@
 //! Everything that touches SIMD, raw pointers or threads is in this crate, and nothing here knows graphs, layers or files.
 //! Kernels take the instruction set ([`Level`]) that they run on, check the lengths of their slices, and allocate nothing.
 #![deny(missing_docs)]
+#![allow(clippy::needless_range_loop, reason = "kernels index several arrays with one index")]
 
+pub mod activation;
+pub mod batch_norm;
 mod buffer;
+mod columns;
 pub mod conv;
+pub mod dropout;
+pub mod elementwise;
 mod isa;
-mod peak;
+pub mod loss;
+mod map;
+mod math;
+pub mod peak;
 mod pool;
+pub mod pool2d;
+pub mod reduce;
+pub mod softmax;
+#[cfg(test)]
+mod testing;
+pub mod update;
 
 pub use buffer::Buffer;
 pub use isa::{Level, UnknownLevel};
-pub use peak::multiply_add_peak;
 pub use pool::Pool;

@@ -1,46 +1,67 @@
-//! What the processor could do at best: the yardstick of every benchmark.
+//! What one core of this machine can do at most, measured: the denominator of "percent of peak".
 
-use crate::Level;
-use crate::isa::{Isa, Kernel};
+use crate::isa::{Isa, Kernel, Level};
 use std::time::{Duration, Instant};
 
-/// Floating-point operations per second that one thread reaches with fused multiply-add on registers alone, two for
-/// each lane. Takes about 20 ms; measure it in the run whose results are compared with it.
-pub fn multiply_add_peak(level: Level) -> f64 {
-    let begin = Instant::now();
-    let mut best = 0.0f64;
-    while begin.elapsed() < Duration::from_millis(20) {
-        let start = Instant::now();
-        let operations = level.dispatch(MultiplyAdd { rounds: 20_000 });
-        best = best.max(operations as f64 / start.elapsed().as_secs_f64());
-    }
-    best
+/// Billions of multiplications and additions per second that one core does with all operands in registers, the best of
+/// several runs within about `millis` milliseconds.
+pub fn fma_gflops(level: Level, millis: u64) -> f64 {
+    best(millis, || level.dispatch(Fma { rounds: 20_000 }))
 }
 
-/// Sums that do not wait for each other: enough of them to hide the latency of two pipes.
-const SUMS: usize = 10;
-
-struct MultiplyAdd {
+struct Fma {
     rounds: usize,
 }
 
-impl Kernel for MultiplyAdd {
-    type Output = usize;
+/// Independent chains: latency times throughput of any current processor, and few enough for 16 registers.
+const CHAINS: usize = 12;
+
+impl Kernel for Fma {
+    type Output = f64;
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> usize {
-        let factor = isa.splat(std::hint::black_box(0.999));
-        let term = isa.splat(std::hint::black_box(0.001));
-        let mut sums = [isa.zero(); SUMS];
+    fn run<I: Isa>(self, isa: I) -> f64 {
+        let (a, b) = (isa.splat(std::hint::black_box(0.999)), isa.splat(std::hint::black_box(0.001)));
+        let mut chains = [isa.splat(std::hint::black_box(1.0)); CHAINS];
         for _ in 0..self.rounds {
-            for sum in &mut sums {
-                *sum = isa.mul_add(*sum, factor, term);
+            for chain in &mut chains {
+                *chain = isa.mul_add(*chain, a, b);
             }
         }
-        let mut total = isa.zero();
-        for sum in sums {
-            total = isa.add(total, sum);
+        let mut sum = isa.zero();
+        for chain in chains {
+            sum = isa.add(sum, chain);
         }
-        std::hint::black_box(isa.sum(total));
-        self.rounds * SUMS * I::LANES * 2
+        std::hint::black_box(isa.sum(sum));
+        (self.rounds * CHAINS * I::LANES * 2) as f64
+    }
+}
+
+/// Billions of bytes per second that one core reads and writes in `y = factor * x` over arrays of `bytes` bytes in all;
+/// small sizes measure a cache, large ones the memory.
+pub fn memory_gbs(level: Level, bytes: usize, millis: u64) -> f64 {
+    let len = (bytes / 8).max(1);
+    let (x, mut y) = (crate::Buffer::new(len), crate::Buffer::new(len));
+    best(millis, || {
+        // Enough repetitions that the clock does not count.
+        let repetitions = (1 << 20) / len + 1;
+        for _ in 0..repetitions {
+            crate::elementwise::scale(level, std::hint::black_box(2.0), x.f32(), y.f32_mut());
+            std::hint::black_box(y.f32());
+        }
+        (repetitions * len * 8) as f64
+    })
+}
+
+/// The most units per nanosecond that `run`, which returns the units it did, reaches in one call.
+fn best(millis: u64, mut run: impl FnMut() -> f64) -> f64 {
+    let until = Instant::now() + Duration::from_millis(millis);
+    let mut best = 0.0f64;
+    loop {
+        let start = Instant::now();
+        let units = run();
+        best = best.max(units / start.elapsed().as_nanos().max(1) as f64);
+        if Instant::now() >= until {
+            return best;
+        }
     }
 }

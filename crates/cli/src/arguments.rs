@@ -1,0 +1,170 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::Settings;
+
+/// Image classification: labelled images in; a trained, evaluated, usable classifier out.
+#[derive(Parser)]
+#[command(name = "ocellus", version, arg_required_else_help = true, after_help = EXAMPLES, infer_subcommands = false)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ocellus train                               train on the images that ocellus carries
+  ocellus train photos --epochs 20            train on a folder with a folder of images per class
+  ocellus evaluate runs/photos/model.safetensors photos
+  ocellus predict runs/photos/model.safetensors new.jpg
+
+Results go to stdout, progress to stderr. Exit code: 0 done, 1 the work failed, 2 wrong usage.";
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Train a classifier on labelled images, then measure it on images kept apart.
+    Train(Train),
+    /// Measure a model on labelled images.
+    Evaluate(Evaluate),
+    /// Name what images show.
+    Predict(Predict),
+    /// Show a model's layers, shapes and parameters.
+    Summary(Summary),
+    /// List the models that can be trained by name.
+    Models(List),
+    /// List the data sets that can be used by name.
+    Datasets(List),
+    /// Measure how fast a model trains and predicts on this machine.
+    Benchmark(Benchmark),
+}
+
+#[derive(Args)]
+#[command(after_help = TRAIN_HELP)]
+pub(crate) struct Train {
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+
+    /// Take settings from a TOML file, such as an earlier run's config.toml; what is typed counts more.
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print the results as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const TRAIN_HELP: &str = "\
+DATA may be:
+  a folder with a folder of images per class: photos/cat/1.jpg, photos/dog/2.png …
+  a folder divided into train, val and test:  photos/train/cat/1.jpg …
+  a folder with MNIST's IDX files or CIFAR's binary files
+  the name of a data set: see `ocellus datasets`
+
+Where the data has no test images, a fifth of the training images of each class is kept apart for the test.
+The run's folder receives config.toml, history.csv, model.safetensors, confusion_matrix.svg and learning_curves.svg.";
+
+#[derive(Args)]
+pub(crate) struct Evaluate {
+    /// A model file.
+    pub(crate) model: PathBuf,
+
+    /// Labelled images: a folder or the name of a data set. Of its parts, the test images are used.
+    pub(crate) data: PathBuf,
+
+    /// Make damaged images an error instead of skipping them.
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Compute with N threads; the result does not depend on it [default: all processors].
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub(crate) threads: Option<usize>,
+
+    /// Print the results as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Predict {
+    /// A model file.
+    pub(crate) model: PathBuf,
+
+    /// Image files; any size, PNG, JPEG, WebP, GIF, BMP or TIFF.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<PathBuf>,
+
+    /// Name the N most probable classes.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    pub(crate) top: usize,
+
+    /// Compute with N threads; the result does not depend on it [default: all processors].
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub(crate) threads: Option<usize>,
+
+    /// Print one JSON object per image, each on its line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Summary {
+    /// A model file, an architecture in TOML, or the name of a model.
+    pub(crate) model: PathBuf,
+
+    /// Print the summary as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct List {
+    /// Print the list as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Benchmark {
+    /// A model's name or an architecture in TOML.
+    #[arg(long, value_name = "NAME|FILE.toml", default_value = crate::models::DEFAULT)]
+    pub(crate) model: String,
+
+    /// Images per training step.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
+    pub(crate) batch_size: usize,
+
+    /// Compute with N threads [default: all processors].
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub(crate) threads: Option<usize>,
+
+    /// Print the results as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A whole number from 1.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    let number = text.parse::<usize>().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "expected a whole number, at least 1".into())
+}
+
+/// A number of threads: more than any machine has would only use up its memory.
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse::<usize>().ok().filter(|number| (1..=MOST_THREADS).contains(number));
+    number.ok_or_else(|| format!("expected a whole number from 1 to {MOST_THREADS}"))
+}
+
+pub(crate) const MOST_THREADS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_holds() {
+        super::Arguments::command().debug_assert();
+    }
+}

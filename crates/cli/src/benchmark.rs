@@ -1,0 +1,125 @@
+//! `ocellus benchmark`: how fast a model trains and predicts on this machine.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use ocellus::data::{Dataset, Split, builtin};
+use ocellus::losses::Loss;
+use ocellus::metrics::Accuracy;
+use ocellus::model::{FitOptions, Model};
+use ocellus::optimizers::Adam;
+use serde::Serialize;
+
+use crate::arguments::Benchmark;
+use crate::models;
+use crate::output::{note, print, print_json, thousands};
+
+/// Of so many measurements the best counts: others ran while the machine did something else, too.
+const REPEATS: usize = 3;
+/// Seconds that one measurement of training and of prediction is to take, and the fewest steps it has.
+const SECONDS: f64 = 1.5;
+const FEWEST_STEPS: usize = 4;
+/// Single predictions, of which the median counts.
+const SINGLES: usize = 300;
+
+#[derive(Serialize)]
+struct Figures {
+    version: &'static str,
+    model: String,
+    parameters: usize,
+    instruction_set: String,
+    threads: usize,
+    batch_size: usize,
+    /// Images per second through training steps.
+    train_samples_s: u64,
+    /// Images per second through predictions of many.
+    infer_samples_s: u64,
+    /// Microseconds for the prediction of one image.
+    latency_us: f64,
+}
+
+pub(crate) fn run(arguments: Benchmark) -> Result<()> {
+    let images = builtin(Split::Train)?;
+    let plan = models::Plan::find(&arguments.model)?;
+    let mut model = plan.build(images.image_shape(), images.class_count(), 0)?;
+    model.set_threads(arguments.threads);
+    model.compile(Adam::new(), Loss::for_outputs(images.class_count()), [Accuracy::new()])?;
+    note(format_args!("{}: {} parameters", plan.name(), thousands(model.parameter_count() as u64)));
+
+    let train = train_rate(&mut model, &images, arguments.batch_size, arguments.threads)?;
+    let infer = infer_rate(&mut model, &images)?;
+    let latency = latency(&mut model, &images)?;
+    let figures = Figures {
+        version: env!("CARGO_PKG_VERSION"),
+        model: plan.name().into(),
+        parameters: model.parameter_count(),
+        instruction_set: model.training_record().instruction_set.clone(),
+        threads: arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())),
+        batch_size: arguments.batch_size,
+        train_samples_s: train as u64,
+        infer_samples_s: infer as u64,
+        latency_us: (latency * 1e7).round() / 10.0,
+    };
+    if arguments.json { print_json(&figures) } else { print(figures.text()) }
+}
+
+impl Figures {
+    fn text(&self) -> String {
+        format!(
+            "{} on {} threads, {}\n  training    {:>10} images/s (batch size {})\n  prediction  {:>10} images/s\n  \
+             one image   {:>10} µs\n",
+            self.model,
+            self.threads,
+            self.instruction_set,
+            thousands(self.train_samples_s),
+            self.batch_size,
+            thousands(self.infer_samples_s),
+            self.latency_us
+        )
+    }
+}
+
+fn train_rate(model: &mut Model, images: &Dataset, batch_size: usize, threads: Option<usize>) -> Result<f64> {
+    let mut rate = |samples: usize, epochs: u64| -> Result<f64> {
+        let part = repeated(images, samples);
+        let mut options = FitOptions::new().batch_size(batch_size).epochs(epochs);
+        options.threads = threads;
+        let history = model.fit(&part, options)?;
+        let best = history.get("seconds").unwrap_or_default().iter().copied().fold(f64::INFINITY, f64::min);
+        Ok(samples as f64 / best.max(1e-9))
+    };
+    // What is measured first pays for the plan's memory, and tells how many steps take long enough.
+    let first = rate(batch_size * FEWEST_STEPS, 2)?;
+    let steps = (first * SECONDS / batch_size as f64) as usize;
+    rate(batch_size * steps.max(FEWEST_STEPS), REPEATS as u64)
+}
+
+fn infer_rate(model: &mut Model, images: &Dataset) -> Result<f64> {
+    let mut rate = |samples: usize| -> Result<f64> {
+        let part = repeated(images, samples);
+        let began = Instant::now();
+        model.predict(&part)?;
+        Ok(samples as f64 / began.elapsed().as_secs_f64().max(1e-9))
+    };
+    rate(256)?;
+    let samples = (rate(256)? * SECONDS) as usize;
+    (0..REPEATS).try_fold(0.0, |best: f64, _| Ok(best.max(rate(samples.clamp(256, 1 << 18))?)))
+}
+
+fn latency(model: &mut Model, images: &Dataset) -> Result<f64> {
+    let mut pixels = vec![0; images.image_len()];
+    images.copy_image(0, &mut pixels)?;
+    let mut times = Vec::with_capacity(SINGLES);
+    for _ in 0..SINGLES {
+        let began = Instant::now();
+        model.predict(&pixels)?;
+        times.push(began.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[SINGLES / 2])
+}
+
+/// So many images, the same ones again where there are too few.
+fn repeated(images: &Dataset, samples: usize) -> Dataset {
+    images.subset((0..samples).map(|index| index % images.len()))
+}

@@ -1,0 +1,72 @@
+//! `ocellus evaluate`: how good a model is on labelled images.
+
+use std::path::Path;
+
+use anyhow::Result;
+use ocellus::data::{Dataset, OpenOptions, Split, splits_of};
+use ocellus::losses::Loss;
+use ocellus::metrics::{Accuracy, Evaluation};
+use ocellus::model::Model;
+use ocellus::optimizers::Adam;
+use serde::Serialize;
+
+use crate::arguments::Evaluate;
+use crate::output::{note, print, print_json};
+use crate::progress::Reading;
+use crate::train::{TEST_FRACTION, results, tell_about};
+
+pub(crate) fn run(arguments: Evaluate) -> Result<()> {
+    let mut model = Model::load(&arguments.model)?;
+    model.set_threads(arguments.threads);
+    let loss = model.training_record().loss;
+    let outputs = model.output_shape().iter().product();
+    model.compile(Adam::new(), loss.unwrap_or_else(|| Loss::for_outputs(outputs)), [Accuracy::new()])?;
+    let dataset = open(&model, &arguments.data, arguments.strict)?;
+    let evaluation = model.evaluate(&dataset)?;
+    if arguments.json {
+        print_json(&Outcome { model: &arguments.model, data: &arguments.data, evaluation: &evaluation })
+    } else {
+        print(results("accuracy", &evaluation))
+    }
+}
+
+#[derive(Serialize)]
+struct Outcome<'a> {
+    model: &'a Path,
+    data: &'a Path,
+    #[serde(flatten)]
+    evaluation: &'a Evaluation,
+}
+
+/// The images to measure on: the data's test images; where it has none, those that training kept apart, if the model was
+/// trained on this very data; else all.
+fn open(model: &Model, path: &Path, strict: bool) -> Result<Dataset> {
+    let present = splits_of(path)?;
+    let split = [Split::Test, Split::Validation].into_iter().find(|split| present.contains(split));
+    let classes = model.class_names();
+    let options = OpenOptions {
+        split: split.unwrap_or(Split::Train),
+        classes: (!classes.is_empty()).then(|| classes.to_vec()),
+        preprocessing: Some(model.preprocessing().clone()),
+        strict,
+        ..OpenOptions::default()
+    };
+    let reading = Reading::stderr();
+    let dataset = Dataset::open_with(path, &options, &|done, all| reading.update(done, all))?;
+    drop(reading);
+    tell_about(&dataset);
+    if split.is_some() {
+        return Ok(dataset);
+    }
+    let record = model.training_record();
+    let (train, test) = dataset.split_stratified(TEST_FRACTION, record.seed)?;
+    if record.data_fingerprint.is_some() && train.fingerprint().ok() == record.data_fingerprint {
+        note(format_args!("note: the model was trained on this data: measured on the images that were kept apart"));
+        return Ok(test);
+    }
+    note(format_args!(
+        "note: {} has no test images: measured on all; where the model was trained on some of them, this flatters it",
+        path.display()
+    ));
+    Ok(dataset)
+}

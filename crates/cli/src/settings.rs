@@ -1,0 +1,279 @@
+//! How a training is to run: what was typed, over what a file says, over the defaults.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use ocellus::data::Known;
+use ocellus::optimizers::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
+use serde::{Deserialize, Serialize};
+
+use crate::arguments::{MOST_THREADS, positive, threads};
+use crate::failure::Usage;
+
+/// What can be set for a training, on the command line or in a TOML file; nothing needs to be.
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// Labelled images: a folder or the name of a data set [default: Fashion-MNIST, of which ocellus carries a part].
+    pub(crate) data: Option<PathBuf>,
+
+    /// A model's name (see `ocellus models`) or an architecture in TOML [default: cnn].
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub(crate) model: Option<String>,
+
+    /// How often to go through the training images [default: 10].
+    #[arg(long, value_name = "N", value_parser = epochs)]
+    pub(crate) epochs: Option<u64>,
+
+    /// Images per step [default: 32].
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) batch_size: Option<usize>,
+
+    /// How weights move along their gradients [default: adam].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) optimizer: Option<OptimizerName>,
+
+    /// How far they move in a step [default: the optimizer's, 0.001; sgd 0.01].
+    #[arg(long, value_name = "RATE", value_parser = learning_rate)]
+    pub(crate) learning_rate: Option<f32>,
+
+    /// Images to measure on after each epoch: a folder, a data set's name, or the fraction of the training images of each
+    /// class to keep apart [default: the data's validation images, or else its test images, which decide nothing].
+    #[arg(long, value_name = "DATA|FRACTION")]
+    pub(crate) validation: Option<Validation>,
+
+    /// Key of everything random; the same seed gives the same model [default: 0].
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+
+    /// Compute with N threads; the model does not depend on it [default: all processors].
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub(crate) threads: Option<usize>,
+
+    /// The run's folder [default: runs/DATA-MODEL, numbered where it exists].
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Make damaged images an error instead of skipping them.
+    #[arg(long)]
+    #[serde(default)]
+    pub(crate) strict: bool,
+}
+
+/// An optimizer's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub(crate) enum OptimizerName {
+    Adam,
+    AdamW,
+    Sgd,
+    RmsProp,
+    Adagrad,
+}
+
+impl OptimizerName {
+    /// The optimizer with Keras' defaults, save for the learning rate where one is given.
+    pub(crate) fn optimizer(self, learning_rate: Option<f32>) -> Optimizer {
+        macro_rules! with_rate {
+            ($optimizer:expr) => {
+                match learning_rate {
+                    Some(rate) => $optimizer.learning_rate(rate).into(),
+                    None => $optimizer.into(),
+                }
+            };
+        }
+        match self {
+            Self::Adam => with_rate!(Adam::new()),
+            Self::AdamW => with_rate!(AdamW::new()),
+            Self::Sgd => with_rate!(Sgd::new()),
+            Self::RmsProp => with_rate!(RmsProp::new()),
+            Self::Adagrad => with_rate!(Adagrad::new()),
+        }
+    }
+}
+
+/// What is measured on after each epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Validation {
+    /// This share of the training images.
+    Fraction(f64),
+    /// Other images.
+    Data(PathBuf),
+}
+
+impl FromStr for Validation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(fraction) => Self::Fraction(fraction).checked(),
+            Err(_) => Ok(Self::Data(text.into())),
+        }
+    }
+}
+
+impl Validation {
+    fn checked(self) -> Result<Self, String> {
+        match self {
+            Self::Fraction(fraction) if !(fraction > 0.0 && fraction < 1.0) => {
+                Err(format!("expected a fraction between 0 and 1, a folder or a data set's name, received {fraction}"))
+            }
+            validation => Ok(validation),
+        }
+    }
+}
+
+/// How a training runs, everything decided; written to the run's folder as config.toml.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Resolved {
+    pub(crate) data: PathBuf,
+    pub(crate) model: String,
+    pub(crate) epochs: u64,
+    pub(crate) batch_size: usize,
+    pub(crate) optimizer: OptimizerName,
+    pub(crate) learning_rate: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) validation: Option<Validation>,
+    pub(crate) seed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) threads: Option<usize>,
+    pub(crate) strict: bool,
+    /// Left out of the file, so that running it again does not write over this run.
+    #[serde(skip)]
+    pub(crate) output: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The settings in a TOML file.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text =
+            fs::read_to_string(path).map_err(|error| Usage::new(format!("--config {}: {error}", path.display())))?;
+        let parse = || -> Result<Self, String> {
+            let settings: Self = toml::from_str(&text).map_err(|error| error.to_string().trim_end().to_owned())?;
+            settings.checked()
+        };
+        parse().map_err(|problem| Usage::new(format!("--config {}: {problem}", path.display())))
+    }
+
+    /// These settings, and the others where these are silent.
+    pub(crate) fn over(self, other: Self) -> Self {
+        Self {
+            data: self.data.or(other.data),
+            model: self.model.or(other.model),
+            epochs: self.epochs.or(other.epochs),
+            batch_size: self.batch_size.or(other.batch_size),
+            optimizer: self.optimizer.or(other.optimizer),
+            learning_rate: self.learning_rate.or(other.learning_rate),
+            validation: self.validation.or(other.validation),
+            seed: self.seed.or(other.seed),
+            threads: self.threads.or(other.threads),
+            output: self.output.or(other.output),
+            strict: self.strict || other.strict,
+        }
+    }
+
+    /// The settings, and the defaults where they are silent.
+    pub(crate) fn resolve(self) -> Resolved {
+        let optimizer = self.optimizer.unwrap_or(OptimizerName::Adam);
+        let learning_rate = self.learning_rate.unwrap_or_else(|| optimizer.optimizer(None).learning_rate().at(0));
+        Resolved {
+            data: self.data.unwrap_or_else(|| Known::default_name().into()),
+            model: self.model.unwrap_or_else(|| crate::models::DEFAULT.into()),
+            epochs: self.epochs.unwrap_or(10),
+            batch_size: self.batch_size.unwrap_or(32),
+            optimizer,
+            learning_rate,
+            validation: self.validation,
+            seed: self.seed.unwrap_or(0),
+            threads: self.threads,
+            output: self.output,
+            strict: self.strict,
+        }
+    }
+
+    /// Holds a file's values to what the command line's are held to.
+    fn checked(self) -> Result<Self, String> {
+        let named =
+            |name: &str, wrong: bool, expected: &str| if wrong { Err(format!("{name}: {expected}")) } else { Ok(()) };
+        named("epochs", self.epochs == Some(0), "expected a whole number, at least 1")?;
+        named("batch_size", self.batch_size == Some(0), "expected a whole number, at least 1")?;
+        let threads = self.threads.unwrap_or(1);
+        named("threads", !(1..=MOST_THREADS).contains(&threads), &format!("expected 1 to {MOST_THREADS}"))?;
+        let rate = self.learning_rate.unwrap_or(1.0);
+        named("learning_rate", !(rate > 0.0 && rate.is_finite()), "expected a number above 0")?;
+        let validation = self.validation.clone().map(Validation::checked).transpose();
+        validation.map_err(|problem| format!("validation: {problem}"))?;
+        Ok(self)
+    }
+}
+
+impl Resolved {
+    /// The settings as a file that [`Settings::read`] reads.
+    pub(crate) fn to_toml(&self) -> Result<String> {
+        let settings =
+            toml::to_string(self).map_err(|error| Usage::new(format!("the settings cannot be kept: {error}")))?;
+        let version = env!("CARGO_PKG_VERSION");
+        Ok(format!("# Written by ocellus {version}. To run it again: ocellus train --config THIS_FILE\n\n{settings}"))
+    }
+}
+
+fn epochs(text: &str) -> Result<u64, String> {
+    positive(text).map(|epochs| epochs as u64)
+}
+
+fn learning_rate(text: &str) -> Result<f32, String> {
+    let rate = text.parse::<f32>().ok().filter(|rate| *rate > 0.0 && rate.is_finite());
+    rate.ok_or_else(|| "expected a number above 0".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Settings, String> {
+        toml::from_str::<Settings>(text).map_err(|error| error.to_string())?.checked()
+    }
+
+    #[test]
+    fn what_is_typed_counts_more() {
+        let file = parse("data = 'a'\nepochs = 3\nvalidation = 0.25\noptimizer = 'sgd'\nstrict = true").unwrap();
+        let typed = Settings { epochs: Some(5), validation: Some(Validation::Data("b".into())), ..Settings::default() };
+        let resolved = typed.over(file).resolve();
+        assert_eq!((resolved.data, resolved.epochs, resolved.strict), ("a".into(), 5, true));
+        assert_eq!(resolved.validation, Some(Validation::Data("b".into())));
+        assert_eq!((resolved.learning_rate, resolved.batch_size), (0.01, 32));
+    }
+
+    #[test]
+    fn a_run_s_settings_can_be_read_again() {
+        let settings =
+            Settings { validation: Some(Validation::Fraction(0.1)), threads: Some(2), ..Settings::default() };
+        let resolved = settings.resolve();
+        let written = resolved.to_toml().unwrap();
+        assert_eq!(parse(&written).unwrap().resolve(), resolved);
+    }
+
+    #[test]
+    fn files_are_held_to_the_same() {
+        for (text, message) in [
+            ("epochs = 0", "epochs: expected a whole number, at least 1"),
+            ("batch_size = 0", "batch_size: expected"),
+            ("threads = 0", "threads: expected 1 to 1024"),
+            ("learning_rate = -1.0", "learning_rate: expected a number above 0"),
+            ("learning_rate = nan", "learning_rate: expected a number above 0"),
+            ("validation = 1.5", "validation: expected a fraction between 0 and 1"),
+            ("optimizer = 'adamant'", "adamw"),
+            ("epoch = 3", "unknown field `epoch`"),
+            ("epochs = 'three'", "invalid type"),
+            ("epochs = ", "TOML parse error"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(message), "{text}: {error}");
+        }
+    }
+}

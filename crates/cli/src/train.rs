@@ -1,0 +1,303 @@
+//! `ocellus train`: data, model, training, the test, and what is kept of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd, Training};
+use ocellus::data::{Dataset, OpenOptions, Split, Splits, splits_of};
+use ocellus::durable::{check_writable, create_folder, write_atomically};
+use ocellus::history::History;
+use ocellus::losses::Loss;
+use ocellus::metrics::{Accuracy, Evaluation};
+use ocellus::model::{FitOptions, Model, ModelError};
+use ocellus::report;
+use serde::Serialize;
+
+use crate::arguments::Train;
+use crate::models;
+use crate::output::{note, print, print_json, shape, thousands};
+use crate::progress::{Progress, Reading, seconds};
+use crate::settings::{Resolved, Settings, Validation};
+
+/// The share of the training images that is kept apart for the test, where there are no test images.
+const TEST_FRACTION: f64 = 0.2;
+
+pub(crate) fn run(arguments: Train) -> Result<()> {
+    let began = Instant::now();
+    let file = arguments.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+    let settings = arguments.settings.over(file).resolve();
+    let config = settings.to_toml()?;
+    let plan = models::Plan::find(&settings.model)?;
+    let folder = run_folder(&settings, plan.name());
+    check_writable(&folder)?;
+
+    let data = open(&settings)?;
+    let mut model = plan.build(data.train.image_shape(), data.train.class_count(), settings.seed)?;
+    model.compile(
+        settings.optimizer.optimizer(Some(settings.learning_rate)),
+        Loss::for_outputs(model.output_shape().iter().product()),
+        [Accuracy::new()],
+    )?;
+    introduce(&settings, &data, plan.name(), &model);
+
+    create_folder(&folder)?;
+    write_atomically(folder.join("config.toml"), config)?;
+    let files = Files::new(folder);
+    let history = fit(&mut model, &data, &settings, &files)?;
+
+    let evaluation = model.evaluate(&data.test)?;
+    model.set_evaluation(evaluation.clone());
+    model.save(&files.model)?;
+    history.write_csv(&files.history)?;
+    write_atomically(&files.learning_curves, report::learning_curves_svg(&history))?;
+    write_atomically(&files.confusion_matrix, report::confusion_matrix_svg(&evaluation.confusion_matrix))?;
+
+    let outcome = Outcome {
+        run: &files.folder,
+        model: &files.model,
+        parameters: model.parameter_count(),
+        seconds: began.elapsed().as_secs_f64(),
+        epochs: history.len(),
+        history: history.names().into_iter().map(|name| (name, numbers(&history, name))).collect(),
+        test: &evaluation,
+    };
+    if arguments.json { print_json(&outcome) } else { print(outcome.text(&data)) }
+}
+
+/// The images of a training.
+struct Data {
+    train: Dataset,
+    test: Dataset,
+    validation: Dataset,
+    /// Where test and validation images come from, in words.
+    test_origin: String,
+    validation_origin: String,
+}
+
+fn open(settings: &Resolved) -> Result<Data> {
+    let options = OpenOptions { strict: settings.strict, ..OpenOptions::default() };
+    let reading = Reading::stderr();
+    let progress = |done, all| reading.update(done, all);
+    let splits = Splits::open(&settings.data, &options, &progress)?;
+    let mut test_origin = "the data's".to_owned();
+    if splits.test.is_none() {
+        test_origin = format!("{:.0}% of the training images of each class, kept apart", TEST_FRACTION * 100.0);
+    }
+    let Splits { train, validation, test } = splits.hold_back_test(TEST_FRACTION, settings.seed)?;
+    let test = test.context("the data has no test images")?;
+    let (train, validation, validation_origin) = match (&settings.validation, validation) {
+        (Some(Validation::Fraction(fraction)), _) => {
+            let (train, validation) = train.split_stratified(*fraction, settings.seed)?;
+            (train, validation, "of the training images, kept apart".to_owned())
+        }
+        (Some(Validation::Data(path)), _) => {
+            let present = splits_of(path)?;
+            let wanted = [Split::Validation, Split::Test, Split::Train];
+            let split = wanted.into_iter().find(|split| present.contains(split)).unwrap_or(Split::Train);
+            let alike = OpenOptions {
+                split,
+                classes: Some(train.class_names().to_vec()),
+                preprocessing: Some(train.preprocessing().clone()),
+                ..options
+            };
+            let validation = Dataset::open_with(path, &alike, &progress)?;
+            (train, validation, format!("{split} images of {}", path.display()))
+        }
+        (None, Some(validation)) => (train, validation, "the data's".to_owned()),
+        (None, None) => (train, test.clone(), "the test images, only watched: they decide nothing".to_owned()),
+    };
+    drop(reading);
+    for dataset in [&train, &validation, &test] {
+        tell_about(dataset);
+    }
+    Ok(Data { train, test, validation, test_origin, validation_origin })
+}
+
+/// What a person should know of a data set: which files were left out, and how it was understood.
+pub(crate) fn tell_about(dataset: &Dataset) {
+    const MOST: usize = 10;
+    for text in dataset.notes() {
+        note(format_args!("note: {text}"));
+    }
+    let skipped = dataset.skipped();
+    for file in skipped.iter().take(MOST) {
+        note(format_args!("warning: {}: {}; skipped", file.path.display(), file.reason));
+    }
+    match skipped.len() {
+        0 => {}
+        count @ 1..=MOST => {
+            note(format_args!("warning: {count} damaged images were skipped (--strict makes them an error)"))
+        }
+        count => note(format_args!(
+            "warning: … and {} more; {count} damaged images were skipped (--strict makes them an error)",
+            count - MOST
+        )),
+    }
+}
+
+fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) {
+    note(format_args!(
+        "{}: {} training images of {}, {} classes",
+        settings.data.display(),
+        thousands(data.train.len() as u64),
+        shape(&data.train.image_shape()),
+        data.train.class_count()
+    ));
+    note(format_args!("  test: {} images ({})", thousands(data.test.len() as u64), data.test_origin));
+    let count = thousands(data.validation.len() as u64);
+    note(format_args!("  validation: {count} images ({})", data.validation_origin));
+    note(format_args!(
+        "{model_name}: {} parameters, {} at {}, batch size {}, seed {}",
+        thousands(model.parameter_count() as u64),
+        serde_json::to_string(&settings.optimizer).unwrap_or_default().trim_matches('"'),
+        settings.learning_rate,
+        settings.batch_size,
+        settings.seed
+    ));
+}
+
+/// Trains; what was reached is kept after each epoch, so that a run that is ended loses one epoch at most.
+fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files) -> Result<History> {
+    let mut progress = Progress::stderr();
+    let mut keeper = Keeper { files, history: History::new() };
+    let options = FitOptions::new()
+        .batch_size(settings.batch_size)
+        .epochs(settings.epochs)
+        .seed(settings.seed)
+        .validation_data(&data.validation)
+        .callback(&mut progress)
+        .callback(&mut keeper);
+    let options = match settings.threads {
+        Some(threads) => options.threads(threads),
+        None => options,
+    };
+    let fitted = model.fit(&data.train, options);
+    progress.clear();
+    match fitted {
+        Err(ModelError::Callback(error)) => Err(anyhow::anyhow!(error)),
+        Err(error @ ModelError::NotFinite { .. }) => {
+            // The model has the last weights that were good.
+            model.save(&files.model)?;
+            Err(anyhow::anyhow!("{error}. They are kept in {}", files.model.display()))
+        }
+        fitted => Ok(fitted?),
+    }
+}
+
+/// Writes down what an epoch reached.
+struct Keeper<'a> {
+    files: &'a Files,
+    history: History,
+}
+
+impl Callback for Keeper<'_> {
+    fn on_train_begin(&mut self, _training: &Training, _control: &mut Control<'_>) -> CallbackResult {
+        Ok(())
+    }
+
+    fn on_epoch_end(&mut self, epoch: &EpochEnd<'_>, control: &mut Control<'_>) -> CallbackResult {
+        self.history.push(epoch.epoch, epoch.values.iter().map(|(name, value)| (name.as_str(), *value)));
+        self.history.write_csv(&self.files.history)?;
+        Ok(control.model_mut().save(&self.files.model)?)
+    }
+}
+
+/// Where a run's results are kept.
+struct Files {
+    folder: PathBuf,
+    model: PathBuf,
+    history: PathBuf,
+    learning_curves: PathBuf,
+    confusion_matrix: PathBuf,
+}
+
+impl Files {
+    fn new(folder: PathBuf) -> Self {
+        Self {
+            model: folder.join("model.safetensors"),
+            history: folder.join("history.csv"),
+            learning_curves: folder.join("learning_curves.svg"),
+            confusion_matrix: folder.join("confusion_matrix.svg"),
+            folder,
+        }
+    }
+}
+
+/// The folder that was asked for, or the first of its kind that does not exist.
+fn run_folder(settings: &Resolved, model: &str) -> PathBuf {
+    if let Some(folder) = &settings.output {
+        if folder.join("model.safetensors").exists() {
+            note(format_args!("note: {} holds an earlier run, which this one replaces", folder.display()));
+        }
+        return folder.clone();
+    }
+    let data = settings.data.file_name().map_or_else(|| "data".into(), |name| name.to_string_lossy().into_owned());
+    let name = format!("{data}-{model}");
+    let free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
+    let numbered = (2u64..).map(|number| Path::new("runs").join(format!("{name}-{number}")));
+    let mut candidates = std::iter::once(Path::new("runs").join(&name)).chain(numbered);
+    candidates.find(free).unwrap_or_else(|| Path::new("runs").join(name))
+}
+
+/// What a training came to.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    run: &'a Path,
+    model: &'a Path,
+    parameters: usize,
+    seconds: f64,
+    epochs: usize,
+    history: std::collections::BTreeMap<&'a str, Vec<Option<f64>>>,
+    test: &'a Evaluation,
+}
+
+impl Outcome<'_> {
+    fn text(&self, data: &Data) -> String {
+        let model = quoted(self.model);
+        let folder = self.run.display();
+        format!(
+            "\n{}\nTrained {} epochs in {}. Kept in {folder}: config.toml, history.csv, model.safetensors, \
+             confusion_matrix.svg, learning_curves.svg\n\nNext:\n  ocellus evaluate {model} {}\n  ocellus predict {model} IMAGE\n",
+            results(self.test),
+            self.epochs,
+            seconds(self.seconds),
+            data.train.len(),
+        )
+    }
+}
+
+/// An evaluation as people read it.
+pub(crate) fn results(evaluation: &Evaluation) -> String {
+    let interval = evaluation.accuracy_interval;
+    let mut text = format!(
+        "test accuracy {} (95% interval {} to {}), loss {:.4}, {} images",
+        report::percent(evaluation.accuracy),
+        report::percent(interval.low),
+        report::percent(interval.high),
+        evaluation.loss,
+        thousands(evaluation.samples),
+    );
+    if let Some(top_k) = evaluation.top_k {
+        text += &format!(", top-{} {}", top_k.k, report::percent(top_k.accuracy));
+    }
+    let matrix = &evaluation.confusion_matrix;
+    format!("{text}\n\n{}\n{}", report::class_table(matrix), report::confusion_table(matrix))
+}
+
+/// A metric's values for JSON, which knows no NaN.
+fn numbers(history: &History, name: &str) -> Vec<Option<f64>> {
+    history.get(name).unwrap_or_default().iter().map(|value| value.is_finite().then_some(*value)).collect()
+}
+
+/// A path as it can be typed in a shell.
+pub(crate) fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=+:@%,".contains(c) || !c.is_ascii();
+    if !text.is_empty() && text.chars().all(plain) {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}

@@ -1,0 +1,207 @@
+//! Rewriting neighbours into one operation, before gradients are added.
+//!
+//! | written | becomes |
+//! |---|---|
+//! | convolution or dense, then ReLU (or ReLU6) | the same with it as epilogue |
+//! | convolution with bias, optional ReLU, then max-pool whose windows do not overlap | `PooledConv2d` |
+//! | batch normalisation, then ReLU | the same with ReLU |
+//! | softmax, then categorical cross-entropy | `SoftmaxCrossEntropy` |
+//! | sigmoid, then binary cross-entropy | `SigmoidBinaryCrossEntropy` |
+//!
+//! A value that is read elsewhere, or kept, is left as it is. The graph that was not fused is the reference that the fused
+//! one is tested against.
+
+use crate::graph::Source;
+use crate::op::Op;
+use crate::ops::{
+    Activate, Activation, BatchNorm, BinaryCrossEntropy, CategoricalCrossEntropy, Conv2d, Dense, Epilogue, MaxPool2d,
+    PooledConv2d, SigmoidBinaryCrossEntropy, Softmax, SoftmaxCrossEntropy,
+};
+use crate::{Graph, GraphError, Node, Value};
+use std::sync::Arc;
+
+/// A rewritten graph, and where the old values are in it.
+#[derive(Clone, Debug)]
+pub struct Fused {
+    /// The new graph. Updates, moving averages and clipping are not carried over: they are added after gradients.
+    pub graph: Graph,
+    map: Vec<Option<Value>>,
+}
+
+impl Fused {
+    /// The value in the new graph; `None` where fusion made it disappear. Kept values never do.
+    pub fn value(&self, old: Value) -> Option<Value> {
+        self.map[old.index()]
+    }
+}
+
+/// Rewrites the graph. `kept` are the values that will be fetched or differentiated.
+///
+/// # Errors
+/// None that a checked graph can have; they are passed on all the same.
+pub fn fuse(graph: &Graph, kept: &[Value]) -> Result<Fused, GraphError> {
+    let mut fuser = Fuser::new(graph, kept);
+    for index in 0..graph.nodes.len() {
+        if !fuser.done[index] {
+            fuser.copy(index)?;
+        }
+    }
+    Ok(Fused { graph: fuser.new, map: fuser.map })
+}
+
+struct Fuser<'a> {
+    old: &'a Graph,
+    new: Graph,
+    map: Vec<Option<Value>>,
+    /// For each value the nodes that read it; a kept value has one reader more than any pattern allows.
+    readers: Vec<Vec<usize>>,
+    kept: Vec<bool>,
+    done: Vec<bool>,
+}
+
+impl<'a> Fuser<'a> {
+    fn new(old: &'a Graph, kept: &[Value]) -> Self {
+        let mut new = Graph::new();
+        let mut map = vec![None; old.values.len()];
+        let mut readers = vec![Vec::new(); old.values.len()];
+        for (i, node) in old.nodes.iter().enumerate() {
+            node.inputs.iter().for_each(|v| readers[v.index()].push(i));
+        }
+        for (i, info) in old.values.iter().enumerate() {
+            map[i] = match info.source {
+                Source::Input(_) => Some(new.input(&info.spec.shape, info.spec.dtype)),
+                Source::Parameter(id) => Some(new.parameter(id, &info.spec.shape)),
+                Source::Node(_) => None,
+            };
+        }
+        let mut is_kept = vec![false; old.values.len()];
+        kept.iter().for_each(|v| is_kept[v.index()] = true);
+        Fuser { old, new, map, readers, kept: is_kept, done: vec![false; old.nodes.len()] }
+    }
+
+    fn copy(&mut self, index: usize) -> Result<(), GraphError> {
+        let node = &self.old.nodes[index];
+        let (op, last) = self.with_followers(index);
+        if self.waits_for_loss(node) {
+            return Ok(());
+        }
+        let (op, inputs) = self.with_predecessor(node, op);
+        self.new.set_place(node.place.clone());
+        let inputs: Vec<Value> =
+            inputs.iter().map(|v| self.map[v.index()].expect("a node's inputs are copied before it")).collect();
+        let outputs = self.new.add_node(op, &inputs)?;
+        self.done[index] = true;
+        for (&old, &new) in self.old.nodes[last].outputs.iter().zip(&outputs) {
+            self.map[old.index()] = Some(new);
+        }
+        if let Some(loss_input) = self.loss_input(node) {
+            // The loss gives the probabilities, too, now.
+            self.map[loss_input.outputs[0].index()] = outputs.get(1).copied();
+        }
+        Ok(())
+    }
+
+    /// The only node that reads the value, unless the value is kept.
+    fn only_reader(&self, value: Value) -> Option<usize> {
+        match self.readers[value.index()][..] {
+            [reader] if !self.kept[value.index()] => Some(reader),
+            _ => None,
+        }
+    }
+
+    /// The operation that does the node's work and that of the nodes behind it, and the last of these.
+    fn with_followers(&mut self, index: usize) -> (Arc<dyn Op>, usize) {
+        let node = &self.old.nodes[index];
+        let mut last = index;
+        let mut op = Arc::clone(&node.op);
+        if let Some(next) = self.only_reader(node.outputs[0])
+            && let Some(fused) = activated(&*op, &*self.old.nodes[next].op)
+        {
+            self.done[next] = true;
+            (op, last) = (fused, next);
+        }
+        if node.inputs.len() == 3
+            && let Some(next) = self.only_reader(self.old.nodes[last].outputs[0])
+            && self.positions_unread(next)
+            && let Some(fused) = pooled(&*op, &*self.old.nodes[next].op)
+        {
+            self.done[next] = true;
+            (op, last) = (fused, next);
+        }
+        (op, last)
+    }
+
+    fn positions_unread(&self, index: usize) -> bool {
+        self.old.nodes[index]
+            .outputs
+            .get(1)
+            .is_some_and(|v| self.readers[v.index()].is_empty() && !self.kept[v.index()])
+    }
+
+    /// Whether the node is a softmax or sigmoid that its loss will take in.
+    fn waits_for_loss(&self, node: &Node) -> bool {
+        match self.readers[node.outputs[0].index()][..] {
+            [reader] => {
+                let loss = &self.old.nodes[reader];
+                loss.inputs[0] == node.outputs[0] && from_logits(&*node.op, &*loss.op).is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// The softmax or sigmoid that this loss takes in.
+    fn loss_input(&self, node: &Node) -> Option<&'a Node> {
+        let Source::Node(index) = self.old.values[node.inputs.first()?.index()].source else { return None };
+        let before = &self.old.nodes[index];
+        (from_logits(&*before.op, &*node.op).is_some() && self.waits_for_loss(before)).then_some(before)
+    }
+
+    fn with_predecessor(&self, node: &'a Node, op: Arc<dyn Op>) -> (Arc<dyn Op>, Vec<Value>) {
+        let mut inputs = node.inputs.clone();
+        let Some(before) = self.loss_input(node) else { return (op, inputs) };
+        inputs[0] = before.inputs[0];
+        (from_logits(&*before.op, &*node.op).expect("loss_input has found the pattern"), inputs)
+    }
+}
+
+fn activated(op: &dyn Op, next: &dyn Op) -> Option<Arc<dyn Op>> {
+    let epilogue = match next.is::<Activate>()?.0 {
+        Activation::Relu => Epilogue::Relu,
+        Activation::Relu6 => Epilogue::Relu6,
+        _ => return None,
+    };
+    if let Some(conv) = op.is::<Conv2d>()
+        && conv.epilogue == Epilogue::Linear
+    {
+        return Some(Arc::new(Conv2d { epilogue, ..conv.clone() }));
+    }
+    if let Some(dense) = op.is::<Dense>()
+        && dense.epilogue == Epilogue::Linear
+    {
+        return Some(Arc::new(Dense { epilogue }));
+    }
+    if let Some(norm) = op.is::<BatchNorm>()
+        && !norm.relu
+        && epilogue == Epilogue::Relu
+    {
+        return Some(Arc::new(BatchNorm { relu: true, ..norm.clone() }));
+    }
+    None
+}
+
+fn pooled(op: &dyn Op, next: &dyn Op) -> Option<Arc<dyn Op>> {
+    let (conv, pool) = (op.is::<Conv2d>()?, next.is::<MaxPool2d>()?);
+    let apart = pool.size == pool.strides && pool.padding == [0; 4];
+    let simple = conv.epilogue != Epilogue::Relu6 && pool.size[0] * pool.size[1] < 255;
+    (apart && simple).then(|| Arc::new(PooledConv2d { conv: conv.clone(), pool: pool.size }) as Arc<dyn Op>)
+}
+
+fn from_logits(before: &dyn Op, loss: &dyn Op) -> Option<Arc<dyn Op>> {
+    if let (Some(Softmax), Some(loss)) = (before.is::<Softmax>(), loss.is::<CategoricalCrossEntropy>()) {
+        return Some(Arc::new(SoftmaxCrossEntropy { label_smoothing: loss.label_smoothing }));
+    }
+    if let (Some(Activate(Activation::Sigmoid)), Some(loss)) = (before.is(), loss.is::<BinaryCrossEntropy>()) {
+        return Some(Arc::new(SigmoidBinaryCrossEntropy { label_smoothing: loss.label_smoothing }));
+    }
+    None
+}

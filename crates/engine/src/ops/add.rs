@@ -1,0 +1,56 @@
+//! The sum of two or more values of one shape.
+
+use super::same;
+use crate::{At, Backward, DType, GraphError, Inputs, Op, Output, Role, Run, Spec};
+use ocellus_kernels::{Level, reduce};
+
+/// Most values added at once.
+const MOST_INPUTS: usize = 16;
+
+/// `y = x0 + x1 + …`, in that order. Sums over the batch are added once they are complete.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Add;
+
+impl Op for Add {
+    fn name(&self) -> &'static str {
+        "Add"
+    }
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
+        if !(2..=MOST_INPUTS).contains(&inputs.len()) {
+            return Err(format!("expected at least 2 inputs and at most {MOST_INPUTS}, received {}", inputs.len()));
+        }
+        inputs.iter().try_for_each(|spec| same(inputs[0], spec))?;
+        let sample = inputs[0].role == Role::Sample;
+        if inputs.iter().any(|spec| spec.dtype != DType::F32 || (spec.role == Role::Sample) != sample) {
+            return Err("expected single-precision inputs that all belong to samples, or none".to_owned());
+        }
+        let shape = inputs[0].shape.clone();
+        Ok(vec![if sample { Spec::sample(shape) } else { Spec::shared(shape) }])
+    }
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+        Box::new(RunAdd(level))
+    }
+    fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
+        let gradient = at.gradient();
+        for n in 0..at.inputs.len() {
+            at.set(n, gradient);
+        }
+        Ok(())
+    }
+    fn flops(&self, inputs: &[&Spec], outputs: &[&Spec]) -> u64 {
+        ((inputs.len() - 1) * outputs[0].len()) as u64
+    }
+}
+
+#[derive(Debug)]
+struct RunAdd(Level);
+
+impl Run for RunAdd {
+    fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], _at: &At<'_>) {
+        let mut terms: [&[f32]; MOST_INPUTS] = [&[]; MOST_INPUTS];
+        for (n, term) in terms[..inputs.len()].iter_mut().enumerate() {
+            *term = inputs.f32(n);
+        }
+        reduce::sum_parts(self.0, &terms[..inputs.len()], outputs[0].f32());
+    }
+}

@@ -1,0 +1,73 @@
+//! A fixed scale and offset for each channel: rescaled or normalised pixels.
+
+use crate::{At, Backward, DType, GraphError, Inputs, Op, Output, Role, Run, Spec};
+use ocellus_kernels::{Level, elementwise};
+
+/// `y[.., c] = x[.., c] * scale[c] + offset[c]`; one number stands for all channels. Bytes become single precision here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Affine {
+    /// Factor for each channel, or one for all.
+    pub scale: Vec<f32>,
+    /// What is added for each channel, or one for all.
+    pub offset: Vec<f32>,
+}
+
+impl Op for Affine {
+    fn name(&self) -> &'static str {
+        "Affine"
+    }
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
+        super::count(inputs, 1..=1)?;
+        if inputs[0].role != Role::Sample {
+            return Err(format!("expected values for each sample, received {}", inputs[0]));
+        }
+        let channels = inputs[0].channels();
+        for (what, given) in [("scale", self.scale.len()), ("offset", self.offset.len())] {
+            if given != 1 && given != channels {
+                return Err(format!("expected a {what} for each of {channels} channels, received {given}"));
+            }
+        }
+        Ok(vec![Spec::sample(inputs[0].shape.clone())])
+    }
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+        let width = row_width(inputs[0]);
+        let spread = |v: &[f32]| v.iter().copied().cycle().take(width).collect();
+        Box::new(RunAffine { level, width, scale: spread(&self.scale), offset: spread(&self.offset) })
+    }
+    fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
+        let dy = at.gradient();
+        if at.graph.spec(at.inputs[0]).dtype == DType::F32 {
+            let gradient = at.add(Affine { scale: self.scale.clone(), offset: vec![0.0] }, &[dy])?;
+            at.set(0, gradient);
+        }
+        Ok(())
+    }
+}
+
+/// Columns that the kernel sees. An image of one or three channels would leave most of a vector empty, so several pixels
+/// make one row.
+fn row_width(spec: &Spec) -> usize {
+    let channels = spec.channels().max(1);
+    let pixels = spec.len() / channels;
+    let together = (1..=256usize.div_ceil(channels)).rev().find(|n| pixels.is_multiple_of(*n));
+    channels * together.unwrap_or(1)
+}
+
+#[derive(Debug)]
+struct RunAffine {
+    level: Level,
+    width: usize,
+    scale: Vec<f32>,
+    offset: Vec<f32>,
+}
+
+impl Run for RunAffine {
+    fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], _at: &At<'_>) {
+        let y = outputs[0].f32();
+        if inputs.is_u8(0) {
+            elementwise::affine_u8(self.level, self.width, inputs.u8(0), &self.scale, &self.offset, y);
+        } else {
+            elementwise::affine(self.level, self.width, inputs.f32(0), &self.scale, &self.offset, y);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Dropout (Srivastava et al., 2014), scaled in training so that inference needs no change.
+
+use super::sample;
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec};
+use ocellus_kernels::{Level, dropout};
+
+/// Each value is zero with probability `rate`, else divided by `1 - rate`. For training graphs only.
+///
+/// Which values are kept depends on the seed, the step, the key and the value's place in the batch, and on nothing else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dropout {
+    /// Probability of zero, in `0..1`.
+    pub rate: f32,
+    /// Tells the dropout layers of a model apart.
+    pub key: u64,
+}
+
+impl Op for Dropout {
+    fn name(&self) -> &'static str {
+        "Dropout"
+    }
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
+        super::count(inputs, 1..=1)?;
+        sample(inputs[0])?;
+        if !(0.0..1.0).contains(&self.rate) {
+            return Err(format!("expected a rate of at least 0 and below 1, received {}", self.rate));
+        }
+        Ok(vec![inputs[0].clone()])
+    }
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+        Box::new(RunDropout { level, op: self.clone(), len: inputs[0].len() })
+    }
+    fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
+        // The same mask again: it is computed from the same key and step.
+        let dy = at.gradient();
+        let gradient = at.add(self.clone(), &[dy])?;
+        at.set(0, gradient);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct RunDropout {
+    level: Level,
+    op: Dropout,
+    len: usize,
+}
+
+impl Run for RunDropout {
+    fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], at: &At<'_>) {
+        let seed = mix(mix(mix(at.scalars.seed) ^ self.op.key) ^ at.scalars.step);
+        let first = (at.first * self.len) as u64;
+        dropout::forward(self.level, self.op.rate, seed, first, inputs.f32(0), outputs[0].f32());
+    }
+}
+
+/// SplitMix64's finaliser (Steele, Lea and Flood, 2014): every input bit changes about half of the output's.
+fn mix(key: u64) -> u64 {
+    let mut z = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}

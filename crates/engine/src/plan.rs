@@ -1,0 +1,173 @@
+//! The plan: a graph made ready for one batch size. Order, stages, memory; plain data that can be printed.
+//!
+//! The batch is cut into *slots*, fixed runs of samples that do not depend on the number of threads. Within a *stage* a
+//! slot's samples go through all steps in small *groups*, so that what one step writes is still in the cache when the
+//! next reads it. A stage ends where something needs a sum over the whole batch: batch statistics, or the updates. Sums
+//! are kept for each slot and gathered in slot order, which is why results are the same for any number of threads.
+
+mod build;
+
+use crate::graph::MovingAverage;
+use crate::{Clip, ParameterId, Run, Spec, Update, Value};
+use ocellus_kernels::Level;
+use std::fmt;
+
+/// What a plan is made for.
+#[derive(Clone, Debug)]
+pub struct PlanOptions {
+    /// Samples in a full batch; a run may have fewer.
+    pub batch: usize,
+    /// The instruction set.
+    pub level: Level,
+    /// A sum that must be finite, or the updates are not applied: the total loss.
+    pub guard: Option<Value>,
+    /// Runs of samples that sums are kept for; by default one for every 8 samples, at most 16.
+    pub slots: Option<usize>,
+    /// Samples that go through a stage together; by default as many as stay in a core's second-level cache.
+    pub group: Option<usize>,
+    /// Let values whose lifetimes do not meet share memory. Off only to test that it makes no difference.
+    pub share_memory: bool,
+}
+
+impl PlanOptions {
+    /// The defaults for this batch size.
+    pub fn new(batch: usize, level: Level) -> Self {
+        PlanOptions { batch, level, guard: None, slots: None, group: None, share_memory: true }
+    }
+}
+
+/// A graph made ready to run. It is built once and cannot fail afterwards.
+#[derive(Debug)]
+pub struct Plan {
+    pub(crate) batch: usize,
+    pub(crate) level: Level,
+    pub(crate) slots: usize,
+    pub(crate) steps: Vec<Step>,
+    /// Stage 0 has no samples: it is what follows from the parameters alone.
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) inputs: Vec<Spec>,
+    /// Bytes of each buffer that a slot keeps from stage to stage.
+    pub(crate) slot_bytes: Vec<usize>,
+    /// Bytes of each buffer that a worker uses within a stage.
+    pub(crate) worker_bytes: Vec<usize>,
+    /// Values in each buffer that all share.
+    pub(crate) shared_len: Vec<usize>,
+    /// Values of scratch memory for each worker.
+    pub(crate) scratch_len: usize,
+    pub(crate) guard: Option<Value>,
+    pub(crate) updates: Vec<Update>,
+    pub(crate) moving_averages: Vec<MovingAverage>,
+    pub(crate) clip: Clip,
+    specs: Vec<Spec>,
+    places: Vec<Option<Place>>,
+    reduced: Vec<Option<usize>>,
+}
+
+/// Where a value lies while the plan runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Input(usize),
+    Parameter(ParameterId),
+    /// Kept by each slot: values that outlast a stage, and sums.
+    Slot(usize),
+    /// Kept by each worker for the group it works on.
+    Worker(usize),
+    Shared(usize),
+}
+
+/// One operation, ready to run.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) run: Box<dyn Run>,
+    pub(crate) name: &'static str,
+    pub(crate) place: String,
+    pub(crate) inputs: Vec<Value>,
+    pub(crate) outputs: Vec<Value>,
+    /// The input that is read in packed form, and the shared buffer that holds it.
+    pub(crate) packed: Option<(usize, usize)>,
+    pub(crate) flops: u64,
+}
+
+/// What runs between two meetings of all workers.
+#[derive(Debug, Default)]
+pub(crate) struct Stage {
+    /// Steps that every group of samples goes through.
+    pub(crate) steps: Vec<usize>,
+    /// Samples in a group.
+    pub(crate) group: usize,
+    /// Sums to gather afterwards, with the shared buffers that take them.
+    pub(crate) sums: Vec<(Value, usize)>,
+    /// Steps that run once, after the sums were gathered.
+    pub(crate) once: Vec<usize>,
+    /// Steps whose packed input is then ready to be packed.
+    pub(crate) packs: Vec<usize>,
+}
+
+impl Plan {
+    /// Samples in a full batch.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The instruction set that it is made for.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Bytes that a runner with so many threads allocates.
+    pub fn memory(&self, threads: usize) -> usize {
+        let slot: usize = self.slot_bytes.iter().sum();
+        let worker: usize = self.worker_bytes.iter().sum::<usize>() + self.scratch_len * 4;
+        slot * self.slots + worker * threads + self.shared_len.iter().sum::<usize>() * 4
+    }
+
+    /// Floating-point operations for one sample.
+    pub fn flops(&self) -> u64 {
+        self.steps.iter().map(|step| step.flops).sum()
+    }
+
+    pub(crate) fn spec(&self, value: Value) -> &Spec {
+        &self.specs[value.index()]
+    }
+
+    pub(crate) fn place(&self, value: Value) -> Place {
+        self.places[value.index()].expect("every value that a step touches has a place")
+    }
+
+    pub(crate) fn reduced(&self, value: Value) -> Option<usize> {
+        self.reduced[value.index()]
+    }
+
+    /// Samples in a slot when the batch has so many.
+    pub(crate) fn slot_samples(&self, samples: usize) -> usize {
+        samples.div_ceil(self.slots).max(1)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "batch {}, {} slots, {}", self.batch, self.slots, self.level.name())?;
+        let value = |v: &Value| match self.places[v.index()] {
+            Some(place) => format!("%{} {} {place:?}", v.0, self.spec(*v)),
+            None => format!("%{} {}", v.0, self.spec(*v)),
+        };
+        let mut list = |title: String, steps: &[usize]| {
+            if steps.is_empty() {
+                return Ok(());
+            }
+            writeln!(f, "{title}")?;
+            for &s in steps {
+                let step = &self.steps[s];
+                let inputs: Vec<String> = step.inputs.iter().map(value).collect();
+                let outputs: Vec<String> = step.outputs.iter().map(value).collect();
+                writeln!(f, "  {:<24} {:<20} {} -> {}", step.name, step.place, inputs.join(", "), outputs.join(", "))?;
+            }
+            Ok(())
+        };
+        for (i, stage) in self.stages.iter().enumerate() {
+            list(format!("stage {i}, in groups of {}", stage.group), &stage.steps)?;
+            list(format!("stage {i}, once"), &stage.once)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,340 @@
+//! From graph to plan: what is needed, in which stage, in which memory.
+
+use super::{Place, Plan, PlanOptions, Stage, Step};
+use crate::graph::Source;
+use crate::memory::{Lifetime, lay_out};
+use crate::{DType, Graph, GraphError, Role, Spec, Value};
+
+/// Bytes of values that a group of samples may take: three quarters of a common second-level cache.
+const GROUP_BYTES: usize = 768 << 10;
+/// Bytes that all slots' sums may take together, unless two slots need more.
+const SUM_BYTES: usize = 256 << 20;
+/// A lifetime that ends with the run.
+const FOREVER: usize = usize::MAX;
+
+impl Plan {
+    /// Makes the graph ready for batches of this size. `fetched` are the values that can be read after a run.
+    ///
+    /// # Errors
+    /// Where the batch is empty, or a value cannot be fetched.
+    pub fn new(graph: &Graph, fetched: &[Value], options: PlanOptions) -> Result<Plan, GraphError> {
+        if options.batch == 0 {
+            return Err(GraphError::Plan("a batch needs at least one sample, received 0".to_owned()));
+        }
+        let mut builder = Builder::new(graph, fetched, options);
+        builder.find_needed();
+        builder.assign_stages()?;
+        builder.find_last_uses()?;
+        builder.place_slot_values();
+        builder.place_worker_values();
+        builder.place_shared_values();
+        Ok(builder.finish())
+    }
+}
+
+struct Builder<'a> {
+    graph: &'a Graph,
+    options: PlanOptions,
+    /// The values that must outlast the run.
+    kept: Vec<Value>,
+    needed: Vec<bool>,
+    /// For each value the one whose memory it is: itself, unless a view made it.
+    root: Vec<usize>,
+    /// For each node and each value, the stage it belongs to.
+    node_stage: Vec<usize>,
+    value_stage: Vec<usize>,
+    /// For each root the last stage and, within its own stage, the last node that reads it.
+    last_stage: Vec<usize>,
+    last_node: Vec<usize>,
+    places: Vec<Option<Place>>,
+    reduced: Vec<Option<usize>>,
+    stages: Vec<Stage>,
+    slots: usize,
+    slot_bytes: Vec<usize>,
+    worker_bytes: Vec<usize>,
+    shared_len: Vec<usize>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(graph: &'a Graph, fetched: &[Value], options: PlanOptions) -> Self {
+        let values = graph.values.len();
+        let mut kept = fetched.to_vec();
+        kept.extend(options.guard);
+        kept.extend(graph.moving_averages.iter().map(|m| m.value));
+        let mut root: Vec<usize> = (0..values).collect();
+        for node in graph.nodes.iter().filter(|node| node.op.is_view()) {
+            root[node.outputs[0].index()] = root[node.inputs[0].index()];
+        }
+        let places = graph.values.iter().map(|value| match value.source {
+            Source::Input(n) => Some(Place::Input(n)),
+            Source::Parameter(id) => Some(Place::Parameter(id)),
+            Source::Node(_) => None,
+        });
+        Builder {
+            graph,
+            kept,
+            needed: vec![false; graph.nodes.len()],
+            root,
+            node_stage: vec![0; graph.nodes.len()],
+            value_stage: vec![0; values],
+            last_stage: vec![0; values],
+            last_node: vec![0; values],
+            places: places.collect(),
+            reduced: vec![None; values],
+            stages: Vec::new(),
+            slots: 1,
+            slot_bytes: Vec::new(),
+            worker_bytes: Vec::new(),
+            shared_len: Vec::new(),
+            options,
+        }
+    }
+
+    fn spec(&self, value: Value) -> &'a Spec {
+        self.graph.spec(value)
+    }
+
+    /// Nodes that lead to nothing are left out.
+    fn find_needed(&mut self) {
+        let mut wanted = vec![false; self.graph.values.len()];
+        for value in self.kept.iter().copied().chain(self.graph.updates.iter().map(|u| u.gradient)) {
+            wanted[value.index()] = true;
+        }
+        for (i, node) in self.graph.nodes.iter().enumerate().rev() {
+            if node.outputs.iter().any(|v| wanted[v.index()]) {
+                self.needed[i] = true;
+                node.inputs.iter().for_each(|v| wanted[v.index()] = true);
+            }
+        }
+    }
+
+    fn assign_stages(&mut self) -> Result<(), GraphError> {
+        for (i, node) in self.graph.nodes.iter().enumerate() {
+            if !self.needed[i] {
+                continue;
+            }
+            let once = node.outputs.iter().all(|&v| self.spec(v).role == Role::Shared);
+            let mut stage = usize::from(!once);
+            for &input in &node.inputs {
+                let from_node = matches!(self.graph.values[input.index()].source, Source::Node(_));
+                let available = self.value_stage[input.index()];
+                stage = stage.max(match self.spec(input).role {
+                    Role::Sample if once => {
+                        let problem = "is computed once for the batch but reads single samples".to_owned();
+                        return Err(GraphError::Shape { place: node.place.clone(), op: node.op.name(), problem });
+                    }
+                    Role::Sample => available,
+                    Role::Sum | Role::Shared if once => available,
+                    Role::Sum => available + 1,
+                    Role::Shared if from_node => available + 1,
+                    Role::Shared => 0,
+                });
+            }
+            self.node_stage[i] = stage;
+            node.outputs.iter().for_each(|v| self.value_stage[v.index()] = stage);
+            if self.stages.len() <= stage {
+                self.stages.resize_with(stage + 1, Stage::default);
+            }
+            if !node.op.is_view() {
+                let stage = &mut self.stages[stage];
+                if once { stage.once.push(i) } else { stage.steps.push(i) }
+            }
+        }
+        if self.stages.is_empty() {
+            self.stages.push(Stage::default());
+        }
+        Ok(())
+    }
+
+    fn find_last_uses(&mut self) -> Result<(), GraphError> {
+        for (i, node) in self.graph.nodes.iter().enumerate().filter(|&(i, _)| self.needed[i]) {
+            for value in node.inputs.iter().chain(&node.outputs) {
+                let root = self.root[value.index()];
+                self.last_stage[root] = self.last_stage[root].max(self.node_stage[i]);
+                if self.node_stage[i] == self.value_stage[root] {
+                    self.last_node[root] = self.last_node[root].max(i);
+                }
+            }
+        }
+        for value in &self.kept {
+            let root = self.root[value.index()];
+            if !matches!(self.graph.values[root].source, Source::Node(_)) {
+                return Err(GraphError::Plan(
+                    "an input or a parameter cannot be fetched: nothing computes it".to_owned(),
+                ));
+            }
+            self.last_stage[root] = FOREVER;
+        }
+        for update in &self.graph.updates {
+            self.last_stage[update.gradient.index()] = FOREVER;
+        }
+        Ok(())
+    }
+
+    /// Values that need memory of their own, in running order, with the node that makes them.
+    fn made(&self) -> impl Iterator<Item = (usize, Value)> + '_ {
+        let nodes = self.graph.nodes.iter().enumerate();
+        nodes
+            .filter(|&(i, node)| self.needed[i] && !node.op.is_view())
+            .flat_map(|(i, node)| node.outputs.iter().map(move |&v| (i, v)))
+    }
+
+    fn bytes(&self, value: Value) -> usize {
+        let spec = self.spec(value);
+        spec.len() * if spec.dtype == DType::U8 { 1 } else { 4 }
+    }
+
+    /// Sums, and samples' values that a later stage or the caller reads, are kept by each slot.
+    fn place_slot_values(&mut self) {
+        let sums: usize =
+            self.made().filter(|&(_, v)| self.spec(v).role == Role::Sum).map(|(_, v)| self.bytes(v)).sum();
+        let default = (self.options.batch / 8).clamp(1, 16);
+        let affordable = (SUM_BYTES / sums.max(1)).max(2);
+        self.slots = self.options.slots.unwrap_or(default.min(affordable)).clamp(1, self.options.batch);
+        let slot_samples = self.options.batch.div_ceil(self.slots);
+
+        let mut values: Vec<(Lifetime, Value)> = Vec::new();
+        for (_, value) in self.made() {
+            let (stage, last) = (self.value_stage[value.index()], self.last_stage[value.index()]);
+            let bytes = match self.spec(value).role {
+                Role::Sample if last > stage => self.bytes(value) * slot_samples,
+                Role::Sum => self.bytes(value),
+                _ => continue,
+            };
+            values.push((Lifetime { bytes, first: stage, last }, value));
+        }
+        values.sort_by_key(|(lifetime, _)| lifetime.first);
+        let lifetimes: Vec<Lifetime> = values.iter().map(|v| v.0).collect();
+        let layout = lay_out(&lifetimes, self.options.share_memory);
+        for ((_, value), &buffer) in values.iter().zip(&layout.buffer) {
+            self.places[value.index()] = Some(Place::Slot(buffer));
+        }
+        self.slot_bytes = layout.bytes;
+    }
+
+    /// Everything else that belongs to samples lives within one stage, in the memory of the worker.
+    fn place_worker_values(&mut self) {
+        let slot_samples = self.options.batch.div_ceil(self.slots);
+        for stage in 1..self.stages.len() {
+            let mut values: Vec<(Lifetime, Value)> = Vec::new();
+            for (node, value) in self.made() {
+                let mine = self.value_stage[value.index()] == stage && self.spec(value).role == Role::Sample;
+                if mine && self.places[value.index()].is_none() {
+                    let last = self.last_node[value.index()];
+                    values.push((Lifetime { bytes: self.bytes(value), first: node, last }, value));
+                }
+            }
+            let lifetimes: Vec<Lifetime> = values.iter().map(|v| v.0).collect();
+            let layout = lay_out(&lifetimes, self.options.share_memory);
+            let per_sample: usize = layout.bytes.iter().sum();
+            let most = self.options.group.unwrap_or(GROUP_BYTES / per_sample.max(1)).clamp(1, slot_samples);
+            // Groups of equal size rather than full ones and a small rest.
+            let group = slot_samples.div_ceil(slot_samples.div_ceil(most));
+            self.stages[stage].group = group;
+            for ((_, value), &buffer) in values.iter().zip(&layout.buffer) {
+                self.places[value.index()] = Some(Place::Worker(buffer));
+            }
+            for (buffer, bytes) in layout.bytes.iter().enumerate() {
+                if self.worker_bytes.len() <= buffer {
+                    self.worker_bytes.push(0);
+                }
+                self.worker_bytes[buffer] = self.worker_bytes[buffer].max(bytes * group);
+            }
+        }
+    }
+
+    /// Values computed once, and gathered sums where something reads them.
+    fn place_shared_values(&mut self) {
+        let made: Vec<Value> = self.made().map(|(_, v)| v).collect();
+        let mut read = vec![false; self.graph.values.len()];
+        for (_, node) in self.graph.nodes.iter().enumerate().filter(|&(i, _)| self.needed[i]) {
+            node.inputs.iter().for_each(|v| read[self.root[v.index()]] = true);
+        }
+        self.kept.iter().for_each(|v| read[self.root[v.index()]] = true);
+        for value in made {
+            let len = self.spec(value).len();
+            match self.spec(value).role {
+                Role::Shared => self.places[value.index()] = Some(Place::Shared(self.new_shared(len))),
+                Role::Sum if read[value.index()] => {
+                    let buffer = self.new_shared(len);
+                    self.reduced[value.index()] = Some(buffer);
+                    self.stages[self.value_stage[value.index()]].sums.push((value, buffer));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn new_shared(&mut self, len: usize) -> usize {
+        self.shared_len.push(len);
+        self.shared_len.len() - 1
+    }
+
+    fn finish(mut self) -> Plan {
+        for value in 0..self.places.len() {
+            self.places[value] = self.places[self.root[value]];
+            self.reduced[value] = self.reduced[self.root[value]];
+        }
+        // Stages hold numbers of nodes up to here, numbers of steps from here on.
+        let mut steps = Vec::new();
+        let mut scratch_len = 0;
+        let mut stages = std::mem::take(&mut self.stages);
+        let mut packs: Vec<(usize, usize)> = Vec::new();
+        for stage in &mut stages {
+            let group = stage.group;
+            for number in stage.steps.iter_mut().chain(&mut stage.once) {
+                let step = self.make_step(*number, &mut packs, steps.len());
+                scratch_len = scratch_len.max(step.run.scratch_len(group));
+                *number = steps.len();
+                steps.push(step);
+            }
+        }
+        for (stage, step) in packs {
+            stages[stage].packs.push(step);
+        }
+        Plan {
+            batch: self.options.batch,
+            level: self.options.level,
+            slots: self.slots,
+            steps,
+            stages,
+            inputs: self.input_specs(),
+            slot_bytes: self.slot_bytes,
+            worker_bytes: self.worker_bytes,
+            shared_len: self.shared_len,
+            scratch_len,
+            guard: self.options.guard,
+            updates: self.graph.updates.clone(),
+            moving_averages: self.graph.moving_averages.clone(),
+            clip: self.graph.clip,
+            specs: self.graph.values.iter().map(|v| v.spec.clone()).collect(),
+            places: self.places,
+            reduced: self.reduced,
+        }
+    }
+
+    fn make_step(&mut self, node: usize, packs: &mut Vec<(usize, usize)>, number: usize) -> Step {
+        let node = &self.graph.nodes[node];
+        let inputs: Vec<&Spec> = node.inputs.iter().map(|&v| self.spec(v)).collect();
+        let outputs: Vec<&Spec> = node.outputs.iter().map(|&v| self.spec(v)).collect();
+        let run = node.op.prepare(&inputs, &outputs, self.options.level);
+        let packed = run.packed().map(|(input, len)| {
+            packs.push((self.value_stage[node.inputs[input].index()], number));
+            (input, self.new_shared(len))
+        });
+        Step {
+            run,
+            name: node.op.name(),
+            place: node.place.clone(),
+            inputs: node.inputs.clone(),
+            outputs: node.outputs.clone(),
+            packed,
+            flops: node.op.flops(&inputs, &outputs),
+        }
+    }
+
+    fn input_specs(&self) -> Vec<Spec> {
+        let inputs = self.graph.values.iter().filter(|v| matches!(v.source, Source::Input(_)));
+        inputs.map(|v| v.spec.clone()).collect()
+    }
+}

@@ -1,0 +1,450 @@
+//! Running a plan: all memory is allocated here, once; a run allocates nothing.
+
+use crate::inputs::{Input, Inputs, Memory};
+use crate::op::{At, Output, Scalars};
+use crate::plan::{Place, Plan, Step};
+use crate::{DType, Parameters, Role, Value};
+use ocellus_kernels::{Buffer, Pool, reduce, update};
+use std::time::{Duration, Instant};
+
+/// Most slots that a plan can have.
+pub(crate) const MOST_SLOTS: usize = 64;
+/// Most results that one operation can have.
+const MOST_OUTPUTS: usize = 4;
+/// Most arrays that an optimizer keeps for a parameter.
+const MOST_STATES: usize = 3;
+
+/// A plan with its memory.
+#[derive(Debug)]
+pub struct Runner {
+    plan: Plan,
+    slots: Vec<Slot>,
+    workers: Vec<Worker>,
+    shared: Vec<Buffer>,
+    /// The parameters' version that packed weights were made from.
+    packed: u64,
+    samples: usize,
+    profile: bool,
+    once_times: Vec<Duration>,
+    update_time: Duration,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All was computed and every update applied.
+    Done,
+    /// The guarded sum was infinite or not a number; no parameter was changed.
+    NotFinite,
+}
+
+/// Time that a step of the plan took, over all runs since profiling began.
+#[derive(Clone, Debug)]
+pub struct StepTime {
+    /// The layer.
+    pub place: String,
+    /// The operation.
+    pub op: &'static str,
+    /// Time, added up over the workers.
+    pub time: Duration,
+    /// Floating-point operations for one sample.
+    pub flops: u64,
+}
+
+/// A fixed run of samples: what it keeps from stage to stage.
+#[derive(Debug)]
+struct Slot {
+    buffers: Vec<Buffer>,
+    first: usize,
+    samples: usize,
+}
+
+/// A thread's memory for the group of samples it works on.
+#[derive(Debug)]
+struct Worker {
+    buffers: Vec<Buffer>,
+    scratch: Buffer,
+    times: Vec<Duration>,
+}
+
+impl Runner {
+    /// Allocates memory for the plan and so many threads.
+    pub fn new(plan: Plan, threads: usize) -> Self {
+        let buffers = |bytes: &[usize]| bytes.iter().map(|b| Buffer::new(b.div_ceil(4))).collect::<Vec<_>>();
+        let slots =
+            (0..plan.slots).map(|_| Slot { buffers: buffers(&plan.slot_bytes), first: 0, samples: 0 }).collect();
+        let workers = (0..threads.max(1)).map(|_| Worker {
+            buffers: buffers(&plan.worker_bytes),
+            scratch: Buffer::new(plan.scratch_len),
+            times: vec![Duration::ZERO; plan.steps.len()],
+        });
+        Runner {
+            slots,
+            workers: workers.collect(),
+            shared: plan.shared_len.iter().map(|&len| Buffer::new(len)).collect(),
+            packed: 0,
+            samples: 0,
+            profile: false,
+            once_times: vec![Duration::ZERO; plan.steps.len()],
+            update_time: Duration::ZERO,
+            plan,
+        }
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Runs the plan on a batch of at most its size.
+    ///
+    /// # Panics
+    /// Where the inputs do not have the types and lengths that the graph's inputs say, or `samples` is 0 or above the
+    /// plan's batch, or the pool has more threads than the runner was made for: errors of the caller's code, not of data.
+    pub fn run(
+        &mut self,
+        pool: &mut Pool,
+        parameters: &mut Parameters,
+        inputs: &[Input<'_>],
+        samples: usize,
+        scalars: &Scalars,
+    ) -> Outcome {
+        self.check(pool, inputs, samples);
+        self.cut(samples);
+        let changed = self.packed != parameters.version();
+        for number in 0..self.plan.stages.len() {
+            if number == 0 && !changed {
+                continue;
+            }
+            self.run_samples(number, pool, parameters, inputs, scalars);
+            self.gather(number);
+            self.run_once(number, pool, parameters, inputs, scalars);
+            self.pack(number, pool, parameters, inputs);
+        }
+        self.packed = parameters.version();
+        if self.plan.guard.is_some_and(|guard| !self.sum(guard).iter().all(|v| v.is_finite())) {
+            return Outcome::NotFinite;
+        }
+        let start = Instant::now();
+        self.average(parameters);
+        self.update(pool, parameters, scalars);
+        self.update_time += start.elapsed();
+        Outcome::Done
+    }
+
+    /// A sum over the last batch, or a value that all samples share; it must have been fetched.
+    ///
+    /// # Panics
+    /// Where the plan does not fetch it.
+    pub fn sum(&self, value: Value) -> &[f32] {
+        let buffer = match self.plan.place(value) {
+            Place::Shared(buffer) => Some(buffer),
+            _ => self.plan.reduced(value),
+        };
+        &self.shared[buffer.expect("the plan fetches this value")].f32()[..self.plan.spec(value).len()]
+    }
+
+    /// Copies a fetched value of the last batch, sample after sample.
+    ///
+    /// # Panics
+    /// Where the plan does not fetch it, or `to` does not have the length of the last batch.
+    pub fn read(&self, value: Value, to: &mut [f32]) {
+        let len = self.plan.spec(value).len();
+        assert_eq!(to.len(), self.samples * len, "room for {} samples of {len} values", self.samples);
+        let Place::Slot(buffer) = self.plan.place(value) else { panic!("the plan does not fetch this value") };
+        for slot in self.slots.iter().filter(|slot| slot.samples > 0) {
+            let part = &mut to[slot.first * len..][..slot.samples * len];
+            part.copy_from_slice(&slot.buffers[buffer].f32()[..slot.samples * len]);
+        }
+    }
+
+    /// From now on, measure each step; or stop. Starts from zero either way.
+    pub fn set_profile(&mut self, on: bool) {
+        self.profile = on;
+        self.workers.iter_mut().for_each(|w| w.times.fill(Duration::ZERO));
+        self.once_times.fill(Duration::ZERO);
+        self.update_time = Duration::ZERO;
+    }
+
+    /// The time of each step in running order, and of the updates.
+    pub fn profile(&self) -> Vec<StepTime> {
+        let mut times: Vec<StepTime> = Vec::new();
+        for (i, step) in self.plan.steps.iter().enumerate() {
+            let time = self.once_times[i] + self.workers.iter().map(|w| w.times[i]).sum::<Duration>();
+            times.push(StepTime { place: step.place.clone(), op: step.name, time, flops: step.flops });
+        }
+        times.push(StepTime { place: String::new(), op: "Update", time: self.update_time, flops: 0 });
+        times
+    }
+
+    fn check(&self, pool: &Pool, inputs: &[Input<'_>], samples: usize) {
+        assert!(pool.threads() <= self.workers.len(), "a worker's memory for each thread");
+        assert!((1..=self.plan.batch).contains(&samples), "1 to {} samples, received {samples}", self.plan.batch);
+        assert_eq!(inputs.len(), self.plan.inputs.len(), "as many inputs as the graph has");
+        for (i, (input, spec)) in inputs.iter().zip(&self.plan.inputs).enumerate() {
+            let (dtype, len) = match input {
+                Input::F32(values) => (DType::F32, values.len()),
+                Input::U8(values) => (DType::U8, values.len()),
+            };
+            assert_eq!((dtype, len), (spec.dtype, spec.len() * samples), "input {i}: type and length");
+        }
+    }
+
+    /// Gives each slot its samples: equal runs, the last ones shorter or empty.
+    fn cut(&mut self, samples: usize) {
+        self.samples = samples;
+        let each = self.plan.slot_samples(samples);
+        for (i, slot) in self.slots.iter_mut().enumerate() {
+            slot.first = (i * each).min(samples);
+            slot.samples = each.min(samples - slot.first);
+        }
+    }
+
+    fn run_samples(
+        &mut self,
+        number: usize,
+        pool: &mut Pool,
+        parameters: &Parameters,
+        batch: &[Input<'_>],
+        scalars: &Scalars,
+    ) {
+        let (plan, shared, total, profile) = (&self.plan, &self.shared[..], self.samples, self.profile);
+        let stage = &plan.stages[number];
+        if stage.steps.is_empty() {
+            return;
+        }
+        let active = self.slots.iter().filter(|slot| slot.samples > 0).count();
+        pool.for_each(&mut self.workers, &mut self.slots[..active], |worker, _, slot| {
+            let mut done = 0;
+            while done < slot.samples {
+                let samples = stage.group.min(slot.samples - done);
+                let at = At { samples, first: slot.first + done, accumulate: done > 0, batch: total, scalars };
+                let group = Group { plan, shared, parameters, batch, group_first: done };
+                for &step in &stage.steps {
+                    if profile {
+                        let start = Instant::now();
+                        group.run(&plan.steps[step], slot, worker, &at);
+                        worker.times[step] += start.elapsed();
+                    } else {
+                        group.run(&plan.steps[step], slot, worker, &at);
+                    }
+                }
+                done += samples;
+            }
+        });
+    }
+
+    /// Adds up the slots' parts of each sum, in slot order.
+    fn gather(&mut self, number: usize) {
+        for &(value, to) in &self.plan.stages[number].sums {
+            let Place::Slot(buffer) = self.plan.place(value) else { unreachable!("sums are kept by slots") };
+            let len = self.plan.spec(value).len();
+            let mut parts: [&[f32]; MOST_SLOTS] = [&[]; MOST_SLOTS];
+            let parts = parts_of(&self.slots, buffer, len, &mut parts);
+            reduce::sum_parts(self.plan.level, parts, self.shared[to].f32_mut());
+        }
+    }
+
+    fn run_once(
+        &mut self,
+        number: usize,
+        pool: &mut Pool,
+        parameters: &Parameters,
+        batch: &[Input<'_>],
+        scalars: &Scalars,
+    ) {
+        let _ = pool;
+        for i in 0..self.plan.stages[number].once.len() {
+            let start = Instant::now();
+            let index = self.plan.stages[number].once[i];
+            let step = &self.plan.steps[index];
+            let mut outputs: [Output; MOST_OUTPUTS] = Default::default();
+            for (output, &value) in outputs.iter_mut().zip(&step.outputs) {
+                let Place::Shared(buffer) = self.plan.place(value) else { unreachable!("once means shared") };
+                let len = self.plan.spec(value).len();
+                *output = Output { buffer: std::mem::take(&mut self.shared[buffer]), start: 0, len };
+            }
+            let memory = self.shared_memory(parameters, batch);
+            let at = At { samples: self.samples, first: 0, accumulate: false, batch: self.samples, scalars };
+            step.run.run(&Inputs { memory, step }, &mut outputs[..step.outputs.len()], &mut [], &at);
+            for (output, &value) in outputs.iter_mut().zip(&step.outputs) {
+                let Place::Shared(buffer) = self.plan.place(value) else { unreachable!("once means shared") };
+                self.shared[buffer] = std::mem::take(&mut output.buffer);
+            }
+            self.once_times[index] += start.elapsed();
+        }
+    }
+
+    fn pack(&mut self, number: usize, pool: &mut Pool, parameters: &Parameters, batch: &[Input<'_>]) {
+        for i in 0..self.plan.stages[number].packs.len() {
+            let start = Instant::now();
+            let index = self.plan.stages[number].packs[i];
+            let step = &self.plan.steps[index];
+            let Some((input, buffer)) = step.packed else { continue };
+            let mut packed = std::mem::take(&mut self.shared[buffer]);
+            let from = self.shared_memory(parameters, batch).f32(step.inputs[input]);
+            step.run.pack(pool, from, packed.f32_mut());
+            self.shared[buffer] = packed;
+            self.once_times[index] += start.elapsed();
+        }
+    }
+
+    /// The memory as steps see it that belong to no sample.
+    fn shared_memory<'a>(&'a self, parameters: &'a Parameters, batch: &'a [Input<'a>]) -> Memory<'a> {
+        Memory {
+            plan: &self.plan,
+            batch,
+            parameters,
+            shared: &self.shared,
+            slot: &[],
+            worker: &[],
+            slot_first: 0,
+            group_first: 0,
+            samples: self.samples,
+        }
+    }
+
+    fn average(&self, parameters: &mut Parameters) {
+        for average in &self.plan.moving_averages {
+            let values = self.sum(average.value);
+            for (p, &v) in parameters.entries[average.parameter.0].values.f32_mut().iter_mut().zip(values) {
+                *p = average.momentum * *p + (1.0 - average.momentum) * v;
+            }
+        }
+        if !self.plan.moving_averages.is_empty() {
+            parameters.touch();
+        }
+    }
+
+    fn update(&mut self, pool: &mut Pool, parameters: &mut Parameters, scalars: &Scalars) {
+        if self.plan.updates.is_empty() {
+            return;
+        }
+        let clip = self.plan.clip;
+        let mut step = update::Step {
+            learning_rate: scalars.learning_rate,
+            step: scalars.step,
+            gradient_scale: 1.0,
+            clip_value: clip.value,
+            l1: 0.0,
+            l2: 0.0,
+        };
+        if let Some(limit) = clip.global_norm {
+            let mut squares = 0.0;
+            for u in &self.plan.updates {
+                step = update::Step { l1: u.l1, l2: u.l2, ..step };
+                let mut parts: [&[f32]; MOST_SLOTS] = [&[]; MOST_SLOTS];
+                let parts = self.gradient_parts(u.gradient, &mut parts);
+                squares += update::gradient_square_sum(
+                    pool,
+                    self.plan.level,
+                    &step,
+                    parts,
+                    parameters.get(u.parameter).values(),
+                );
+            }
+            step.gradient_scale = scale_to(limit, squares);
+        }
+        for u in &self.plan.updates {
+            step = update::Step { l1: u.l1, l2: u.l2, ..step };
+            let mut parts: [&[f32]; MOST_SLOTS] = [&[]; MOST_SLOTS];
+            let parts = self.gradient_parts(u.gradient, &mut parts);
+            let mut parameter = std::mem::take(&mut parameters.entries[u.parameter.0].values);
+            if let Some(limit) = clip.norm {
+                step.gradient_scale = 1.0;
+                let squares = update::gradient_square_sum(pool, self.plan.level, &step, parts, parameter.f32());
+                step.gradient_scale = scale_to(limit, squares);
+            }
+            let mut states: [Buffer; MOST_STATES] = Default::default();
+            for (state, id) in states.iter_mut().zip(&u.state) {
+                *state = std::mem::take(&mut parameters.entries[id.0].values);
+            }
+            let [a, b, c] = &mut states;
+            let slices = [a, b, c].map(|state| if state.is_empty() { None } else { Some(state.f32_mut()) });
+            update::apply(pool, self.plan.level, u.rule, &step, parts, parameter.f32_mut(), slices);
+            parameters.entries[u.parameter.0].values = parameter;
+            for (state, id) in states.iter_mut().zip(&u.state) {
+                parameters.entries[id.0].values = std::mem::take(state);
+            }
+        }
+        parameters.touch();
+    }
+
+    fn gradient_parts<'a>(&'a self, gradient: Value, parts: &'a mut [&'a [f32]; MOST_SLOTS]) -> &'a [&'a [f32]] {
+        let len = self.plan.spec(gradient).len();
+        match self.plan.place(gradient) {
+            Place::Slot(buffer) => parts_of(&self.slots, buffer, len, parts),
+            Place::Shared(buffer) => {
+                parts[0] = &self.shared[buffer].f32()[..len];
+                &parts[..1]
+            }
+            _ => unreachable!("gradients of parameters are sums"),
+        }
+    }
+}
+
+fn scale_to(limit: f32, squares: f64) -> f32 {
+    let norm = squares.sqrt() as f32;
+    if norm > limit { limit / norm } else { 1.0 }
+}
+
+fn parts_of<'a>(
+    slots: &'a [Slot],
+    buffer: usize,
+    len: usize,
+    parts: &'a mut [&'a [f32]; MOST_SLOTS],
+) -> &'a [&'a [f32]] {
+    let mut count = 0;
+    for slot in slots.iter().filter(|slot| slot.samples > 0) {
+        parts[count] = &slot.buffers[buffer].f32()[..len];
+        count += 1;
+    }
+    &parts[..count]
+}
+
+/// A group of samples on its way through a stage.
+struct Group<'a> {
+    plan: &'a Plan,
+    shared: &'a [Buffer],
+    parameters: &'a Parameters,
+    batch: &'a [Input<'a>],
+    group_first: usize,
+}
+
+impl Group<'_> {
+    fn run(&self, step: &Step, slot: &mut Slot, worker: &mut Worker, at: &At<'_>) {
+        let mut outputs: [Output; MOST_OUTPUTS] = Default::default();
+        for (output, &value) in outputs.iter_mut().zip(&step.outputs) {
+            let spec = self.plan.spec(value);
+            let (start, len) = match spec.role {
+                Role::Sample => (self.group_first * spec.len(), at.samples * spec.len()),
+                Role::Sum | Role::Shared => (0, spec.len()),
+            };
+            *output = match self.plan.place(value) {
+                Place::Slot(b) => Output { buffer: std::mem::take(&mut slot.buffers[b]), start, len },
+                Place::Worker(b) => Output { buffer: std::mem::take(&mut worker.buffers[b]), start: 0, len },
+                _ => unreachable!("samples' values are kept by slots and workers"),
+            };
+        }
+        let memory = Memory {
+            plan: self.plan,
+            batch: self.batch,
+            parameters: self.parameters,
+            shared: self.shared,
+            slot: &slot.buffers,
+            worker: &worker.buffers,
+            slot_first: slot.first,
+            group_first: self.group_first,
+            samples: at.samples,
+        };
+        step.run.run(&Inputs { memory, step }, &mut outputs[..step.outputs.len()], worker.scratch.f32_mut(), at);
+        for (output, &value) in outputs.iter_mut().zip(&step.outputs) {
+            let buffer = std::mem::take(&mut output.buffer);
+            match self.plan.place(value) {
+                Place::Slot(b) => slot.buffers[b] = buffer,
+                Place::Worker(b) => worker.buffers[b] = buffer,
+                _ => unreachable!("as above"),
+            }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Every operation inside a small trained net: its gradient against differences of the loss, and the same results for
+//! every way to run it (fused or not, memory shared or not, any slots, groups, threads and instruction sets).
+
+mod harness;
+
+use harness::*;
+use ocellus_engine::ops::*;
+use ocellus_engine::{
+    Clip, DType, Graph, GraphError, Input, Level, Outcome, ParameterId, ParameterKind, Parameters, Plan, PlanOptions,
+    Pool, Role, Rule, Runner, Scalars, Spec, Update, Value,
+};
+
+/// The loss along a line through each parameter in turn must change as its gradient says.
+fn check_gradient(body: Body<'_>, loss: LossOf) {
+    let (net, logits, total) = build(body, loss);
+    let results = run(&net, logits, total, plain());
+    for (n, &(id, _)) in net.weights.iter().enumerate() {
+        let len = net.parameters.get(id).values().len();
+        let direction = numbers(len, 99);
+        let along: f64 = direction.iter().zip(&results.gradients[n]).map(|(&d, &g)| f64::from(d) * f64::from(g)).sum();
+        let at = |h: f32| {
+            let mut moved =
+                Net { graph: net.graph.clone(), parameters: net.parameters.clone(), weights: net.weights.clone() };
+            moved.parameters.values_mut(id).iter_mut().zip(&direction).for_each(|(p, d)| *p += h * d);
+            f64::from(run(&moved, logits, total, plain()).total)
+        };
+        // The smaller of two steps' errors: one of them may cross a kink.
+        let error = [3e-3f32, 3e-4].map(|h| {
+            let slope = (at(h) - at(-h)) / f64::from(2.0 * h);
+            (slope - along).abs() / (along.abs() + 0.05)
+        });
+        let error = error[0].min(error[1]);
+        assert!(error < 2e-2, "parameter {n}: relative error {error} of the gradient {along}");
+    }
+}
+
+type BodyFn = fn(&mut Net, Value) -> Result<Value, GraphError>;
+
+const BODIES: &[(&str, BodyFn)] = &[
+    ("nothing", |_, x| Ok(x)),
+    ("conv", |net, x| net.conv(x, 5, 3, 0)),
+    ("conv, same", |net, x| net.conv(x, 5, 3, 1)),
+    ("conv, strides, asymmetric padding", |net, x| {
+        let w = net.weight(&[3, 2, 4, 5], 0.5);
+        net.graph.add(Conv2d { strides: [2, 3], padding: [0, 1, 1, 0], ..conv2d(0) }, &[x, w])
+    }),
+    ("conv, dilation and groups", |net, x| {
+        let (w, b) = (net.weight(&[2, 3, 2, 6], 0.5), net.weight(&[6], 0.1));
+        net.graph.add(Conv2d { dilation: [2, 2], groups: 2, padding: [1, 1, 2, 2], ..conv2d(0) }, &[x, w, b])
+    }),
+    ("depthwise, multiplier", |net, x| {
+        let w = net.weight(&[3, 3, 1, 8], 0.5);
+        net.graph.add(Conv2d { groups: 4, ..conv2d(1) }, &[x, w])
+    }),
+    ("conv, relu", |net, x| {
+        let y = net.conv(x, 5, 3, 0)?;
+        activate(net, y, Activation::Relu)
+    }),
+    ("conv, relu, pool", |net, x| {
+        let y = net.conv(x, 20, 3, 0)?;
+        let y = activate(net, y, Activation::Relu)?;
+        net.graph.add(MaxPool2d { size: [2, 2], strides: [2, 2], padding: [0; 4] }, &[y])
+    }),
+    ("conv, same, pool", |net, x| {
+        let y = net.conv(x, 3, 3, 1)?;
+        net.graph.add(MaxPool2d { size: [2, 3], strides: [2, 3], padding: [0; 4] }, &[y])
+    }),
+    ("max pool, overlapping", |net, x| {
+        net.graph.add(MaxPool2d { size: [3, 3], strides: [2, 1], padding: [1, 0, 1, 1] }, &[x])
+    }),
+    ("average pool", |net, x| {
+        net.graph.add(AveragePool2d { size: [2, 3], strides: [1, 2], padding: [0, 1, 1, 1] }, &[x])
+    }),
+    ("global average", |net, x| net.graph.add(GlobalAveragePool2d, &[x])),
+    ("global max", |net, x| net.graph.add(GlobalMaxPool2d, &[x])),
+    ("relu", |net, x| activate(net, x, Activation::Relu)),
+    ("relu6", |net, x| activate(net, x, Activation::Relu6)),
+    ("leaky relu", |net, x| activate(net, x, Activation::LeakyRelu { negative_slope: 0.2 })),
+    ("elu", |net, x| activate(net, x, Activation::Elu { alpha: 1.0 })),
+    ("gelu", |net, x| activate(net, x, Activation::Gelu)),
+    ("silu", |net, x| activate(net, x, Activation::Silu)),
+    ("sigmoid", |net, x| activate(net, x, Activation::Sigmoid)),
+    ("tanh", |net, x| activate(net, x, Activation::Tanh)),
+    ("softmax", |net, x| net.graph.add(Softmax, &[x])),
+    ("batch norm", batch_norm),
+    ("conv, batch norm, relu, twice", |net, x| {
+        let y = net.conv(x, 6, 3, 1)?;
+        let y = batch_norm(net, y)?;
+        let y = activate(net, y, Activation::Relu)?;
+        let y = net.conv(y, 6, 3, 1)?;
+        batch_norm(net, y)
+    }),
+    ("residual block", |net, x| {
+        let y = net.conv(x, 4, 3, 1)?;
+        let y = batch_norm(net, y)?;
+        let y = activate(net, y, Activation::Relu)?;
+        let y = net.conv(y, 4, 3, 1)?;
+        let y = net.graph.add(Add, &[x, y, x])?;
+        activate(net, y, Activation::Relu)
+    }),
+    ("concat", |net, x| {
+        let y = net.conv(x, 3, 3, 1)?;
+        net.graph.add(Concat, &[x, y, x])
+    }),
+    ("dropout", |net, x| net.graph.add(Dropout { rate: 0.4, key: 5 }, &[x])),
+    ("dense on the last axis", |net, x| {
+        let (w, b) = (net.weight(&[4, 5], 0.5), net.weight(&[5], 0.1));
+        let y = net.graph.add(Dense { epilogue: Epilogue::Linear }, &[x, w, b])?;
+        activate(net, y, Activation::Relu)
+    }),
+    ("affine", |net, x| net.graph.add(Affine { scale: vec![1.0, 2.0, 0.5, -1.0], offset: vec![0.5] }, &[x])),
+    ("a parameter used twice", |net, x| {
+        let w = net.weight(&[3, 3, 4, 4], 0.3);
+        let y = net.graph.add(conv2d(1), &[x, w])?;
+        net.graph.add(conv2d(1), &[y, w])
+    }),
+];
+
+const LOSSES: &[(&str, LossOf)] = &[
+    ("softmax cross-entropy", cross_entropy),
+    ("cross-entropy on probabilities", |graph, logits, target| {
+        let p = graph.add(Softmax, &[logits])?;
+        // Read twice, so that it is not fused.
+        let doubled = graph.add(Add, &[p, p])?;
+        graph.add(CategoricalCrossEntropy::default(), &[doubled, target])
+    }),
+    ("binary cross-entropy", |graph, logits, target| {
+        let p = graph.add(Activate(Activation::Sigmoid), &[logits])?;
+        graph.add(BinaryCrossEntropy { label_smoothing: 0.1 }, &[p, target])
+    }),
+    ("mean squared error", |graph, logits, target| graph.add(MeanSquaredError::default(), &[logits, target])),
+];
+
+fn for_all(check: fn(Body<'_>, LossOf)) {
+    let cases = BODIES.iter().map(|b| (b.0, b.1, cross_entropy as LossOf));
+    for (name, body, loss) in cases.chain(LOSSES.iter().map(|l| (l.0, BODIES[0].1, l.1))) {
+        eprintln!("{name}");
+        check(&body, loss);
+    }
+}
+
+#[test]
+fn gradients_agree_with_differences_of_the_loss() {
+    for_all(check_gradient);
+}
+
+#[test]
+fn every_way_to_run_gives_the_same() {
+    for_all(|body, loss| check_ways(body, loss, 1e-4));
+}
+
+#[test]
+fn updates_lower_the_loss_and_do_not_depend_on_threads() {
+    let train = |threads: usize, clip: Clip| {
+        let (mut net, _, total) = build(&BODIES[7].1, cross_entropy);
+        let wrt: Vec<Value> = net.weights.iter().map(|w| w.1).collect();
+        let gradients = net.graph.gradients(total, &wrt).unwrap();
+        let rule = Rule::Adam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7, weight_decay: 0.0, amsgrad: false };
+        for (&(parameter, _), gradient) in net.weights.iter().zip(gradients) {
+            let shape = net.parameters.get(parameter).shape.clone();
+            let zeros = vec![0.0; shape.iter().product()];
+            let state = (0..rule.state_count()).map(|i| {
+                let name = format!("{parameter:?}/{i}");
+                net.parameters.add(name, &shape, ParameterKind::OptimizerState, &zeros)
+            });
+            let state = state.collect();
+            net.graph.update(Update { parameter, gradient: gradient.unwrap(), rule, state, l1: 1e-4, l2: 1e-4 });
+        }
+        net.graph.set_clip(clip);
+        let options = PlanOptions { guard: Some(total), slots: Some(3), ..PlanOptions::new(BATCH, Level::detect()) };
+        let plan = Plan::new(&net.graph, &[total], options).unwrap();
+        let mut pool = Pool::new(threads);
+        let mut runner = Runner::new(plan, pool.threads());
+        let (pixels, targets, weights) = batch_inputs();
+        let inputs = [Input::U8(&pixels), Input::F32(&targets), Input::F32(&weights)];
+        let mut losses = Vec::new();
+        for step in 1..=30 {
+            let scalars = Scalars { step, seed: 7, learning_rate: 0.01 };
+            assert_eq!(runner.run(&mut pool, &mut net.parameters, &inputs, BATCH, &scalars), Outcome::Done);
+            losses.push(runner.sum(total)[0]);
+        }
+        let weights: Vec<Vec<f32>> = net.parameters.iter().map(|(_, p)| p.values().to_vec()).collect();
+        (losses, weights)
+    };
+    let clips = [
+        Clip::default(),
+        Clip { value: Some(0.05), ..Clip::default() },
+        Clip { norm: Some(0.1), ..Clip::default() },
+        Clip { global_norm: Some(0.1), ..Clip::default() },
+    ];
+    for clip in clips {
+        let (losses, weights) = train(1, clip);
+        assert!(losses[29] < losses[0] * 0.7, "{clip:?}: {losses:?}");
+        for threads in 2..=4 {
+            let (_, others) = train(threads, clip);
+            assert!(weights == others, "{clip:?}: {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_changes_nothing() {
+    let (mut net, _, total) = build(&BODIES[1].1, cross_entropy);
+    let (parameter, value) = net.weights[0];
+    let gradient = net.graph.gradients(total, &[value]).unwrap()[0].unwrap();
+    let rule = Rule::Sgd { momentum: 0.0, nesterov: false };
+    net.graph.update(Update { parameter, gradient, rule, state: Vec::new(), l1: 0.0, l2: 0.0 });
+    let options = PlanOptions { guard: Some(total), ..PlanOptions::new(BATCH, Level::detect()) };
+    let mut runner = Runner::new(Plan::new(&net.graph, &[total], options).unwrap(), 1);
+    let (pixels, targets, mut weights) = batch_inputs();
+    weights[3] = f32::NAN;
+    let inputs = [Input::U8(&pixels), Input::F32(&targets), Input::F32(&weights)];
+    let before = net.parameters.get(parameter).values().to_vec();
+    let scalars = Scalars { learning_rate: 0.1, ..Scalars::default() };
+    let outcome = runner.run(&mut Pool::new(1), &mut net.parameters, &inputs, BATCH, &scalars);
+    assert_eq!(outcome, Outcome::NotFinite);
+    assert_eq!(net.parameters.get(parameter).values(), before);
+}
+
+#[test]
+fn inference_batch_norm_uses_the_moving_averages() {
+    let mut graph = Graph::new();
+    let mut parameters = Parameters::new();
+    let x = graph.input(&[2, 1, 2], DType::F32);
+    let mut add = |name: &str, values: &[f32]| {
+        let id = parameters.add(name, &[2], ParameterKind::Statistic, values);
+        graph.parameter(id, &[2])
+    };
+    let (gamma, beta) = (add("gamma", &[2.0, 1.0]), add("beta", &[0.5, 0.0]));
+    let (mean, variance) = (add("mean", &[1.0, -1.0]), add("variance", &[4.0, 0.25]));
+    let y = batch_norm_inference(&mut graph, x, gamma, beta, mean, variance, 0.0).unwrap();
+    let plan = Plan::new(&graph, &[y], PlanOptions::new(1, Level::detect())).unwrap();
+    let mut runner = Runner::new(plan, 1);
+    let inputs = [Input::F32(&[3.0, 0.0, 1.0, -1.0])];
+    runner.run(&mut Pool::new(1), &mut parameters, &inputs, 1, &Scalars::default());
+    let mut read = [0.0; 4];
+    runner.read(y, &mut read);
+    assert_close("y", &read, &[2.5, 2.0, 0.5, 0.0], 1e-6);
+}
+
+#[test]
+fn errors_name_the_layer_and_what_was_expected() {
+    let mut graph = Graph::new();
+    let x = graph.input(&[5, 5, 3], DType::F32);
+    let w = graph.parameter(ParameterId(0), &[3, 3, 64, 8]);
+    let big = graph.parameter(ParameterId(1), &[7, 3, 3, 8]);
+    graph.set_place("conv2");
+    let message = |r: Result<Value, GraphError>| r.unwrap_err().to_string();
+    assert_eq!(message(graph.add(conv2d(0), &[x, w])), "conv2 (Conv2d): expected 64 input channels, received 3");
+    assert!(message(graph.add(conv2d(0), &[x, big])).contains("the kernel's height of 7 is larger than its input's 5"));
+    assert!(message(graph.add(Add, &[x])).contains("at least 2 inputs and at most 16, received 1"));
+    assert!(message(graph.add(Dropout { rate: 1.0, key: 0 }, &[x])).contains("received 1"));
+    assert_eq!(graph.spec(x), &Spec { role: Role::Sample, shape: vec![5, 5, 3], dtype: DType::F32 });
+    assert!(Plan::new(&graph, &[x], PlanOptions::new(1, Level::detect())).is_err());
+    assert!(Plan::new(&graph, &[], PlanOptions::new(0, Level::detect())).is_err());
+}

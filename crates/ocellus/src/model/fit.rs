@@ -1,0 +1,281 @@
+//! The training loop.
+
+use super::batches::{Batch, BatchOptions, Batches};
+use super::golden::GoldenImages;
+use super::graph::Training;
+use super::{FitOptions, Images, Model, ModelError, Samples, Snapshot, Verbose};
+use crate::callbacks::{self, BatchEnd, Callback, CallbackResult, Control, EpochEnd, Progress};
+use crate::history::History;
+use crate::losses::Loss;
+use crate::metrics::{Mean, Metric};
+use crate::schedules::Schedule;
+use ocellus_engine::{DType, Outcome, Runner, Scalars};
+use std::time::Instant;
+
+impl Model {
+    /// Trains on labelled samples: a data set, or a pair of arrays `(&images, &labels)`.
+    ///
+    /// The same seed gives the same weights to the bit, whatever the number of threads. Bytes are scaled as the data set's
+    /// preprocessing says; numbers go in as they are.
+    ///
+    /// # Errors
+    /// Where the model was not compiled, arguments or samples do not suit it, a callback fails, or the loss is no longer
+    /// finite: then the model has the last weights with which it was.
+    pub fn fit<'a>(
+        &mut self,
+        samples: impl Into<Samples<'a>>,
+        mut options: FitOptions<'a>,
+    ) -> Result<History, ModelError> {
+        let samples = samples.into();
+        self.check_class_names(samples)?;
+        let validation = options.validation_data.take();
+        let Some(share) = options.validation_split.filter(|_| validation.is_none()) else {
+            return self.fit_and_validate(samples, validation, options);
+        };
+        if !(share > 0.0 && share < 1.0) {
+            return Err(ModelError::Argument(format!("validation_split must be between 0 and 1, received {share}")));
+        }
+        match samples.images {
+            Images::Dataset(dataset) => {
+                let (train, validation) = dataset.split_stratified(share, options.seed)?;
+                self.fit_and_validate((&train).into(), Some((&validation).into()), options)
+            }
+            _ => {
+                let (train, validation) = samples.split_arrays(share, self.input_shape(), self.outputs())?;
+                self.fit_and_validate(train, Some(validation), options)
+            }
+        }
+    }
+
+    fn fit_and_validate(
+        &mut self,
+        samples: Samples<'_>,
+        validation: Option<Samples<'_>>,
+        options: FitOptions<'_>,
+    ) -> Result<History, ModelError> {
+        if self.compiled.is_none() {
+            return Err(ModelError::NotCompiled);
+        }
+        let FitOptions { batch_size, shuffle, seed, class_weight, .. } = &options;
+        let (batch_size, shuffle, seed) = (*batch_size, *shuffle, *seed);
+        let batching = BatchOptions { batch_size, shuffle, seed, class_weight: class_weight.clone() };
+        let batches = Batches::new(samples, self.input_shape(), self.outputs(), batching)?;
+        let validation = validation.map(|samples| self.batches(samples, batch_size)).transpose()?;
+        self.adopt(samples, seed)?;
+        if options.threads.is_some() {
+            self.engine.set_threads(options.threads);
+        }
+        let threads = self.engine.pool().threads();
+        let level = self.engine.level()?;
+        let Some(compiled) = &self.compiled else { return Err(ModelError::NotCompiled) };
+        let (loss, optimizer) = (compiled.loss, compiled.optimizer.clone());
+        self.record.begin(&options, &batches, &optimizer, &loss, level);
+        let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
+        let (plan, total, predictions) = self.training_plan(&optimizer, &loss, images, batches.batch_size(), level)?;
+        let mut callbacks = options.callbacks;
+        if options.verbose != Verbose::Silent {
+            callbacks.push(Box::new(Progress::stderr(options.verbose == Verbose::Bar)));
+        }
+        let mut fit = Fit {
+            predictions: vec![0.0; batches.batch_size() * self.outputs()],
+            safe: self.snapshot(),
+            compiled: self.compile_count,
+            metrics: self.compiled.as_mut().map_or_else(Vec::new, |compiled| std::mem::take(&mut compiled.metrics)),
+            model: self,
+            samples,
+            batches,
+            validation,
+            training: Training { runner: Runner::new(plan, threads), total, predictions },
+            threads,
+            loss,
+            schedule: optimizer.learning_rate().clone(),
+            learning_rate: 0.0,
+            seed,
+            callbacks,
+            stop: false,
+        };
+        let result = fit.run(options.initial_epoch, options.epochs);
+        let metrics = fit.metrics;
+        if let Some(compiled) = &mut self.compiled {
+            compiled.metrics = metrics;
+        }
+        result
+    }
+
+    /// Takes over what training on these samples means for the model: class names, preprocessing, golden images.
+    fn adopt(&mut self, samples: Samples<'_>, seed: u64) -> Result<(), ModelError> {
+        if let Images::Dataset(dataset) = samples.images {
+            self.class_names = dataset.class_names().to_vec();
+            let mut preprocessing = dataset.preprocessing().clone();
+            if self.network.takes_pixels() {
+                (preprocessing.scale, preprocessing.offset) = (1.0, 0.0);
+            }
+            if preprocessing != self.preprocessing {
+                self.set_preprocessing(preprocessing);
+            }
+        }
+        self.golden = Some(GoldenImages::choose(samples.images, self.input_shape(), seed)?);
+        Ok(())
+    }
+}
+
+/// A training under way.
+struct Fit<'a, 'b> {
+    model: &'a mut Model,
+    samples: Samples<'b>,
+    batches: Batches<'b>,
+    validation: Option<Batches<'b>>,
+    training: Training,
+    threads: usize,
+    loss: Loss,
+    metrics: Vec<Box<dyn Metric + Send>>,
+    schedule: Schedule,
+    learning_rate: f32,
+    seed: u64,
+    callbacks: Vec<Box<dyn Callback + 'b>>,
+    stop: bool,
+    predictions: Vec<f32>,
+    /// Weights with which the loss was finite for a whole epoch, or those of the beginning.
+    safe: Snapshot,
+    /// How often the model had been compiled when the training began.
+    compiled: u64,
+}
+
+impl Fit<'_, '_> {
+    fn run(&mut self, initial_epoch: u64, epochs: u64) -> Result<History, ModelError> {
+        let training = callbacks::Training {
+            epochs,
+            initial_epoch,
+            steps: self.batches.steps() as u64,
+            samples: self.batches.count(),
+            validation_samples: self.validation.as_ref().map(Batches::count),
+            batch_size: self.batches.batch_size(),
+            threads: self.threads,
+        };
+        self.learning_rate = self.schedule.at(self.iterations());
+        let mut history = History::new();
+        self.call(|callback, control| callback.on_train_begin(&training, control))?;
+        for epoch in initial_epoch..epochs {
+            if self.stop {
+                break;
+            }
+            self.call(|callback, control| callback.on_epoch_begin(epoch, control))?;
+            self.model.snapshot_into(&mut self.safe);
+            let values = self.epoch(epoch)?;
+            history.push(epoch, values.iter().map(|(name, value)| (name.as_str(), *value)));
+            self.model.record.end_epoch(&values, self.samples.images);
+            self.call(|callback, control| callback.on_epoch_end(&EpochEnd { epoch, values: &values }, control))?;
+        }
+        self.call(|callback, control| callback.on_train_end(&history, control))?;
+        Ok(history)
+    }
+
+    /// Trains for an epoch and validates: gives what was measured.
+    fn epoch(&mut self, epoch: u64) -> Result<Vec<(String, f64)>, ModelError> {
+        let started = Instant::now();
+        let mut mean = Mean::new();
+        self.metrics.iter_mut().for_each(|metric| metric.reset());
+        let named = self.metrics.iter().map(|metric| (metric.name(), 0.0));
+        let mut values: Vec<(String, f64)> = [("loss".to_owned(), 0.0)].into_iter().chain(named).collect();
+        let (mut step, mut samples) = (0, 0);
+        self.batches.start_epoch(epoch);
+        while let Some(batch) = self.batches.next_batch()? {
+            step += 1;
+            samples += batch.samples();
+            let at = Step { epoch, step, iteration: self.model.compiled.as_ref().map_or(0, |c| c.iterations) };
+            self.learning_rate = self.schedule.at(at.iteration);
+            let scalars = Scalars { step: at.iteration + 1, seed: self.seed, learning_rate: self.learning_rate };
+            let predictions = &mut self.predictions;
+            let loss = run_step(self.model, &mut self.training, self.threads, &batch, &scalars, predictions);
+            let loss = loss?.map_err(|loss| not_finite(self.model, &self.safe, at, loss, self.learning_rate))?;
+            mean.update(loss, batch.samples() as f64);
+            let predictions = &predictions[..batch.samples() * self.model.outputs()];
+            for (metric, value) in self.metrics.iter_mut().zip(&mut values[1..]) {
+                metric.update(predictions, batch.labels, None);
+                value.1 = metric.value();
+            }
+            values[0].1 = mean.value();
+            self.call(|callback, control| {
+                callback.on_batch_end(&BatchEnd { epoch, step, samples, values: &values }, control)
+            })?;
+            if self.stop {
+                break;
+            }
+        }
+        if let Some(validation) = &mut self.validation {
+            self.model.validate(validation, &self.loss, &mut self.metrics, &mut values)?;
+        }
+        values.push(("learning_rate".into(), f64::from(self.learning_rate)));
+        values.push(("seconds".into(), started.elapsed().as_secs_f64()));
+        Ok(values)
+    }
+
+    fn iterations(&self) -> u64 {
+        self.model.compiled.as_ref().map_or(0, |compiled| compiled.iterations)
+    }
+
+    /// Calls every callback, and does what they ask for.
+    fn call(
+        &mut self,
+        mut call: impl FnMut(&mut dyn Callback, &mut Control<'_>) -> CallbackResult,
+    ) -> Result<(), ModelError> {
+        let mut control =
+            Control { model: self.model, learning_rate: self.learning_rate, new_learning_rate: None, stop: self.stop };
+        for callback in &mut self.callbacks {
+            call(&mut **callback, &mut control).map_err(ModelError::Callback)?;
+        }
+        self.stop = control.stop;
+        if let Some(learning_rate) = control.new_learning_rate {
+            self.learning_rate = learning_rate;
+            self.schedule = learning_rate.into();
+        }
+        if self.model.compile_count != self.compiled {
+            return Err(ModelError::argument("a callback compiled the model while it was training"));
+        }
+        Ok(())
+    }
+}
+
+/// Where a training stands.
+#[derive(Clone, Copy)]
+struct Step {
+    epoch: u64,
+    step: u64,
+    iteration: u64,
+}
+
+/// Runs one step: gives the loss, or as an error the loss that was not finite; fills in the predictions.
+fn run_step(
+    model: &mut Model,
+    training: &mut Training,
+    threads: usize,
+    batch: &Batch<'_>,
+    scalars: &Scalars,
+    predictions: &mut [f32],
+) -> Result<Result<f64, f32>, ModelError> {
+    let penalty = model.penalty();
+    let outputs = model.outputs();
+    let pool = model.engine.pool();
+    if pool.threads() > threads {
+        return Err(ModelError::argument("a callback changed the number of threads while the model was training"));
+    }
+    let outcome = training.runner.run(pool, &mut model.parameters, &batch.inputs(), batch.samples(), scalars);
+    let loss = training.runner.sum(training.total)[0];
+    if outcome == Outcome::NotFinite {
+        return Ok(Err(loss));
+    }
+    training.runner.read(training.predictions, &mut predictions[..batch.samples() * outputs]);
+    if let Some(compiled) = &mut model.compiled {
+        compiled.iterations += 1;
+    }
+    Ok(Ok(f64::from(loss) + penalty))
+}
+
+/// The error of a loss that is not finite. The step changed nothing; but where the step before left weights that are
+/// not finite either, the model goes back to the epoch's beginning.
+fn not_finite(model: &mut Model, safe: &Snapshot, at: Step, loss: f32, learning_rate: f32) -> ModelError {
+    if model.weights().any(|(_, _, values)| values.iter().any(|value| !value.is_finite())) {
+        model.restore(safe);
+    }
+    ModelError::NotFinite { epoch: at.epoch + 1, step: at.step, loss, learning_rate }
+}

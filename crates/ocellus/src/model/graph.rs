@@ -1,0 +1,158 @@
+//! The model's layers as the engine's graphs and plans: one to train, one to infer, over the same parameters.
+
+use super::network::INPUT;
+use super::{Model, ModelError};
+use crate::initializers::name_key;
+use crate::layers::Build;
+use crate::losses::Loss;
+use crate::optimizers::Optimizer;
+use ocellus_engine::{
+    DType, Graph, GraphError, Level, ParameterId, ParameterKind, Plan, PlanOptions, Runner, Update, Value, fuse, ops,
+};
+
+/// The layers in a graph.
+pub(super) struct Forward {
+    pub(super) graph: Graph,
+    /// The images, as the layers see them.
+    pub(super) input: Value,
+    /// Every layer's output, in order.
+    pub(super) outputs: Vec<Value>,
+    /// Every parameter with its value.
+    pub(super) parameters: Vec<(ParameterId, Value)>,
+    pub(super) moving_averages: Vec<(ParameterId, Value, f32)>,
+}
+
+/// A plan that trains, with its memory.
+pub(super) struct Training {
+    pub(super) runner: Runner,
+    pub(super) total: Value,
+    pub(super) predictions: Value,
+}
+
+/// A plan that infers, with its memory.
+pub(super) struct Inference {
+    pub(super) runner: Runner,
+    /// What the model gives, or with a loss the probabilities to measure by.
+    pub(super) predictions: Value,
+    /// The mean loss, where there is a loss.
+    pub(super) total: Option<Value>,
+}
+
+impl Model {
+    /// Adds all layers to a new graph.
+    pub(super) fn forward(&self, images: DType, training: bool) -> Result<Forward, GraphError> {
+        let mut graph = Graph::new();
+        graph.set_place(INPUT);
+        let pixels = graph.input(self.network.input_shape(), images);
+        let input = self.scaled(&mut graph, pixels, images)?;
+        let mut forward =
+            Forward { graph, input, outputs: Vec::new(), parameters: Vec::new(), moving_averages: Vec::new() };
+        for (at, (config, node)) in self.network.architecture.layers.iter().zip(&self.network.nodes).enumerate() {
+            let graph = &mut forward.graph;
+            graph.set_place(config.name.clone());
+            let inputs: Vec<Value> =
+                node.inputs.iter().map(|&n| n.checked_sub(1).map_or(input, |n| forward.outputs[n])).collect();
+            let ids = self.layer_parameters[at].iter().zip(&node.parameters);
+            let parameters: Vec<(ParameterId, Value)> =
+                ids.map(|(&id, spec)| (id, graph.parameter(id, &spec.shape))).collect();
+            let mut build = Build {
+                graph,
+                inputs: &inputs,
+                parameters: &parameters,
+                training,
+                key: name_key(&config.name),
+                moving_averages: Vec::new(),
+            };
+            let output = config.layer.build(&mut build)?;
+            forward.moving_averages.append(&mut build.moving_averages);
+            forward.outputs.push(output);
+            forward.parameters.extend(parameters);
+        }
+        Ok(forward)
+    }
+
+    /// Brings bytes into the range that the layers expect. Numbers are taken as they are.
+    fn scaled(&self, graph: &mut Graph, pixels: Value, images: DType) -> Result<Value, GraphError> {
+        let (scale, offset) = (self.preprocessing.scale, self.preprocessing.offset);
+        let as_they_are = scale == 1.0 && offset == 0.0 && self.network.takes_pixels();
+        match images {
+            DType::F32 => Ok(pixels),
+            DType::U8 if as_they_are => Ok(pixels),
+            DType::U8 => graph.add(ops::Affine { scale: vec![scale], offset: vec![offset] }, &[pixels]),
+        }
+    }
+
+    /// The plan that trains: forward, loss, gradients and updates.
+    pub(super) fn training_plan(
+        &self,
+        optimizer: &Optimizer,
+        loss: &Loss,
+        images: DType,
+        batch: usize,
+        level: Level,
+    ) -> Result<(Plan, Value, Value), ModelError> {
+        let Forward { mut graph, outputs, parameters, moving_averages, .. } = self.forward(images, true)?;
+        let (losses, predictions, weight) = add_loss(&mut graph, loss, outputs[outputs.len() - 1])?;
+        let total = graph.weighted_mean(losses, weight)?;
+        let weights: Vec<(ParameterId, Value)> =
+            parameters.into_iter().filter(|&(id, _)| self.parameters.get(id).kind == ParameterKind::Weight).collect();
+        let means = moving_averages.iter().map(|&(_, value, _)| value);
+        let kept: Vec<Value> =
+            [total, predictions].into_iter().chain(weights.iter().map(|&(_, value)| value)).chain(means).collect();
+        let fused = fuse(&graph, &kept)?;
+        let of = |value: Value| fused.value(value).expect("kept values stay");
+        let mut graph = fused.graph.clone();
+        let (total, predictions) = (of(total), of(predictions));
+        let values: Vec<Value> = weights.iter().map(|&(_, value)| of(value)).collect();
+        let gradients = graph.gradients(total, &values)?;
+        for (&(parameter, _), gradient) in weights.iter().zip(gradients) {
+            // A weight that the loss does not depend on stays as it is.
+            let Some(gradient) = gradient else { continue };
+            let penalty = self.regularizer(parameter);
+            let rule = optimizer.rule();
+            let state = self.optimizer_state(parameter, rule.state_count());
+            graph.update(Update { parameter, gradient, rule, state, l1: penalty.l1, l2: penalty.l2 });
+        }
+        for (parameter, value, momentum) in moving_averages {
+            graph.moving_average(parameter, of(value), momentum);
+        }
+        graph.set_clip(optimizer.clip());
+        let options = PlanOptions { guard: Some(total), ..PlanOptions::new(batch, level) };
+        Ok((Plan::new(&graph, &[total, predictions], options)?, total, predictions))
+    }
+
+    /// The plan that infers, with the mean loss where one is given.
+    pub(super) fn inference_plan(
+        &self,
+        loss: Option<&Loss>,
+        images: DType,
+        batch: usize,
+        level: Level,
+    ) -> Result<(Plan, Value, Option<Value>), ModelError> {
+        let Forward { mut graph, outputs, .. } = self.forward(images, false)?;
+        let mut predictions = outputs[outputs.len() - 1];
+        let mut total = None;
+        if let Some(loss) = loss {
+            let (losses, probabilities, weight) = add_loss(&mut graph, loss, predictions)?;
+            total = Some(graph.weighted_mean(losses, weight)?);
+            predictions = probabilities;
+        }
+        let fetched: Vec<Value> = [predictions].into_iter().chain(total).collect();
+        let fused = fuse(&graph, &fetched)?;
+        let of = |value: Value| fused.value(value).expect("kept values stay");
+        let (predictions, total) = (of(predictions), total.map(of));
+        let fetched: Vec<Value> = [predictions].into_iter().chain(total).collect();
+        let plan = Plan::new(&fused.graph, &fetched, PlanOptions::new(batch, level))?;
+        Ok((plan, predictions, total))
+    }
+}
+
+/// Adds targets, weights and the loss: gives loss and probabilities of each sample, and the weights.
+pub(super) fn add_loss(graph: &mut Graph, loss: &Loss, output: Value) -> Result<(Value, Value, Value), GraphError> {
+    graph.set_place("loss");
+    let shape = graph.shape(output).to_vec();
+    let target = graph.input(&shape, DType::F32);
+    let weight = graph.input(&[1], DType::F32);
+    let (losses, predictions) = loss.add_to(graph, output, target)?;
+    Ok((losses, predictions, weight))
+}

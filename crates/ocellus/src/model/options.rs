@@ -1,0 +1,161 @@
+//! How a training runs.
+
+use super::Samples;
+use crate::callbacks::Callback;
+
+/// The arguments of [`Model::fit`](super::Model::fit), with Keras' names and defaults.
+///
+/// ```no_run
+/// # use ocellus::{callbacks::EarlyStopping, data::Dataset, model::{FitOptions, Model, ModelError}};
+/// # fn train(model: &mut Model, train: &Dataset, test: &Dataset) -> Result<(), ModelError> {
+/// let options = FitOptions::new()
+///     .batch_size(32)
+///     .epochs(10)
+///     .validation_data(test)
+///     .callback(EarlyStopping::new("val_loss").patience(3))
+///     .verbose(1);
+/// let history = model.fit(train, options)?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct FitOptions<'a> {
+    /// Samples for each step; 32 by default. The last step of an epoch has what remains.
+    pub batch_size: usize,
+    /// How often the data is gone through; 1 by default.
+    pub epochs: u64,
+    /// The epoch to begin with, 0 for the first, to go on with an earlier training.
+    pub initial_epoch: u64,
+    /// Whether each epoch has an order of its own; it has by default.
+    pub shuffle: bool,
+    /// Samples to measure on after each epoch.
+    pub validation_data: Option<Samples<'a>>,
+    /// The share of the training samples to hold back and measure on: of a data set, this share of each class; of arrays,
+    /// the last ones.
+    pub validation_split: Option<f64>,
+    /// For each class, how much its samples count in the loss; each counts 1 by default.
+    pub class_weight: Option<Vec<f32>>,
+    /// What is told on standard error; nothing by default.
+    pub verbose: Verbose,
+    /// What is done around epochs and steps, in this order.
+    pub callbacks: Vec<Box<dyn Callback + 'a>>,
+    /// Key of everything random in the training: order and dropout.
+    pub seed: u64,
+    /// How many threads compute; as many as the machine has by default. Results do not depend on it.
+    pub threads: Option<usize>,
+}
+
+/// What a training tells on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verbose {
+    /// Nothing: Keras' 0.
+    #[default]
+    Silent,
+    /// A line for each epoch, and on a terminal a moving bar: Keras' 1.
+    Bar,
+    /// A line for each epoch: Keras' 2.
+    Lines,
+}
+
+impl From<u8> for Verbose {
+    /// Keras' numbers; above 2 is 2.
+    fn from(number: u8) -> Self {
+        match number {
+            0 => Verbose::Silent,
+            1 => Verbose::Bar,
+            _ => Verbose::Lines,
+        }
+    }
+}
+
+impl Default for FitOptions<'_> {
+    fn default() -> Self {
+        FitOptions {
+            batch_size: 32,
+            epochs: 1,
+            initial_epoch: 0,
+            shuffle: true,
+            validation_data: None,
+            validation_split: None,
+            class_weight: None,
+            verbose: Verbose::Silent,
+            callbacks: Vec::new(),
+            seed: 0,
+            threads: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for FitOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FitOptions")
+            .field("batch_size", &self.batch_size)
+            .field("epochs", &self.epochs)
+            .field("shuffle", &self.shuffle)
+            .field("callbacks", &self.callbacks.len())
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> FitOptions<'a> {
+    /// Keras' defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Samples for each step.
+    pub fn batch_size(self, batch_size: usize) -> Self {
+        FitOptions { batch_size, ..self }
+    }
+
+    /// How often the data is gone through.
+    pub fn epochs(self, epochs: u64) -> Self {
+        FitOptions { epochs, ..self }
+    }
+
+    /// The epoch to begin with.
+    pub fn initial_epoch(self, initial_epoch: u64) -> Self {
+        FitOptions { initial_epoch, ..self }
+    }
+
+    /// Whether each epoch has an order of its own.
+    pub fn shuffle(self, shuffle: bool) -> Self {
+        FitOptions { shuffle, ..self }
+    }
+
+    /// Samples to measure on after each epoch.
+    pub fn validation_data(self, samples: impl Into<Samples<'a>>) -> Self {
+        FitOptions { validation_data: Some(samples.into()), ..self }
+    }
+
+    /// The share of the training samples to hold back and measure on.
+    pub fn validation_split(self, share: f64) -> Self {
+        FitOptions { validation_split: Some(share), ..self }
+    }
+
+    /// How much the samples of each class count in the loss.
+    pub fn class_weight(self, weights: impl Into<Vec<f32>>) -> Self {
+        FitOptions { class_weight: Some(weights.into()), ..self }
+    }
+
+    /// What is told on standard error: 0 nothing, 1 a bar, 2 a line for each epoch.
+    pub fn verbose(self, verbose: impl Into<Verbose>) -> Self {
+        FitOptions { verbose: verbose.into(), ..self }
+    }
+
+    /// Adds a callback; `&mut callback` leaves it with the caller.
+    pub fn callback(mut self, callback: impl Callback + 'a) -> Self {
+        self.callbacks.push(Box::new(callback));
+        self
+    }
+
+    /// Key of everything random in the training.
+    pub fn seed(self, seed: u64) -> Self {
+        FitOptions { seed, ..self }
+    }
+
+    /// How many threads compute.
+    pub fn threads(self, threads: usize) -> Self {
+        FitOptions { threads: Some(threads), ..self }
+    }
+}

@@ -1,0 +1,181 @@
+//! Using a model: predictions, and the plans and threads they run on.
+
+use super::graph::Inference;
+use super::{Images, Model, ModelError};
+use crate::losses::Loss;
+use crate::metrics::predicted_class;
+use ocellus_engine::{DType, Input, Level, Parameters, Pool, Runner, Scalars};
+use std::collections::HashMap;
+
+/// Images for each step of a prediction.
+const BATCH: usize = 32;
+
+/// What runs plans: instruction set, threads, and the plans made so far.
+#[derive(Default)]
+pub(super) struct Engine {
+    level: Option<Level>,
+    threads: Option<usize>,
+    pool: Option<Pool>,
+    /// By batch size, type of images, and whether there is a loss.
+    plans: HashMap<(usize, bool, bool), Inference>,
+}
+
+impl Engine {
+    pub(super) fn set_level(&mut self, level: Level) {
+        self.level = Some(level);
+        self.forget_plans();
+    }
+
+    pub(super) fn set_threads(&mut self, threads: Option<usize>) {
+        if self.threads != threads {
+            self.threads = threads;
+            self.pool = None;
+            self.forget_plans();
+        }
+    }
+
+    /// After what changes the layers' graph.
+    pub(super) fn forget_plans(&mut self) {
+        self.plans.clear();
+    }
+
+    /// After a change of the loss.
+    pub(super) fn forget_losses(&mut self) {
+        self.plans.retain(|&(_, _, with_loss), _| !with_loss);
+    }
+
+    pub(super) fn level(&self) -> Result<Level, ModelError> {
+        match (self.level, std::env::var("OCELLUS_ISA")) {
+            (Some(level), _) => Ok(level),
+            (None, Ok(name)) if !name.is_empty() => Ok(Level::named(&name)?),
+            _ => Ok(Level::detect()),
+        }
+    }
+
+    /// The worker threads, started when they are first needed.
+    pub(super) fn pool(&mut self) -> &mut Pool {
+        let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        let threads = self.threads;
+        self.pool.get_or_insert_with(|| Pool::new(threads.unwrap_or_else(available)))
+    }
+
+    /// The plan for this key, and the threads to run it.
+    fn plan(&mut self, key: (usize, bool, bool)) -> Option<(&mut Inference, &mut Pool)> {
+        Some((self.plans.get_mut(&key)?, self.pool.as_mut()?))
+    }
+}
+
+/// What a model gives for some images: a row of outputs for each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predictions {
+    values: Vec<f32>,
+    outputs: usize,
+}
+
+impl Predictions {
+    /// How many images there were.
+    pub fn len(&self) -> usize {
+        self.values.len() / self.outputs
+    }
+
+    /// Whether there were none.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The outputs for one image.
+    ///
+    /// # Panics
+    /// Where there was no such image.
+    pub fn row(&self, image: usize) -> &[f32] {
+        &self.values[image * self.outputs..(image + 1) * self.outputs]
+    }
+
+    /// The outputs for each image.
+    pub fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
+        self.values.chunks_exact(self.outputs)
+    }
+
+    /// All outputs, one image after the other.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The class of each image: the first of the largest outputs, or with one output whether it exceeds one half; none
+    /// where an output is not a number.
+    pub fn classes(&self) -> Vec<Option<usize>> {
+        self.rows().map(predicted_class).collect()
+    }
+
+    /// The `count` classes with the largest outputs for one image, best first, with their outputs.
+    ///
+    /// A single output is the probability of class 1, and what is missing to 1 that of class 0.
+    ///
+    /// # Panics
+    /// Where there was no such image.
+    pub fn top(&self, image: usize, count: usize) -> Vec<(usize, f32)> {
+        let row = self.row(image);
+        let mut ranked: Vec<(usize, f32)> = match row {
+            [one] => vec![(0, 1.0 - one), (1, *one)],
+            _ => row.iter().copied().enumerate().collect(),
+        };
+        ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        ranked.truncate(count);
+        ranked
+    }
+}
+
+impl Model {
+    /// What the model gives for images: a data set's, bytes (scaled as the preprocessing says) or numbers (taken as they
+    /// are).
+    ///
+    /// # Errors
+    /// Where the images do not have the model's shape or cannot be read.
+    pub fn predict<'a>(&mut self, images: impl Into<Images<'a>>) -> Result<Predictions, ModelError> {
+        let images = images.into();
+        let count = images.count(self.input_shape())?;
+        let (values, outputs) = (self.input_shape().iter().product::<usize>(), self.outputs());
+        let mut results = vec![0.0; count * outputs];
+        let mut pixels = Vec::new();
+        let mut first = 0;
+        while first < count {
+            let samples = (count - first).min(BATCH);
+            let input = images.stretch(first..first + samples, values, &mut pixels)?;
+            let results = &mut results[first * outputs..(first + samples) * outputs];
+            self.infer(&[input], samples, samples.next_power_of_two(), None, results)?;
+            first += samples;
+        }
+        Ok(Predictions { values: results, outputs })
+    }
+
+    /// Runs one batch; gives the mean loss where there is a loss (and then targets and weights among the inputs).
+    pub(super) fn infer(
+        &mut self,
+        inputs: &[Input<'_>],
+        samples: usize,
+        batch: usize,
+        loss: Option<&Loss>,
+        results: &mut [f32],
+    ) -> Result<Option<f32>, ModelError> {
+        let bytes = matches!(inputs[0], Input::U8(_));
+        let key = (batch, bytes, loss.is_some());
+        self.prepare_inference(key, loss)?;
+        let Some((inference, pool)) = self.engine.plan(key) else { unreachable!("just prepared") };
+        let parameters: &mut Parameters = &mut self.parameters;
+        inference.runner.run(pool, parameters, inputs, samples, &Scalars::default());
+        inference.runner.read(inference.predictions, results);
+        Ok(inference.total.map(|total| inference.runner.sum(total)[0]))
+    }
+
+    fn prepare_inference(&mut self, key: (usize, bool, bool), loss: Option<&Loss>) -> Result<(), ModelError> {
+        let threads = self.engine.pool().threads();
+        if self.engine.plans.contains_key(&key) {
+            return Ok(());
+        }
+        let images = if key.1 { DType::U8 } else { DType::F32 };
+        let (plan, predictions, total) = self.inference_plan(loss, images, key.0, self.engine.level()?)?;
+        let inference = Inference { runner: Runner::new(plan, threads), predictions, total };
+        self.engine.plans.insert(key, inference);
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! How a model was trained: what its file tells about it.
+
+use super::batches::Batches;
+use super::{FitOptions, Images};
+use crate::losses::Loss;
+use crate::optimizers::Optimizer;
+use ocellus_engine::Level;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How a model was trained, the last time it was.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrainingRecord {
+    /// The version of ocellus.
+    pub version: String,
+    /// The instruction set that was computed with.
+    pub instruction_set: String,
+    /// Key of everything random.
+    pub seed: u64,
+    /// A hash of the data set, where there was one.
+    pub data_fingerprint: Option<String>,
+    /// Samples in an epoch.
+    pub samples: usize,
+    /// Samples in a step.
+    pub batch_size: usize,
+    /// Epochs gone through.
+    pub epochs: u64,
+    /// How the weights moved.
+    pub optimizer: Option<Optimizer>,
+    /// What was made small.
+    pub loss: Option<Loss>,
+    /// What the last epoch measured; null where that is no finite number.
+    pub metrics: BTreeMap<String, Option<f64>>,
+}
+
+impl TrainingRecord {
+    pub(super) fn begin(
+        &mut self,
+        options: &FitOptions<'_>,
+        batches: &Batches<'_>,
+        optimizer: &Optimizer,
+        loss: &Loss,
+        level: Level,
+    ) {
+        *self = TrainingRecord {
+            version: env!("CARGO_PKG_VERSION").into(),
+            instruction_set: level.name().into(),
+            seed: options.seed,
+            data_fingerprint: None,
+            samples: batches.count(),
+            batch_size: options.batch_size,
+            epochs: options.initial_epoch,
+            optimizer: Some(optimizer.clone()),
+            loss: Some(*loss),
+            metrics: BTreeMap::new(),
+        };
+    }
+
+    pub(super) fn end_epoch(&mut self, values: &[(String, f64)], images: Images<'_>) {
+        if let (Images::Dataset(dataset), None) = (images, &self.data_fingerprint) {
+            // An image that can no longer be read would have ended the epoch.
+            self.data_fingerprint = dataset.fingerprint().ok();
+        }
+        self.epochs += 1;
+        let finite = |value: f64| value.is_finite().then_some(value);
+        self.metrics = values.iter().map(|(name, value)| (name.clone(), finite(*value))).collect();
+    }
+}
