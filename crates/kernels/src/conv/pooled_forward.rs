@@ -170,7 +170,7 @@ fn winograd(shape: &PooledShape, level: Level) -> Option<Winograd> {
     let conv = &shape.conv;
     let [height, width, filters] = shape.output();
     let before = [conv.padding[0] as isize, conv.padding[2] as isize];
-    let suits = shape.pool == [2, 2] && height * width > 0 && winograd::suits(conv);
+    let suits = shape.pool == [2, 2] && winograd::suits(conv, [2 * height, 2 * width]);
     suits.then(|| Winograd::new(conv.input, before, [2 * height, 2 * width], filters, level))
 }
 

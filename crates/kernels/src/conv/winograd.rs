@@ -34,16 +34,17 @@ pub(super) struct Winograd {
     block: usize,
 }
 
-/// Whether the convolution is of the kind that this computes, and large enough to gain from it.
-pub(super) fn suits(shape: &ConvShape) -> bool {
-    let [height, width, filters] = shape.output();
+/// Whether the convolution, or its data gradient, is of the kind that this computes, and large enough to gain from it where
+/// it has that many pixels.
+pub(super) fn suits(shape: &ConvShape, [height, width]: [usize; 2]) -> bool {
     let covered = height.next_multiple_of(2) * width.next_multiple_of(2);
     shape.kernel == [3, 3]
         && shape.strides == [1, 1]
         && shape.dilation == [1, 1]
         && shape.groups == 1
         && shape.input[2] >= 8
-        && filters >= 8
+        && shape.filters >= 8
+        && shape.output_len() > 0
         && 3 * height * width >= 2 * covered.max(1)
 }
 
@@ -282,10 +283,17 @@ impl Run<'_> {
     #[inline(always)]
     unsafe fn multiply<I: Isa>(&mut self, isa: I, row: usize, count: usize, column: usize) {
         let vectors = self.plan.size.panel(column, self.plan.filters) / I::LANES;
+        let rows = match (I::TILE_ROWS, count - row) {
+            (12, 1..=4) => 4,
+            (12, 5..=8) => 8,
+            (6, 1..=3) => 3,
+            (4, 1..=2) => 2,
+            (rows, _) => rows,
+        };
         macro_rules! dispatch {
             ($($rows:literal: $($vectors:literal)*;)*) => {
-                match (I::TILE_ROWS, vectors) {
-                    $($(($rows, $vectors) if $vectors <= I::TILE_VECTORS =>
+                match (rows, vectors) {
+                    $($(($rows, $vectors) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS =>
                         // SAFETY: the caller's promise.
                         unsafe { self.multiply_tile::<I, $rows, $vectors>(isa, row, count, column) },)*)*
                     (rows, vectors) => unreachable!("{rows} rows of {vectors} vectors are no tile"),
@@ -293,8 +301,11 @@ impl Run<'_> {
             };
         }
         dispatch! {
+            2: 1 2;
+            3: 1 2 3 4;
             4: 1 2;
             6: 1 2 3 4;
+            8: 1 2;
             12: 1 2;
         }
     }
