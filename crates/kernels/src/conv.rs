@@ -27,6 +27,7 @@ mod sparse_weights;
 mod tests;
 mod tile;
 mod winograd;
+mod winograd_weights;
 
 pub use backward_data::BackwardData;
 pub use backward_weights::BackwardWeights;
