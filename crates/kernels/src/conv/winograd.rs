@@ -337,18 +337,17 @@ impl Run<'_> {
             let used = I::LANES.min(columns - vector);
             let filter = column + vector;
             let mask = isa.first(used);
-            // SAFETY: the mask ends at the filters.
-            let bias = match self.bias {
-                Some(bias) => unsafe { isa.load_masked(mask, bias.as_ptr().add(filter)) },
-                None => isa.zero(),
-            };
+            let bias = self.bias.map_or(isa.zero(), |bias| {
+                // SAFETY: the mask ends at the filters.
+                unsafe { isa.load_masked(mask, bias.as_ptr().add(filter)) }
+            });
             for tile in 0..count {
                 let mut rows = [[isa.zero(); 4]; 2];
                 for i in 0..4 {
-                    // SAFETY: the products hold whole vectors for every row of a tile.
-                    let load = |j: usize| unsafe {
+                    let load = |j: usize| {
                         let at = (4 * j + i) * part + tile * plan.size.columns + vector;
-                        isa.load(self.products.as_ptr().add(at))
+                        // SAFETY: the products hold whole vectors for every row of a tile.
+                        unsafe { isa.load(self.products.as_ptr().add(at)) }
                     };
                     let (a, b, c, d) = (load(0), load(1), load(2), load(3));
                     rows[0][i] = isa.add(a, isa.add(b, c));
