@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::arguments::Summary;
 use crate::models;
 use crate::output::{print, print_json, shape, thousands};
+use crate::results::in_a_line;
 
 pub(crate) fn run(arguments: Summary) -> Result<()> {
     let named = arguments.model.to_string_lossy();
@@ -51,15 +52,7 @@ fn origin(model: &Model) -> String {
         );
     }
     if let Some(evaluation) = model.evaluation() {
-        let interval = evaluation.accuracy_interval;
-        text += &format!(
-            "Test: accuracy {} (95% interval {} to {}), loss {:.4}, {} images\n",
-            report::percent(evaluation.accuracy),
-            report::percent(interval.low),
-            report::percent(interval.high),
-            evaluation.loss,
-            thousands(evaluation.samples)
-        );
+        text += &format!("Test accuracy: {}\n", in_a_line(evaluation));
     }
     text
 }

@@ -17,12 +17,13 @@ use serde::Serialize;
 
 use crate::arguments::Train;
 use crate::models;
-use crate::output::{note, print, print_json, shape, thousands};
+use crate::output::{note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
+use crate::results::{results, tell_about};
 use crate::settings::{Resolved, Settings, Validation};
 
 /// The share of the training images that is kept apart for the test, where there are no test images.
-const TEST_FRACTION: f64 = 0.2;
+pub(crate) const TEST_FRACTION: f64 = 0.2;
 
 pub(crate) fn run(arguments: Train) -> Result<()> {
     let began = Instant::now();
@@ -56,14 +57,16 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
 
     let outcome = Outcome {
         run: &files.folder,
+        data: &settings.data,
         model: &files.model,
         parameters: model.parameter_count(),
         seconds: began.elapsed().as_secs_f64(),
         epochs: history.len(),
         history: history.names().into_iter().map(|name| (name, numbers(&history, name))).collect(),
         test: &evaluation,
+        example: example_image(&data.test, &files)?,
     };
-    if arguments.json { print_json(&outcome) } else { print(outcome.text(&data)) }
+    if arguments.json { print_json(&outcome) } else { print(outcome.text()) }
 }
 
 /// The images of a training.
@@ -113,28 +116,6 @@ fn open(settings: &Resolved) -> Result<Data> {
         tell_about(dataset);
     }
     Ok(Data { train, test, validation, test_origin, validation_origin })
-}
-
-/// What a person should know of a data set: which files were left out, and how it was understood.
-pub(crate) fn tell_about(dataset: &Dataset) {
-    const MOST: usize = 10;
-    for text in dataset.notes() {
-        note(format_args!("note: {text}"));
-    }
-    let skipped = dataset.skipped();
-    for file in skipped.iter().take(MOST) {
-        note(format_args!("warning: {}: {}; skipped", file.path.display(), file.reason));
-    }
-    match skipped.len() {
-        0 => {}
-        count @ 1..=MOST => {
-            note(format_args!("warning: {count} damaged images were skipped (--strict makes them an error)"))
-        }
-        count => note(format_args!(
-            "warning: … and {} more; {count} damaged images were skipped (--strict makes them an error)",
-            count - MOST
-        )),
-    }
 }
 
 fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) {
@@ -211,6 +192,7 @@ struct Files {
     history: PathBuf,
     learning_curves: PathBuf,
     confusion_matrix: PathBuf,
+    example: PathBuf,
 }
 
 impl Files {
@@ -220,6 +202,7 @@ impl Files {
             history: folder.join("history.csv"),
             learning_curves: folder.join("learning_curves.svg"),
             confusion_matrix: folder.join("confusion_matrix.svg"),
+            example: folder.join("example.png"),
             folder,
         }
     }
@@ -245,59 +228,51 @@ fn run_folder(settings: &Resolved, model: &str) -> PathBuf {
 #[derive(Serialize)]
 struct Outcome<'a> {
     run: &'a Path,
+    data: &'a Path,
     model: &'a Path,
     parameters: usize,
     seconds: f64,
     epochs: usize,
     history: std::collections::BTreeMap<&'a str, Vec<Option<f64>>>,
     test: &'a Evaluation,
+    /// An image to try the model on.
+    #[serde(skip)]
+    example: PathBuf,
 }
 
 impl Outcome<'_> {
-    fn text(&self, data: &Data) -> String {
+    fn text(&self) -> String {
         let model = quoted(self.model);
-        let folder = self.run.display();
         format!(
-            "\n{}\nTrained {} epochs in {}. Kept in {folder}: config.toml, history.csv, model.safetensors, \
-             confusion_matrix.svg, learning_curves.svg\n\nNext:\n  ocellus evaluate {model} {}\n  ocellus predict {model} IMAGE\n",
-            results(self.test),
-            self.epochs,
+            "{}\nTrained in {}. In {}: config.toml, history.csv, model.safetensors, confusion_matrix.svg, \
+             learning_curves.svg\n\nNext:\n  ocellus evaluate {model} {}\n  ocellus predict {model} {}\n",
+            results("Test accuracy", self.test),
             seconds(self.seconds),
-            data.train.len(),
+            self.run.display(),
+            quoted(self.data),
+            quoted(&self.example),
         )
     }
 }
 
-/// An evaluation as people read it.
-pub(crate) fn results(evaluation: &Evaluation) -> String {
-    let interval = evaluation.accuracy_interval;
-    let mut text = format!(
-        "test accuracy {} (95% interval {} to {}), loss {:.4}, {} images",
-        report::percent(evaluation.accuracy),
-        report::percent(interval.low),
-        report::percent(interval.high),
-        evaluation.loss,
-        thousands(evaluation.samples),
-    );
-    if let Some(top_k) = evaluation.top_k {
-        text += &format!(", top-{} {}", top_k.k, report::percent(top_k.accuracy));
+/// The file of a test image; written to the run's folder where the data has no files of images.
+fn example_image(test: &Dataset, files: &Files) -> Result<PathBuf> {
+    let name = PathBuf::from(test.name_of(0));
+    if name.is_file() {
+        return Ok(name);
     }
-    let matrix = &evaluation.confusion_matrix;
-    format!("{text}\n\n{}\n{}", report::class_table(matrix), report::confusion_table(matrix))
+    let mut pixels = vec![0; test.image_len()];
+    test.copy_image(0, &mut pixels)?;
+    match report::image_png(&pixels, test.image_shape()) {
+        Some(png) => {
+            write_atomically(&files.example, png)?;
+            Ok(files.example.clone())
+        }
+        None => Ok("IMAGE".into()),
+    }
 }
 
 /// A metric's values for JSON, which knows no NaN.
 fn numbers(history: &History, name: &str) -> Vec<Option<f64>> {
     history.get(name).unwrap_or_default().iter().map(|value| value.is_finite().then_some(*value)).collect()
-}
-
-/// A path as it can be typed in a shell.
-pub(crate) fn quoted(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=+:@%,".contains(c) || !c.is_ascii();
-    if !text.is_empty() && text.chars().all(plain) {
-        text.into_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
 }
