@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use ocellus::layers::{Activation, Conv2d, Dense, Flatten, MaxPooling2d};
 use ocellus::model::{Architecture, LayerError, Model, Sequential};
 use serde::{Deserialize, Serialize};
@@ -76,11 +76,6 @@ struct Entry<'a> {
     default: bool,
 }
 
-/// Whether a model has this name.
-pub(crate) fn is_known(name: &str) -> bool {
-    KNOWN.iter().any(|known| known.name == name)
-}
-
 /// How a model is to be built, once the images and classes are known.
 pub(crate) struct Plan {
     name: String,
@@ -102,11 +97,11 @@ impl Plan {
         if path.extension().is_none_or(|end| end != "toml") {
             let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
             return Err(Usage::new(format!(
-                "--model {name}: no model of this name; expected {} or the path of an architecture in TOML (FILE.toml)",
+                "{name}: no model of this name; expected {} or the path of an architecture in TOML (FILE.toml)",
                 names.join(", ")
             )));
         }
-        let text = fs::read_to_string(path).map_err(|error| Usage::new(format!("--model {name}: {error}")))?;
+        let text = fs::read_to_string(path).map_err(|error| Usage::new(format!("{name}: {error}")))?;
         let layers = text.parse().map_err(|error: toml::de::Error| of_file(path, error.to_string().trim_end()))?;
         let stem = path.file_stem().map_or_else(|| name.into(), |stem| stem.to_string_lossy().into_owned());
         Ok(Self { name: stem, layers: Layers::File(layers) })
@@ -135,12 +130,13 @@ impl Plan {
 }
 
 fn of_file(path: &Path, problem: &str) -> anyhow::Error {
-    Usage::new(format!("--model {}: {problem}", path.display()))
+    Usage::new(format!("{}: {problem}", path.display()))
 }
 
 /// The architecture in a TOML document, with what may be left out: the images' shape is the data's; a layer without
 /// `inputs` takes what the one before gives, and one without `name` is called by its class; `units = "classes"` is the
-/// number of classes; and a window of one number is a square.
+/// number of classes; a window of one number is a square, and pooling
+/// windows lie side by side.
 fn architecture(mut document: Table, image_shape: [usize; 3], classes: usize) -> Result<Architecture, String> {
     let number = |number: usize| Value::Integer(number as i64);
     document.entry("input_shape").or_insert_with(|| Value::Array(image_shape.map(number).into()));
@@ -170,14 +166,11 @@ fn architecture(mut document: Table, image_shape: [usize; 3], classes: usize) ->
                 *value = Value::Array(vec![value.clone(), value.clone()]);
             }
         }
+        if let Some(pool_size) = layer.get("pool_size").cloned() {
+            layer.entry("strides").or_insert(pool_size);
+        }
     }
     Architecture::deserialize(document).map_err(|error| error.to_string().trim_end().to_owned())
-}
-
-/// The layers of a model as the TOML that [`Plan::find`] reads.
-#[cfg(test)]
-fn to_toml(model: &Model) -> Result<String> {
-    toml::to_string(model.architecture()).map_err(|error| anyhow!("{error}"))
 }
 
 #[cfg(test)]
@@ -222,7 +215,8 @@ mod tests {
         let (named, from_file) = (cnn([28, 28, 1], 10).unwrap(), build(text).unwrap());
         assert_eq!(from_file.parameter_count(), named.parameter_count());
         assert_eq!(from_file.output_shape(), [10]);
-        assert_eq!(build(&to_toml(&named).unwrap()).unwrap().architecture(), named.architecture());
+        let written = toml::to_string(named.architecture()).unwrap();
+        assert_eq!(build(&written).unwrap().architecture(), named.architecture());
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::results::in_a_line;
 
 pub(crate) fn run(arguments: Summary) -> Result<()> {
     let named = arguments.model.to_string_lossy();
-    let is_plan = models::is_known(&named) || arguments.model.extension().is_some_and(|end| end == "toml");
+    // What is no file may be a name, and if it is none either, the error says which there are.
+    let is_plan = arguments.model.extension().is_some_and(|end| end == "toml") || !arguments.model.exists();
     let model = if is_plan {
         let plan = models::Plan::find(&named)?;
         plan.build(models::EXAMPLE_SHAPE, models::EXAMPLE_CLASSES, 0)?
