@@ -198,7 +198,8 @@ impl Settings {
 
     /// Holds a file's values to what the command line's are held to.
     fn checked(self) -> Result<Self, String> {
-        let named = |name: &str, wrong: bool, expected: &str| if wrong { Err(format!("{name}: {expected}")) } else { Ok(()) };
+        let named =
+            |name: &str, wrong: bool, expected: &str| if wrong { Err(format!("{name}: {expected}")) } else { Ok(()) };
         named("epochs", self.epochs == Some(0), "expected a whole number, at least 1")?;
         named("batch_size", self.batch_size == Some(0), "expected a whole number, at least 1")?;
         let threads = self.threads.unwrap_or(1);
@@ -214,11 +215,10 @@ impl Settings {
 impl Resolved {
     /// The settings as a file that [`Settings::read`] reads.
     pub(crate) fn to_toml(&self) -> Result<String> {
-        let settings = toml::to_string(self).map_err(|error| Usage::new(format!("the settings cannot be kept: {error}")))?;
+        let settings =
+            toml::to_string(self).map_err(|error| Usage::new(format!("the settings cannot be kept: {error}")))?;
         let version = env!("CARGO_PKG_VERSION");
-        Ok(format!(
-            "# Written by ocellus {version}. To run it again: ocellus train --config THIS_FILE\n\n{settings}"
-        ))
+        Ok(format!("# Written by ocellus {version}. To run it again: ocellus train --config THIS_FILE\n\n{settings}"))
     }
 }
 
@@ -251,7 +251,8 @@ mod tests {
 
     #[test]
     fn a_run_s_settings_can_be_read_again() {
-        let settings = Settings { validation: Some(Validation::Fraction(0.1)), threads: Some(2), ..Settings::default() };
+        let settings =
+            Settings { validation: Some(Validation::Fraction(0.1)), threads: Some(2), ..Settings::default() };
         let resolved = settings.resolve();
         let written = resolved.to_toml().unwrap();
         assert_eq!(parse(&written).unwrap().resolve(), resolved);

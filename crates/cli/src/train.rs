@@ -127,7 +127,9 @@ pub(crate) fn tell_about(dataset: &Dataset) {
     }
     match skipped.len() {
         0 => {}
-        count @ 1..=MOST => note(format_args!("warning: {count} damaged images were skipped (--strict makes them an error)")),
+        count @ 1..=MOST => {
+            note(format_args!("warning: {count} damaged images were skipped (--strict makes them an error)"))
+        }
         count => note(format_args!(
             "warning: … and {} more; {count} damaged images were skipped (--strict makes them an error)",
             count - MOST
@@ -293,5 +295,9 @@ fn numbers(history: &History, name: &str) -> Vec<Option<f64>> {
 pub(crate) fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=+:@%,".contains(c) || !c.is_ascii();
-    if !text.is_empty() && text.chars().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if !text.is_empty() && text.chars().all(plain) {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }

@@ -126,9 +126,15 @@ impl Kernel for Sweep<'_> {
         for first in (0..total).step_by(CHUNK) {
             let count = CHUNK.min(total - first);
             self.copy(first, count);
-            for filter in (0..filters).step_by(I::LANES) {
+            // Two vectors of filters share what a patch's lookups read, where there are registers for both.
+            let most = if I::TILE_ROWS * I::TILE_VECTORS > 2 * VALUES { 2 * I::LANES } else { I::LANES };
+            for filter in (0..filters).step_by(most) {
                 for group in 0..plan.values.len() / VALUES {
-                    self.sum(isa, first, count, filter, group * VALUES);
+                    if most > I::LANES && filters - filter > I::LANES {
+                        self.sum::<I, 2>(isa, first, count, filter, group * VALUES);
+                    } else {
+                        self.sum::<I, 1>(isa, first, count, filter, group * VALUES);
+                    }
                 }
             }
         }
@@ -164,39 +170,63 @@ impl Sweep<'_> {
         }
     }
 
-    /// Sums the chunk's gradient of some values of the window, for one vector of filters.
+    /// Sums the chunk's gradient of some values of the window, for some vectors of filters.
     #[inline(always)]
-    fn sum<I: Isa>(&mut self, isa: I, first: usize, count: usize, filter: usize, value: usize) {
+    fn sum<I: Isa, const VECTORS: usize>(&mut self, isa: I, first: usize, count: usize, filter: usize, value: usize) {
         let plan = self.plan;
         let filters = plan.shape.conv.filters;
-        let used = I::LANES.min(filters - filter);
+        // Every vector but the last is whole.
+        let used = (filters - filter).min(VECTORS * I::LANES) - (VECTORS - 1) * I::LANES;
+        let count_of = |v: usize| if v + 1 < VECTORS { I::LANES } else { used };
         let mask = isa.first(used);
         let stored = VALUES.min(plan.shape.conv.taps() * plan.shape.conv.input[2] - value);
         let window = isa.splat(plan.shape.window() as f32);
         let offsets: [usize; VALUES] = std::array::from_fn(|i| plan.values[value + i]);
-        let mut sums = [isa.zero(); VALUES];
-        // SAFETY: `run` has checked the lengths; every pixel has `used` values from `filter` on, and so has every row of
-        // the gradient; a lookup starts inside a patch, and sixteen more values follow the last one.
+        let mut sums = [[isa.zero(); VECTORS]; VALUES];
+        // SAFETY: `run` has checked the lengths, and no level's two vectors exceed `nowhere`; every pixel has the filters from `filter` on, and so has every row of the
+        // gradient; a lookup starts inside a patch, and sixteen more values follow the last one.
         unsafe {
+            // Rows beyond the last value are summed, too, so that the sums' indices are constants, but into nowhere.
+            let mut nowhere = [0.0f32; 32];
             let dw = self.dw.as_mut_ptr().add(value * filters + filter);
+            let rows: [*mut f32; VALUES] =
+                std::array::from_fn(|i| if i < stored { dw.add(i * filters) } else { nowhere.as_mut_ptr() });
             if self.accumulate || first > 0 {
-                for i in 0..stored {
-                    sums[i] = isa.load_masked(mask, dw.add(i * filters));
+                for i in 0..VALUES {
+                    for v in 0..VECTORS {
+                        let from = rows[i].add(v * I::LANES);
+                        sums[i][v] = if v + 1 < VECTORS { isa.load(from) } else { isa.load_masked(mask, from) };
+                    }
                 }
             }
             for pixel in 0..count {
                 let at = (first + pixel) * filters + filter;
-                let gradient = isa.load_masked(mask, self.dy.as_ptr().add(at));
-                let position = isa.load_bytes(self.argmax.as_ptr().add(at), used);
-                let gradient = isa.select(isa.greater(window, position), gradient, isa.zero());
-                let index = isa.to_index(isa.pick(isa.to_index(position), plan.positions.as_ptr()));
                 let patch = self.patches.as_ptr().add(pixel * plan.rows * plan.pitch);
+                let mut gradients = [isa.zero(); VECTORS];
+                let mut indices = [isa.to_index(isa.zero()); VECTORS];
+                for v in 0..VECTORS {
+                    let from = self.dy.as_ptr().add(at + v * I::LANES);
+                    let gradient = if v + 1 < VECTORS { isa.load(from) } else { isa.load_masked(mask, from) };
+                    let position = isa.load_bytes(self.argmax.as_ptr().add(at + v * I::LANES), count_of(v));
+                    gradients[v] = isa.select(isa.greater(window, position), gradient, isa.zero());
+                    indices[v] = isa.to_index(isa.pick(isa.to_index(position), plan.positions.as_ptr()));
+                }
                 for i in 0..VALUES {
-                    sums[i] = isa.mul_add(isa.pick(index, patch.add(offsets[i])), gradient, sums[i]);
+                    for v in 0..VECTORS {
+                        let values = isa.pick(indices[v], patch.add(offsets[i]));
+                        sums[i][v] = isa.mul_add(values, gradients[v], sums[i][v]);
+                    }
                 }
             }
-            for i in 0..stored {
-                isa.store_masked(mask, dw.add(i * filters), sums[i]);
+            for i in 0..VALUES {
+                for v in 0..VECTORS {
+                    let to = rows[i].add(v * I::LANES);
+                    if v + 1 < VECTORS {
+                        isa.store(to, sums[i][v]);
+                    } else {
+                        isa.store_masked(mask, to, sums[i][v]);
+                    }
+                }
             }
         }
     }

@@ -135,45 +135,70 @@ impl PooledProduct<'_> {
         isa: I,
         tile: &Tile<'_>,
     ) {
-        let columns = (self.columns - tile.column).min(tile.width);
-        // SAFETY: the caller's promise, and the last vector's mask ends at the columns.
+        // SAFETY: the caller's promise.
         unsafe {
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(tile.input[r]));
             let b = self.b.as_ptr().add(tile.column * self.depth);
             let zero = [[isa.zero(); VECTORS]; ROWS];
             let sums = multiply_add(isa, &Reduction::once(self.segments), a, b, tile.width, zero);
-            for v in 0..VECTORS {
-                let used = (columns - v * I::LANES).min(I::LANES);
-                let mask = isa.first(used);
-                let column = tile.column + v * I::LANES;
-                let bias = match self.bias {
-                    Some(bias) => isa.load_masked(mask, bias.as_ptr().add(column)),
-                    None => isa.zero(),
-                };
-                for window in 0..ROWS / WINDOW {
-                    let mut best = sums[window * WINDOW][v];
-                    let mut position = isa.zero();
-                    for row in 1..WINDOW {
-                        let sum = sums[window * WINDOW + row][v];
-                        let greater = isa.greater(sum, best);
-                        best = isa.select(greater, sum, best);
-                        position = isa.select(greater, isa.splat(row as f32), position);
+            // One by one, not in a loop: only with constant indices do the sums stay in registers.
+            self.finish::<I, ROWS, WINDOW>(isa, tile, 0, std::array::from_fn(|r| sums[r][0]));
+            if VECTORS > 1 {
+                self.finish::<I, ROWS, WINDOW>(isa, tile, 1, std::array::from_fn(|r| sums[r][1 % VECTORS]));
+            }
+            if VECTORS > 2 {
+                self.finish::<I, ROWS, WINDOW>(isa, tile, 2, std::array::from_fn(|r| sums[r][2 % VECTORS]));
+            }
+            if VECTORS > 3 {
+                self.finish::<I, ROWS, WINDOW>(isa, tile, 3, std::array::from_fn(|r| sums[r][3 % VECTORS]));
+            }
+        }
+    }
+
+    /// Stores the maxima of one vector of columns.
+    ///
+    /// # Safety
+    /// As for [`tile`](Self::tile).
+    #[inline(always)]
+    unsafe fn finish<I: Isa, const ROWS: usize, const WINDOW: usize>(
+        &mut self,
+        isa: I,
+        tile: &Tile<'_>,
+        vector: usize,
+        sums: [I::F32; ROWS],
+    ) {
+        let column = tile.column + vector * I::LANES;
+        let used = (self.columns - column).min(I::LANES);
+        let mask = isa.first(used);
+        // SAFETY: the caller's promise, and the mask ends at the columns.
+        unsafe {
+            let bias = match self.bias {
+                Some(bias) => isa.load_masked(mask, bias.as_ptr().add(column)),
+                None => isa.zero(),
+            };
+            for window in 0..ROWS / WINDOW {
+                let mut best = sums[window * WINDOW];
+                let mut position = isa.zero();
+                for row in 1..WINDOW {
+                    let sum = sums[window * WINDOW + row];
+                    let greater = isa.greater(sum, best);
+                    best = isa.select(greater, sum, best);
+                    position = isa.select(greater, isa.splat(row as f32), position);
+                }
+                // The same number added to all of them leaves the largest where it is.
+                best = isa.add(best, bias);
+                if self.relu {
+                    position = isa.select(isa.greater(best, isa.zero()), position, isa.splat(f32::from(CLOSED)));
+                    best = isa.max(isa.zero(), best);
+                }
+                if window < tile.count {
+                    let to = (tile.first + window) * self.pitch + column;
+                    if used == I::LANES {
+                        isa.store(self.maxima.as_mut_ptr().add(to), best);
+                    } else {
+                        isa.store_masked(mask, self.maxima.as_mut_ptr().add(to), best);
                     }
-                    // The same number added to all of them leaves the largest where it is.
-                    best = isa.add(best, bias);
-                    if self.relu {
-                        position = isa.select(isa.greater(best, isa.zero()), position, isa.splat(f32::from(CLOSED)));
-                        best = isa.max(isa.zero(), best);
-                    }
-                    if window < tile.count {
-                        let to = (tile.first + window) * self.pitch + column;
-                        if used == I::LANES {
-                            isa.store(self.maxima.as_mut_ptr().add(to), best);
-                        } else {
-                            isa.store_masked(mask, self.maxima.as_mut_ptr().add(to), best);
-                        }
-                        isa.store_bytes(self.positions.as_mut_ptr().add(to), used, position);
-                    }
+                    isa.store_bytes(self.positions.as_mut_ptr().add(to), used, position);
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::fingerprint::xxh64;
 use super::{DataError, Preprocessing};
 
-/// Where the pixels of a [`Dataset`] come from. Its images all have the shape that its [`Preprocessing`] says.
+/// Where the pixels of a [`Dataset`](super::Dataset) come from. Its images all have the shape that its [`Preprocessing`] says.
 pub trait Source: Send + Sync {
     /// How many images there are.
     fn len(&self) -> usize;

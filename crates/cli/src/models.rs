@@ -1,0 +1,243 @@
+//! Models by name or from a TOML file, and `ocellus models`, which lists them.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use ocellus::layers::{Activation, Conv2d, Dense, Flatten, MaxPooling2d};
+use ocellus::model::{Architecture, LayerError, Model, Sequential};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::arguments::List;
+use crate::failure::Usage;
+use crate::output::{print, print_json, shape, table, thousands};
+
+/// The model that is trained where none is named.
+pub(crate) const DEFAULT: &str = "cnn";
+
+/// What models are listed and summarised for, where no data says it: Fashion-MNIST.
+pub(crate) const EXAMPLE_SHAPE: [usize; 3] = [28, 28, 1];
+pub(crate) const EXAMPLE_CLASSES: usize = 10;
+
+struct Known {
+    name: &'static str,
+    description: &'static str,
+    build: fn([usize; 3], usize) -> Result<Model, LayerError>,
+}
+
+const KNOWN: &[Known] = &[Known {
+    name: "cnn",
+    description: "two convolutions with pooling and two dense layers: small images, seconds to train",
+    build: cnn,
+}];
+
+fn cnn(image_shape: [usize; 3], classes: usize) -> Result<Model, LayerError> {
+    Sequential::new(image_shape)
+        .add(Conv2d::new(32, 3).activation(Activation::Relu))
+        .add(MaxPooling2d::new(2))
+        .add(Conv2d::new(64, 3).activation(Activation::Relu))
+        .add(MaxPooling2d::new(2))
+        .add(Flatten::new())
+        .add(Dense::new(64).activation(Activation::Relu))
+        .add(Dense::new(classes).activation(Activation::Softmax))
+        .build()
+}
+
+pub(crate) fn run(arguments: List) -> Result<()> {
+    let mut entries = Vec::new();
+    for known in KNOWN {
+        let parameters = (known.build)(EXAMPLE_SHAPE, EXAMPLE_CLASSES)?.parameter_count();
+        entries.push(Entry {
+            name: known.name,
+            description: known.description,
+            parameters,
+            default: known.name == DEFAULT,
+        });
+    }
+    if arguments.json {
+        return print_json(&entries);
+    }
+    let row = |entry: &Entry| vec![entry.name.into(), thousands(entry.parameters as u64), entry.description.into()];
+    let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
+    print(format_args!(
+        "{}\nParameters are for images of {} and {EXAMPLE_CLASSES} classes. `ocellus summary NAME` shows the layers; \
+         --model FILE.toml takes others.\n",
+        table(&["name", "parameters", "what it is"], &rows, &[1]),
+        shape(&EXAMPLE_SHAPE)
+    ))
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    name: &'a str,
+    description: &'a str,
+    parameters: usize,
+    default: bool,
+}
+
+/// Whether a model has this name.
+pub(crate) fn is_known(name: &str) -> bool {
+    KNOWN.iter().any(|known| known.name == name)
+}
+
+/// How a model is to be built, once the images and classes are known.
+pub(crate) struct Plan {
+    name: String,
+    layers: Layers,
+}
+
+enum Layers {
+    Known(&'static Known),
+    File(Table),
+}
+
+impl Plan {
+    /// What a name or a file stands for.
+    pub(crate) fn find(name: &str) -> Result<Self> {
+        if let Some(known) = KNOWN.iter().find(|known| known.name == name) {
+            return Ok(Self { name: name.into(), layers: Layers::Known(known) });
+        }
+        let path = Path::new(name);
+        if path.extension().is_none_or(|end| end != "toml") {
+            let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
+            return Err(Usage::new(format!(
+                "--model {name}: no model of this name; expected {} or the path of an architecture in TOML (FILE.toml)",
+                names.join(", ")
+            )));
+        }
+        let text = fs::read_to_string(path).map_err(|error| Usage::new(format!("--model {name}: {error}")))?;
+        let layers = text.parse().map_err(|error: toml::de::Error| of_file(path, error.to_string().trim_end()))?;
+        let stem = path.file_stem().map_or_else(|| name.into(), |stem| stem.to_string_lossy().into_owned());
+        Ok(Self { name: stem, layers: Layers::File(layers) })
+    }
+
+    /// The model's name, without folder and ending where it is a file's.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The model for images of this shape and so many classes, its weights drawn with this seed.
+    pub(crate) fn build(&self, image_shape: [usize; 3], classes: usize, seed: u64) -> Result<Model> {
+        match &self.layers {
+            Layers::Known(known) => {
+                let mut model = (known.build)(image_shape, classes)?;
+                model.initialize(seed);
+                Ok(model)
+            }
+            Layers::File(layers) => {
+                let architecture = architecture(layers.clone(), image_shape, classes);
+                let architecture = architecture.map_err(|problem| of_file(Path::new(&self.name), &problem))?;
+                Ok(Model::from_architecture(architecture, seed)?)
+            }
+        }
+    }
+}
+
+fn of_file(path: &Path, problem: &str) -> anyhow::Error {
+    Usage::new(format!("--model {}: {problem}", path.display()))
+}
+
+/// The architecture in a TOML document, with what may be left out: the images' shape is the data's; a layer without
+/// `inputs` takes what the one before gives, and one without `name` is called by its class; `units = "classes"` is the
+/// number of classes; and a window of one number is a square.
+fn architecture(mut document: Table, image_shape: [usize; 3], classes: usize) -> Result<Architecture, String> {
+    let number = |number: usize| Value::Integer(number as i64);
+    document.entry("input_shape").or_insert_with(|| Value::Array(image_shape.map(number).into()));
+    let layers = document.get_mut("layers").and_then(Value::as_array_mut);
+    let layers =
+        layers.ok_or("expected layers: [[layers]] with class = \"Conv2D\", filters = 32, kernel_size = 3 …")?;
+    let mut before = "input".to_owned();
+    let mut names = std::collections::HashMap::new();
+    for layer in layers {
+        let layer = layer.as_table_mut().ok_or("expected each of the layers to be a table: [[layers]]")?;
+        let class = layer.get("class").and_then(Value::as_str).ok_or("a layer needs a class, such as \"Conv2D\"")?;
+        let class = class.to_lowercase();
+        if !layer.contains_key("name") {
+            let count: &mut usize = names.entry(class.clone()).or_default();
+            let name = if *count == 0 { class.clone() } else { format!("{class}_{count}") };
+            *count += 1;
+            layer.insert("name".into(), name.into());
+        }
+        let name = layer.get("name").and_then(Value::as_str).ok_or("a layer's name must be text")?.to_owned();
+        let inputs = std::mem::replace(&mut before, name);
+        layer.entry("inputs").or_insert_with(|| Value::Array(vec![inputs.into()]));
+        if let Some(units) = layer.get_mut("units").filter(|units| units.as_str() == Some("classes")) {
+            *units = number(classes);
+        }
+        for window in ["kernel_size", "pool_size", "strides", "dilation_rate"] {
+            if let Some(value) = layer.get_mut(window).filter(|value| value.is_integer()) {
+                *value = Value::Array(vec![value.clone(), value.clone()]);
+            }
+        }
+    }
+    Architecture::deserialize(document).map_err(|error| error.to_string().trim_end().to_owned())
+}
+
+/// The layers of a model as the TOML that [`Plan::find`] reads.
+#[cfg(test)]
+fn to_toml(model: &Model) -> Result<String> {
+    toml::to_string(model.architecture()).map_err(|error| anyhow!("{error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(text: &str) -> Result<Model, String> {
+        let plan = Plan { name: "test.toml".into(), layers: Layers::File(text.parse().unwrap()) };
+        plan.build([28, 28, 1], 10, 0).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_file_can_leave_out_what_is_clear() {
+        let text = r#"
+            [[layers]]
+            class = "Conv2D"
+            filters = 32
+            kernel_size = 3
+            activation = "relu"
+            [[layers]]
+            class = "MaxPooling2D"
+            pool_size = 2
+            [[layers]]
+            class = "Conv2D"
+            filters = 64
+            kernel_size = [3, 3]
+            activation = "relu"
+            [[layers]]
+            class = "MaxPooling2D"
+            pool_size = 2
+            [[layers]]
+            class = "Flatten"
+            [[layers]]
+            class = "Dense"
+            units = 64
+            activation = "relu"
+            [[layers]]
+            class = "Dense"
+            units = "classes"
+            activation = "softmax"
+        "#;
+        let (named, from_file) = (cnn([28, 28, 1], 10).unwrap(), build(text).unwrap());
+        assert_eq!(from_file.parameter_count(), named.parameter_count());
+        assert_eq!(from_file.output_shape(), [10]);
+        assert_eq!(build(&to_toml(&named).unwrap()).unwrap().architecture(), named.architecture());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told() {
+        for (text, message) in [
+            ("", "expected layers"),
+            ("layers = 3", "expected layers"),
+            ("layers = [3]", "to be a table"),
+            ("[[layers]]\nunits = 3", "needs a class"),
+            ("[[layers]]\nclass = 'Dance'\nunits = 3", "Dance"),
+            ("[[layers]]\nclass = 'Dense'\nunits = 3\ncolour = 'red'", "colour"),
+            ("[[layers]]\nclass = 'Conv2D'\nfilters = 3\nkernel_size = 50", "the kernel covers 50x50"),
+        ] {
+            let error = build(text).unwrap_err();
+            assert!(error.contains(message), "{text}: {error}");
+        }
+    }
+}
