@@ -17,9 +17,9 @@ fn clothes(count: usize) -> Dataset {
 fn small_net() -> Model {
     let input = Input::new([28, 28, 1]);
     let x = Conv2d::new(8, 3).strides(2).activation(Activation::Relu).call(&input);
-    let y = BatchNormalization::new().call(&Conv2d::new(8, 3).padding(Padding::Same).use_bias(false).call(&x));
-    let x = MaxPooling2d::new(2).call(&Activation::Relu.call(&Add::new().call([&x, &y])));
-    let x = Dropout::new(0.3).call(&Flatten::new().call(&x));
+    let y = BatchNormalization::new().call(Conv2d::new(8, 3).padding(Padding::Same).use_bias(false).call(&x));
+    let x = MaxPooling2d::new(2).call(Activation::Relu.call(Add::new().call([&x, &y])));
+    let x = Dropout::new(0.3).call(Flatten::new().call(&x));
     Model::new(&input, &Dense::new(10).activation(Activation::Softmax).call(&x)).unwrap()
 }
 
