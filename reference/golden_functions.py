@@ -15,7 +15,6 @@ import tensorflow
 from safetensors.numpy import save_file
 
 keras.config.set_floatx("float64")
-VERSIONS = {"made_by": f"keras {keras.__version__} on tensorflow {tensorflow.__version__}"}
 
 OPTIMIZERS = {  # what is not given has Keras' default
     "sgd": {"class": "SGD"},
@@ -153,8 +152,7 @@ def main():
     for kind in (optimizers, schedules, activations, losses):
         tensors, cases = kind()
         path = out / f"{kind.__name__}.safetensors"
-        save_file({k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}, path,
-                  VERSIONS | {"cases": json.dumps(cases)})
+        save_file({k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}, path, {"cases": json.dumps(cases)})
         print(path, path.stat().st_size, "bytes")
 
 

@@ -224,11 +224,11 @@ def main():
     framework = {"torch": Torch, "keras": Keras}[arguments.framework](arguments.precision)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, net in nets.NETS.items():
-        description = {"input_shape": net["input_shape"], "layers": nets.chain(net["layers"]), "optimizers": nets.OPTIMIZERS,
-                       "parameters": nets.parameters(net), "batch": nets.BATCH, "sample_stride": nets.STRIDE}
+        description = {"made_by": framework.version, "precision": arguments.precision, "input_shape": net["input_shape"],
+                       "layers": nets.chain(net["layers"]), "parameters": nets.parameters(net),
+                       "optimizers": nets.OPTIMIZERS, "batch": nets.BATCH, "sample_stride": nets.STRIDE}
         path = arguments.out / f"{name}_{arguments.framework}.safetensors"
-        save_file(golden(framework, net), path, {"made_by": framework.version, "precision": arguments.precision,
-                                                 "net": json.dumps(description)})
+        save_file(golden(framework, net), path, {"net": json.dumps(description)})
         print(path, path.stat().st_size, "bytes")
 
 

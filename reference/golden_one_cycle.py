@@ -36,7 +36,7 @@ def main():
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     save_file({name: rates(config) for name, config in CASES.items()}, out / "one_cycle.safetensors",
-              {"made_by": f"torch {torch.__version__}", "cases": json.dumps(CASES)})
+              {"cases": json.dumps(CASES)})
 
 
 if __name__ == "__main__":

@@ -36,9 +36,18 @@ fn spread<const P: usize>(
         }
     }
     for pattern in patterns {
-        for from in (period..width).step_by(period) {
-            pattern.copy_within(0..period.min(width - from), from);
-        }
+        repeat(&mut pattern[..width], period);
+    }
+}
+
+/// Continues the first `period` values to the end, doubling what is there.
+#[inline(always)]
+pub(crate) fn repeat(values: &mut [f32], period: usize) {
+    let mut done = period;
+    while done < values.len() {
+        let count = done.min(values.len() - done);
+        values.copy_within(..count, done);
+        done += count;
     }
 }
 
@@ -78,48 +87,80 @@ struct Mapped<'a, M, const N: usize, const P: usize> {
 impl<M: ChannelMap<N, P>, const N: usize, const P: usize> Kernel for Mapped<'_, M, N, P> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(mut self, isa: I) {
         let (len, channels) = (self.y.len(), self.channels);
         let width = channels * merged(channels, I::LANES, len / channels);
         let mut patterns = [[0.0f32; CHUNK]; P];
-        let y = self.y.as_mut_ptr();
         for start in (0..width).step_by(CHUNK) {
             let columns = CHUNK.min(width - start);
             spread(&mut patterns, start, columns, channels, |c| self.f.values(c));
             let mut from = start;
+            while from + (ROWS - 1) * width + columns <= len {
+                self.rows::<I, ROWS>(isa, from, width, columns, &patterns);
+                from += ROWS * width;
+            }
             while from < len {
                 // The last merged row may be shorter.
-                let columns = columns.min(len - from);
-                let mut j = 0;
-                while j + I::LANES <= columns {
-                    let (mut v, mut values) = ([isa.zero(); N], [isa.zero(); P]);
-                    // SAFETY: `from + j + LANES <= len`, the length of every slice, and `j + LANES <= CHUNK`.
-                    unsafe {
-                        for k in 0..N {
-                            v[k] = isa.load(self.x[k].as_ptr().add(from + j));
-                        }
-                        for p in 0..P {
-                            values[p] = isa.load(patterns[p].as_ptr().add(j));
-                        }
-                        isa.store(y.add(from + j), self.f.apply(isa, v, values));
-                    }
-                    j += I::LANES;
-                }
-                if j < columns {
-                    let mask = isa.first(columns - j);
-                    let (mut v, mut values) = ([isa.zero(); N], [isa.zero(); P]);
-                    // SAFETY: the lanes of the mask end at `from + columns <= len`, and at `columns <= CHUNK`.
-                    unsafe {
-                        for k in 0..N {
-                            v[k] = isa.load_masked(mask, self.x[k].as_ptr().add(from + j));
-                        }
-                        for p in 0..P {
-                            values[p] = isa.load_masked(mask, patterns[p].as_ptr().add(j));
-                        }
-                        isa.store_masked(mask, y.add(from + j), self.f.apply(isa, v, values));
-                    }
-                }
+                self.rows::<I, 1>(isa, from, width, columns.min(len - from), &patterns);
                 from += width;
+            }
+        }
+    }
+}
+
+/// Rows that a map takes at once, so that values per channel are loaded once for all of them.
+const ROWS: usize = 4;
+
+impl<M: ChannelMap<N, P>, const N: usize, const P: usize> Mapped<'_, M, N, P> {
+    /// Maps columns `from..from + columns` of `R` rows, `width` apart.
+    #[inline(always)]
+    fn rows<I: Isa, const R: usize>(
+        &mut self,
+        isa: I,
+        from: usize,
+        width: usize,
+        columns: usize,
+        patterns: &[[f32; CHUNK]; P],
+    ) {
+        let y = self.y.as_mut_ptr();
+        assert!(columns <= CHUNK && from + (R - 1) * width + columns <= self.y.len());
+        let mut j = 0;
+        while j + I::LANES <= columns {
+            let mut values = [isa.zero(); P];
+            for p in 0..P {
+                // SAFETY: `j + LANES <= columns <= CHUNK`.
+                values[p] = unsafe { isa.load(patterns[p].as_ptr().add(j)) };
+            }
+            for r in 0..R {
+                let at = from + r * width + j;
+                let mut v = [isa.zero(); N];
+                // SAFETY: the last row's columns end within the output, and every input is as long as that.
+                unsafe {
+                    for k in 0..N {
+                        v[k] = isa.load(self.x[k].as_ptr().add(at));
+                    }
+                    isa.store(y.add(at), self.f.apply(isa, v, values));
+                }
+            }
+            j += I::LANES;
+        }
+        if j < columns {
+            let mask = isa.first(columns - j);
+            let mut values = [isa.zero(); P];
+            for p in 0..P {
+                // SAFETY: the lanes of the mask end at `columns <= CHUNK`.
+                values[p] = unsafe { isa.load_masked(mask, patterns[p].as_ptr().add(j)) };
+            }
+            for r in 0..R {
+                let at = from + r * width + j;
+                let mut v = [isa.zero(); N];
+                // SAFETY: as above, for the lanes of the mask.
+                unsafe {
+                    for k in 0..N {
+                        v[k] = isa.load_masked(mask, self.x[k].as_ptr().add(at));
+                    }
+                    isa.store_masked(mask, y.add(at), self.f.apply(isa, v, values));
+                }
             }
         }
     }
@@ -173,19 +214,33 @@ impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize> Ker
         let (len, channels) = (self.x[0].len(), self.channels);
         let merge = merged(channels, I::LANES, len / channels);
         let width = channels * merge;
-        let (mut patterns, mut totals) = ([[0.0f32; CHUNK]; P], [[0.0f32; CHUNK]; S]);
+        let mut patterns = [[0.0f32; CHUNK]; P];
         for start in (0..width).step_by(CHUNK) {
             let columns = CHUNK.min(width - start);
             spread(&mut patterns, start, columns, channels, |c| self.f.values(c));
-            let mut j = 0;
-            while j + BLOCK * I::LANES <= columns {
-                self.block::<I, BLOCK>(isa, start, width, j, I::LANES, &patterns, &mut totals);
-                j += BLOCK * I::LANES;
+            let mut sums = Sums { totals: [[0.0f32; CHUNK]; S], errors: [[0.0f32; CHUNK]; S] };
+            // Whole rows are as many as hold all columns.
+            let mut whole = (len + width - start - columns) / width;
+            let mut from = start;
+            while whole > 0 {
+                let rows = whole.min(if columns <= BLOCK * I::LANES { FOLD_ROWS } else { FOLD_ROWS / 2 });
+                let mut j = 0;
+                while j + BLOCK * I::LANES <= columns {
+                    self.block::<I, BLOCK>(isa, from + j, width, rows, j, I::LANES, &patterns, &mut sums);
+                    j += BLOCK * I::LANES;
+                }
+                while j < columns {
+                    self.block::<I, 1>(isa, from + j, width, rows, j, columns - j, &patterns, &mut sums);
+                    j += I::LANES;
+                }
+                from += rows * width;
+                whole -= rows;
             }
-            while j < columns {
-                self.block::<I, 1>(isa, start, width, j, columns - j, &patterns, &mut totals);
-                j += I::LANES;
+            // The last merged row may be shorter.
+            for j in (0..len.saturating_sub(from)).step_by(I::LANES) {
+                self.block::<I, 1>(isa, from + j, width, 1, j, len - from - j, &patterns, &mut sums);
             }
+            let mut totals = sums.totals;
             let here = columns.min(channels);
             for s in 0..S {
                 let (first, copies) = totals[s][..columns].split_at_mut(here);
@@ -203,80 +258,65 @@ impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize> Ker
     }
 }
 
+/// Compensated sums of the columns of one chunk.
+struct Sums<const S: usize> {
+    totals: [[f32; CHUNK]; S],
+    /// What the totals are too large by.
+    errors: [[f32; CHUNK]; S],
+}
+
 impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize> Summed<'_, M, N, P, S> {
-    /// Sums `V` vectors of columns, from column `start + j` on, over all rows of the width; `lanes` are in the last one.
+    /// Adds `V` vectors of columns, of which column `j` of the chunk is the first, over `rows` rows from value `from`
+    /// on. A single vector may have fewer than all its `lanes`.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "the inner loop of one kernel, split off to be made for two sizes")]
     fn block<I: Isa, const V: usize>(
         &self,
         isa: I,
-        start: usize,
+        from: usize,
         width: usize,
+        rows: usize,
         j: usize,
         lanes: usize,
         patterns: &[[f32; CHUNK]; P],
-        totals: &mut [[f32; CHUNK]; S],
+        sums: &mut Sums<S>,
     ) {
-        let len = self.x[0].len();
         let mask = isa.first(lanes);
         let whole = lanes >= I::LANES;
-        let mut values = [[isa.zero(); P]; V];
+        assert!(j + V * I::LANES <= CHUNK && (whole || V == 1) && rows > 0);
+        assert!(from + (rows - 1) * width + (V - 1) * I::LANES + lanes.min(I::LANES) <= self.x[0].len());
+        let (mut values, mut parts) = ([[isa.zero(); P]; V], [[isa.zero(); S]; V]);
         for (v, values) in values.iter_mut().enumerate() {
             for p in 0..P {
-                // SAFETY: `j + V * LANES <= CHUNK`, since `CHUNK` is a multiple of the lanes.
+                // SAFETY: `j + V * LANES <= CHUNK`.
                 values[p] = unsafe { isa.load(patterns[p].as_ptr().add(j + v * I::LANES)) };
             }
         }
-        let columns = (V - 1) * I::LANES + lanes.min(I::LANES);
-        let (mut sums, mut errors) = ([[isa.zero(); S]; V], [[isa.zero(); S]; V]);
-        let mut from = start + j;
-        // Rows that hold all of these columns.
-        let mut rows = if len >= from + columns { (len - from - columns) / width + 1 } else { 0 };
-        while rows > 0 {
-            let count = rows.min(FOLD_ROWS);
-            let mut part = [[isa.zero(); S]; V];
-            for _ in 0..count {
-                for v in 0..V {
-                    let mut x = [isa.zero(); N];
-                    for k in 0..N {
-                        // SAFETY: the row holds all columns of this block, the last vector those of the mask.
-                        unsafe {
-                            let at = self.x[k].as_ptr().add(from + v * I::LANES);
-                            x[k] = if whole { isa.load(at) } else { isa.load_masked(mask, at) };
-                        }
-                    }
-                    part[v] = self.f.add(isa, x, values[v], part[v]);
-                }
-                from += width;
-            }
+        for row in 0..rows {
             for v in 0..V {
-                for s in 0..S {
-                    let term = isa.sub(part[v][s], errors[v][s]);
-                    let sum = isa.add(sums[v][s], term);
-                    errors[v][s] = isa.sub(isa.sub(sum, sums[v][s]), term);
-                    sums[v][s] = sum;
-                }
-            }
-            rows -= count;
-        }
-        // The last merged row may end within these columns.
-        for v in 0..V {
-            let at = from + v * I::LANES;
-            if at < len && at < from + columns {
-                let mask = isa.first((len - at).min(columns - v * I::LANES));
                 let mut x = [isa.zero(); N];
                 for k in 0..N {
-                    // SAFETY: the lanes of the mask end at `len`.
-                    x[k] = unsafe { isa.load_masked(mask, self.x[k].as_ptr().add(at)) };
+                    // SAFETY: the last row's columns end within each input: they have one length, checked above.
+                    unsafe {
+                        let at = self.x[k].as_ptr().add(from + row * width + v * I::LANES);
+                        x[k] = if whole { isa.load(at) } else { isa.load_masked(mask, at) };
+                    }
                 }
-                let more = self.f.add(isa, x, values[v], sums[v]);
-                for s in 0..S {
-                    sums[v][s] = isa.select(mask, more[s], sums[v][s]);
-                }
+                parts[v] = self.f.add(isa, x, values[v], parts[v]);
             }
+        }
+        for v in 0..V {
             for s in 0..S {
-                // SAFETY: as for the patterns.
-                unsafe { isa.store(totals[s].as_mut_ptr().add(j + v * I::LANES), sums[v][s]) };
+                let at = j + v * I::LANES;
+                // SAFETY: `j + V * LANES <= CHUNK`; lanes that have no value keep what they hold.
+                unsafe {
+                    let (total, error) = (sums.totals[s].as_mut_ptr().add(at), sums.errors[s].as_mut_ptr().add(at));
+                    let before = isa.load(total);
+                    let term = isa.sub(parts[v][s], isa.load(error));
+                    let sum = isa.add(before, term);
+                    isa.store_masked(mask, error, isa.sub(isa.sub(sum, before), term));
+                    isa.store_masked(mask, total, sum);
+                }
             }
         }
     }

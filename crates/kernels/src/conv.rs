@@ -13,11 +13,15 @@ mod backward_weights;
 mod forward;
 mod geometry;
 mod pack;
+mod patch_weights;
 mod pooled_backward_data;
 mod pooled_backward_weights;
 mod pooled_forward;
+mod pooled_tile;
 #[cfg(test)]
 mod reference;
+mod sparse_data;
+mod sparse_weights;
 #[cfg(test)]
 mod tests;
 mod tile;

@@ -108,9 +108,9 @@ impl Kernel for AffineBytes<'_> {
         let (mut scale, mut offset) = ([0.0f32; BYTES], [0.0f32; BYTES]);
         let patterned = self.channels <= BYTES;
         if patterned {
-            for j in 0..chunk {
-                scale[j] = if j < self.channels { self.scale[j] } else { scale[j - self.channels] };
-                offset[j] = if j < self.channels { self.offset[j] } else { offset[j - self.channels] };
+            for (pattern, values) in [(&mut scale, self.scale), (&mut offset, self.offset)] {
+                pattern[..self.channels].copy_from_slice(values);
+                columns::repeat(&mut pattern[..chunk.next_multiple_of(self.channels).min(BYTES)], self.channels);
             }
         }
         for (x, y) in self.x.chunks(chunk).zip(self.y.chunks_mut(chunk)) {

@@ -29,6 +29,8 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     type F32: Copy;
     /// One truth value for each lane.
     type Mask: Copy;
+    /// One small integer for each lane.
+    type Index: Copy;
 
     fn splat(self, value: f32) -> Self::F32;
     #[inline(always)]
@@ -51,6 +53,33 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// The lanes of the mask must be writable.
     unsafe fn store_masked(self, mask: Self::Mask, to: *mut f32, value: Self::F32);
+    /// Loads `count` bytes (at most `LANES`) as values; the other lanes are zero.
+    /// # Safety
+    /// `from` must be readable for `count` bytes.
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> Self::F32;
+    /// Stores the first `count` lanes (at most `LANES`), which hold integers in `0..=255`, as bytes.
+    /// # Safety
+    /// `to` must be writable for `count` bytes.
+    unsafe fn store_bytes(self, to: *mut u8, count: usize, value: Self::F32);
+
+    /// Lanes that hold integers in `0..=255`, as indices.
+    fn to_index(self, value: Self::F32) -> Self::Index;
+    /// `table[index % 16]` for each lane.
+    /// # Safety
+    /// `table` must be readable for 16 values.
+    unsafe fn pick(self, index: Self::Index, table: *const f32) -> Self::F32;
+    /// Writes `LANES` rows of `LANES` values as columns: `to[j][i] = from[i][j]`.
+    /// # Safety
+    /// `from` and `to` must be readable and writable for `LANES` rows, one every `from_pitch` and `to_pitch` values.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(j * to_pitch + i) = *from.add(i * from_pitch + j) };
+            }
+        }
+    }
 
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
@@ -130,6 +159,35 @@ mod tests {
             let sum: f32 = self.a[..n].iter().sum();
             assert!((isa.sum(a) - sum).abs() < 1e-5, "sum");
             assert_eq!(isa.largest(a), self.a[..n].iter().copied().fold(f32::MIN, f32::max), "largest");
+            let bytes: Vec<u8> = (0..n).map(|i| 255 - 3 * i as u8).collect();
+            for count in 0..=n {
+                let mut out = vec![7u8; n];
+                // SAFETY: both have `LANES` bytes.
+                let values = unsafe {
+                    let values = isa.load_bytes(bytes.as_ptr(), count);
+                    isa.store_bytes(out.as_mut_ptr(), count, isa.add(values, isa.splat(0.0)));
+                    lanes(values)
+                };
+                for i in 0..n {
+                    assert_eq!(values[i], if i < count { f32::from(bytes[i]) } else { 0.0 }, "load_bytes {count}");
+                    assert_eq!(out[i], if i < count { bytes[i] } else { 7 }, "store_bytes {count}");
+                }
+            }
+            let table: Vec<f32> = (0..16).map(|i| i as f32 * 1.5).collect();
+            // SAFETY: the table has 16 values and `bytes` has `LANES`.
+            let picked = lanes(unsafe { isa.pick(isa.to_index(isa.load_bytes(bytes.as_ptr(), n)), table.as_ptr()) });
+            let want: Vec<_> = bytes.iter().map(|&b| table[usize::from(b % 16)]).collect();
+            assert_eq!(picked, want, "pick");
+            let (from_pitch, to_pitch) = (n + 3, n + 1);
+            let from: Vec<f32> = (0..n * from_pitch).map(|i| i as f32).collect();
+            let mut to = vec![-1.0f32; n * to_pitch];
+            // SAFETY: both have `LANES` rows at their pitch.
+            unsafe { isa.transpose(from.as_ptr(), from_pitch, to.as_mut_ptr(), to_pitch) };
+            for (i, &value) in to.iter().enumerate() {
+                let (row, column) = (i / to_pitch, i % to_pitch);
+                let want = if column < n { from[column * from_pitch + row] } else { -1.0 };
+                assert_eq!(value, want, "transpose row {row} column {column}");
+            }
             for count in 0..=n + 1 {
                 let mask = isa.first(count);
                 // SAFETY: both slices have at least `LANES` values.

@@ -34,13 +34,15 @@ mod loader;
 mod mnist;
 mod open;
 mod preprocessing;
+mod source;
 mod splits;
 
 pub use builtin::builtin;
-pub use dataset::{Dataset, Skipped, Source, Split};
+pub use dataset::{Dataset, Skipped, Split};
 pub use error::{DataError, ImageProblem};
 pub use known::{Known, known};
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use open::{Limits, OpenOptions, Progress, splits_of};
 pub use preprocessing::{Filter, Preprocessing, Resize};
+pub use source::Source;
 pub use splits::Splits;

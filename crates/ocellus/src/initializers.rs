@@ -38,7 +38,7 @@ pub enum Initializer {
 }
 
 /// The standard deviation of a normal number redrawn until it lies within two standard deviations.
-const TRUNCATED_DEVIATION: f32 = 0.879_625_66;
+const TRUNCATED_DEVIATION: f32 = 0.879_625_6;
 
 impl Initializer {
     /// The first values of the parameter of this name and shape: always the same ones for the same seed, whatever other
@@ -56,7 +56,7 @@ impl Initializer {
             Self::RandomUniform { limit } => uniform(&mut random, limit),
             Self::GlorotNormal => truncated_normal(&mut random, glorot.sqrt()),
             Self::HeNormal => truncated_normal(&mut random, he.sqrt()),
-            Self::RandomNormal { stddev } => Box::new(|| stddev * random.normal()),
+            Self::RandomNormal { stddev } => Box::new(move || stddev * random.normal()),
         };
         (0..shape.iter().product()).map(|_| draw()).collect()
     }
@@ -116,7 +116,10 @@ mod tests {
             (Initializer::RandomUniform { limit: 0.05 }, 0.05 / 3.0f64.sqrt(), 0.05),
         ] {
             let (_, found, max) = moments(&initializer.values(&shape, 1, "conv2d/kernel"));
-            assert!((found - deviation).abs() <= 0.02 * deviation, "{initializer:?}: deviation {found}, not {deviation}");
+            assert!(
+                (found - deviation).abs() <= 0.02 * deviation,
+                "{initializer:?}: deviation {found}, not {deviation}"
+            );
             assert!(max <= largest * 1.0001, "{initializer:?}: {max} above {largest}");
         }
     }

@@ -2,7 +2,7 @@
 //! Keras'.
 //!
 //! A layer is a plain struct, built with methods that bear the names of Keras' arguments. [`Layer::call`] applies it to a
-//! [`Tensor`](crate::model::Tensor); [`Sequential`](crate::Sequential) does so in a row.
+//! [`Tensor`]; [`Sequential`](crate::model::Sequential) does so in a row.
 //!
 //! ```
 //! use ocellus::layers::{Activation, Conv2d, Layer, Padding};
@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 mod window;
 
 pub use activation::Activation;
-pub use window::{Padding, Pair};
 pub(crate) use window::shape_text;
+pub use window::{Padding, Pair};
 
 /// What every layer is.
 pub trait Layer {
@@ -73,7 +73,7 @@ pub trait Layer {
 
     /// Applies the layer to one tensor, or to several: `Add::new().call([&x, &y])`.
     ///
-    /// Shapes are checked when the [`Model`](crate::Model) is made.
+    /// Shapes are checked when the [`Model`](crate::model::Model) is made.
     fn call(self, inputs: impl IntoInputs) -> Tensor
     where
         Self: Sized + Into<AnyLayer>,
@@ -99,7 +99,12 @@ pub struct ParameterSpec {
 
 impl ParameterSpec {
     /// A parameter learned by gradient.
-    pub(crate) fn weight(name: &'static str, shape: &[usize], initializer: Initializer, regularizer: Regularizer) -> Self {
+    pub(crate) fn weight(
+        name: &'static str,
+        shape: &[usize],
+        initializer: Initializer,
+        regularizer: Regularizer,
+    ) -> Self {
         ParameterSpec { name, shape: shape.to_vec(), initializer, regularizer, kind: ParameterKind::Weight }
     }
 
@@ -199,7 +204,9 @@ macro_rules! layers {
         }
 
         impl $layer {
+            #[allow(dead_code, reason = "the activation layer goes by its function's names")]
             const CLASS: &'static str = stringify!($layer);
+            #[allow(dead_code, reason = "the activation layer goes by its function's names")]
             const NAME: &'static str = $name;
         })*
 
@@ -232,3 +239,6 @@ layers! {
     normalization::Normalization, "Normalization", "normalization";
     rescaling::Rescaling, "Rescaling", "rescaling";
 }
+
+#[cfg(test)]
+mod tests;

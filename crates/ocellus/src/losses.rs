@@ -64,8 +64,8 @@ impl Loss {
 
     /// Spreads this share of each target evenly; losses without such an argument stay as they are.
     pub fn label_smoothing(mut self, share: f32) -> Self {
-        if let Loss::CategoricalCrossEntropy { label_smoothing, .. } | Loss::BinaryCrossEntropy { label_smoothing, .. } =
-            &mut self
+        if let Loss::CategoricalCrossEntropy { label_smoothing, .. }
+        | Loss::BinaryCrossEntropy { label_smoothing, .. } = &mut self
         {
             *label_smoothing = share;
         }
@@ -97,7 +97,8 @@ impl Loss {
                 crate::layers::shape_text(output_shape)
             ));
         };
-        let categorical = matches!(self, Self::CategoricalCrossEntropy { .. } | Self::SparseCategoricalCrossEntropy { .. });
+        let categorical =
+            matches!(self, Self::CategoricalCrossEntropy { .. } | Self::SparseCategoricalCrossEntropy { .. });
         if categorical && outputs < 2 {
             return Err("categorical cross-entropy expects at least two outputs, but the model gives one; use binary \
                         cross-entropy"
@@ -136,9 +137,67 @@ impl Loss {
             Self::BinaryCrossEntropy { .. } => {
                 Ok((graph.add(ops::BinaryCrossEntropy { label_smoothing }, &inputs)?, output))
             }
-            Self::MeanSquaredError => {
-                Ok((graph.add(ops::MeanSquaredError { label_smoothing: 0.0 }, &inputs)?, output))
+            Self::MeanSquaredError => Ok((graph.add(ops::MeanSquaredError { label_smoothing: 0.0 }, &inputs)?, output)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::Golden;
+    use ocellus_engine::{DType, Input, Level, Parameters, Plan, PlanOptions, Pool, Runner, Scalars};
+
+    /// The mean loss of six samples of five outputs, and its gradient.
+    fn compute(loss: &Loss, predictions: &[f32], targets: &[f32], weights: &[f32]) -> (f32, Vec<f32>) {
+        let mut graph = Graph::new();
+        let (x, target) = (graph.input(&[5], DType::F32), graph.input(&[5], DType::F32));
+        let weight = graph.input(&[1], DType::F32);
+        let (losses, _) = loss.add_to(&mut graph, x, target).unwrap();
+        let total = graph.weighted_mean(losses, weight).unwrap();
+        let gradient = graph.gradients(total, &[x]).unwrap()[0].unwrap();
+        let plan = Plan::new(&graph, &[total, gradient], PlanOptions::new(6, Level::detect())).unwrap();
+        let mut runner = Runner::new(plan, 1);
+        let inputs = [Input::F32(predictions), Input::F32(targets), Input::F32(weights)];
+        runner.run(&mut Pool::new(1), &mut Parameters::new(), &inputs, 6, &Scalars::default());
+        let mut found = vec![0.0; 30];
+        runner.read(gradient, &mut found);
+        (runner.sum(total)[0], found)
+    }
+
+    #[test]
+    fn agree_with_keras() {
+        let golden = Golden::read("losses");
+        for (case, target) in [
+            ("categorical_crossentropy", "target/categorical"),
+            ("categorical_crossentropy_smoothed", "target/categorical"),
+            ("sparse_categorical_crossentropy", "target/categorical"),
+            ("binary_crossentropy", "target/binary"),
+            ("binary_crossentropy_smoothed", "target/binary"),
+            ("mean_squared_error", "target/mean"),
+        ] {
+            let loss: Loss = golden.case(case);
+            for (suffix, weights) in [("", vec![1.0; 6]), ("/weighted", golden.tensor("sample_weight"))] {
+                let (value, gradient) = compute(&loss, &golden.tensor("predictions"), &golden.tensor(target), &weights);
+                let expected = golden.tensor(&format!("{case}{suffix}"))[0];
+                assert!((value / expected - 1.0).abs() < 1e-6, "{case}{suffix}: {value}, not {expected}");
+                let expected = golden.tensor(&format!("{case}{suffix}/gradient"));
+                for (found, expected) in gradient.iter().zip(expected) {
+                    assert!((found - expected).abs() < 1e-6, "{case}{suffix}: gradient {found}, not {expected}");
+                }
             }
+        }
+    }
+
+    #[test]
+    fn outputs_that_do_not_suit_are_named() {
+        for (loss, shape, problem) in [
+            (Loss::categorical_cross_entropy(), &[1][..], "use binary cross-entropy"),
+            (Loss::mean_squared_error(), &[4, 4, 2], "the model gives 4x4x2"),
+            (Loss::categorical_cross_entropy().label_smoothing(1.5), &[3], "label_smoothing must be at least 0"),
+        ] {
+            let error = loss.check(shape).unwrap_err();
+            assert!(error.contains(problem), "{error}");
         }
     }
 }

@@ -11,6 +11,8 @@ mod network;
 mod options;
 mod predict;
 mod record;
+#[cfg(test)]
+mod reference_tests;
 mod samples;
 mod sequential;
 mod summary;
@@ -209,7 +211,8 @@ impl Model {
     }
 
     fn regularizer(&self, id: ParameterId) -> Regularizer {
-        let mut specs = self.network.nodes.iter().flat_map(|node| &node.parameters).zip(self.layer_parameters.iter().flatten());
+        let mut specs =
+            self.network.nodes.iter().flat_map(|node| &node.parameters).zip(self.layer_parameters.iter().flatten());
         specs.find(|(_, known)| **known == id).map_or(Regularizer::NONE, |(spec, _)| spec.regularizer)
     }
 
@@ -273,6 +276,11 @@ impl Model {
         for (to, (_, _, values)) in snapshot.values.iter_mut().zip(self.weights()) {
             to.copy_from_slice(values);
         }
+    }
+
+    /// Whether every weight is a finite number.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.weights().all(|(_, _, values)| values.iter().all(|value| value.is_finite()))
     }
 
     /// Comes back to a snapshot.

@@ -141,3 +141,97 @@ impl Optimizer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::Golden;
+    use ocellus_engine::ops::{Add, Dense, Epilogue};
+    use ocellus_engine::{
+        DType, Graph, Input, Level, ParameterId, ParameterKind, Parameters, Plan, PlanOptions, Pool, Runner, Scalars,
+        Update, Value,
+    };
+
+    /// Five updates of two variables of eight numbers by given gradients: the loss is the sum of weight times input, so that
+    /// the inputs are the gradients.
+    fn updates(optimizer: &Optimizer, start: &[f32], gradients: &[f32]) -> Vec<f32> {
+        let (mut graph, mut parameters) = (Graph::new(), Parameters::new());
+        let inputs = [graph.input(&[8], DType::F32), graph.input(&[8], DType::F32)];
+        let one = graph.input(&[1], DType::F32);
+        let ids: Vec<ParameterId> = start
+            .chunks(8)
+            .enumerate()
+            .map(|(n, half)| parameters.add(format!("half{n}"), &[8, 1], ParameterKind::Weight, half))
+            .collect();
+        let weights: Vec<Value> = ids.iter().map(|&id| graph.parameter(id, &[8, 1])).collect();
+        let dense = Dense { epilogue: Epilogue::Linear };
+        let sums = [0, 1].map(|n| graph.add(dense.clone(), &[inputs[n], weights[n]]).unwrap());
+        let loss = graph.add(Add, &sums).unwrap();
+        let total = graph.weighted_mean(loss, one).unwrap();
+        let found = graph.gradients(total, &weights).unwrap();
+        let rule = optimizer.rule();
+        for (&parameter, gradient) in ids.iter().zip(found) {
+            let state = (0..rule.state_count())
+                .map(|n| {
+                    let values = [rule.state_initial(n); 8];
+                    parameters.add("state", &[8, 1], ParameterKind::OptimizerState, &values)
+                })
+                .collect();
+            graph.update(Update { parameter, gradient: gradient.unwrap(), rule, state, l1: 0.0, l2: 0.0 });
+        }
+        graph.set_clip(optimizer.clip());
+        let plan = Plan::new(&graph, &[total], PlanOptions::new(1, Level::detect())).unwrap();
+        let mut runner = Runner::new(plan, 1);
+        let mut steps = Vec::new();
+        for (n, gradient) in gradients.chunks(16).enumerate() {
+            let inputs = [Input::F32(&gradient[..8]), Input::F32(&gradient[8..]), Input::F32(&[1.0])];
+            let learning_rate = optimizer.learning_rate().at(n as u64);
+            let scalars = Scalars { step: n as u64 + 1, seed: 0, learning_rate };
+            runner.run(&mut Pool::new(1), &mut parameters, &inputs, 1, &scalars);
+            ids.iter().for_each(|&id| steps.extend_from_slice(parameters.get(id).values()));
+        }
+        steps
+    }
+
+    #[test]
+    fn agree_with_keras() {
+        let golden = Golden::read("optimizers");
+        let (start, gradients) = (golden.tensor("parameter"), golden.tensor("gradients"));
+        for case in [
+            "sgd",
+            "sgd_momentum",
+            "sgd_nesterov",
+            "sgd_clipvalue",
+            "sgd_clipnorm",
+            "sgd_global_clipnorm",
+            "rmsprop",
+            "rmsprop_momentum",
+            "rmsprop_centered",
+            "rmsprop_centered_momentum",
+            "adagrad",
+            "adam",
+            "adam_amsgrad",
+            "adam_amsgrad_short_memory",
+            "adam_large_epsilon",
+            "adamw",
+            "adamw_amsgrad",
+        ] {
+            let optimizer: Optimizer = golden.case(case);
+            let found = updates(&optimizer, &start, &gradients);
+            for (at, (found, expected)) in found.iter().zip(golden.tensor(case)).enumerate() {
+                let difference = (found - expected).abs();
+                assert!(difference <= 2e-6 * expected.abs().max(0.1), "{case}, {at}: {found}, not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn configurations_come_back_from_json() {
+        for name in Optimizer::NAMES {
+            let optimizer = Optimizer::named(name).unwrap().with_learning_rate(Schedule::cosine(0.1, 100));
+            let json = serde_json::to_string(&optimizer).unwrap();
+            assert_eq!(serde_json::from_str::<Optimizer>(&json).unwrap(), optimizer, "{json}");
+        }
+        assert!(Optimizer::named("adamax").is_none());
+    }
+}

@@ -99,6 +99,29 @@ impl Source {
     }
 }
 
+impl Source {
+    /// The image without its padding, cropped pixels zero: what [`prepare`](Self::prepare) would have copied to `padded`.
+    pub(super) fn restore(&self, padded: &[f32], image: &mut [f32]) {
+        let channels = self.channels;
+        let before = (self.left.max(0) as usize).min(self.columns);
+        let skip = (-self.left).max(0) as usize;
+        let taken = self.width.saturating_sub(skip).min(self.columns - before);
+        for (r, row) in image.chunks_exact_mut(self.width * channels).enumerate() {
+            match usize::try_from(r as isize + self.top) {
+                Ok(from) if from < self.rows && taken > 0 => {
+                    let from = (from * self.columns + before) * channels;
+                    let (zeros, rest) = row.split_at_mut(skip * channels);
+                    let (values, after) = rest.split_at_mut(taken * channels);
+                    zeros.fill(0.0);
+                    values.copy_from_slice(&padded[from..from + taken * channels]);
+                    after.fill(0.0);
+                }
+                _ => row.fill(0.0),
+            }
+        }
+    }
+}
+
 /// A run of the reduction over which the offset of `a` grows by a fixed step and the row of `b` by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment {

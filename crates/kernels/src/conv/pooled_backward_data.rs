@@ -1,6 +1,7 @@
 //! The gradient of a pooled convolution with respect to its input: each pooled value passes its gradient to one window.
 
 use super::pooled_backward_weights::expand;
+use super::sparse_data::SparseData;
 use super::{BackwardData, PooledShape};
 use crate::{Level, Pool};
 
@@ -8,29 +9,47 @@ use crate::{Level, Pool};
 #[derive(Clone, Debug)]
 pub struct PooledBackwardData {
     shape: PooledShape,
-    dense: BackwardData,
+    way: Way,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    Sparse(SparseData),
+    /// Through the gradient of the whole convolution.
+    Dense(BackwardData),
 }
 
 impl PooledBackwardData {
     /// Lays out the gradient of a pooled convolution of that shape.
     pub fn new(shape: PooledShape, level: Level) -> Self {
         shape.check();
-        PooledBackwardData { shape, dense: BackwardData::new(shape.conv, level) }
+        let sparse = SparseData::new(shape, level).map(Way::Sparse);
+        PooledBackwardData { shape, way: sparse.unwrap_or_else(|| Way::Dense(BackwardData::new(shape.conv, level))) }
     }
 
     /// Values that [`pack`](Self::pack) writes.
     pub fn packed_len(&self) -> usize {
-        self.dense.packed_len()
+        match &self.way {
+            Way::Sparse(sparse) => sparse.packed_len(),
+            Way::Dense(dense) => dense.packed_len(),
+        }
     }
 
     /// Brings `weights` (HWIO) into the order that [`run`](Self::run) reads.
     pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
-        self.dense.pack(pool, weights, packed);
+        assert_eq!(weights.len(), self.shape.conv.weights_len(), "weights of {:?}", self.shape);
+        match &self.way {
+            Way::Sparse(sparse) => sparse.pack(pool, weights, packed),
+            Way::Dense(dense) => dense.pack(pool, weights, packed),
+        }
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
-        samples * self.shape.conv.output_len() + self.dense.scratch_len(samples)
+        match &self.way {
+            Way::Sparse(sparse) => sparse.scratch_len(),
+            Way::Dense(dense) => samples * self.shape.conv.output_len() + dense.scratch_len(samples),
+        }
     }
 
     /// Computes `dx` of `samples` images from the gradient `dy` of the pooled values.
@@ -38,8 +57,14 @@ impl PooledBackwardData {
         let shape = &self.shape;
         assert_eq!(dy.len(), samples * shape.output_len(), "dy of {shape:?}");
         assert_eq!(argmax.len(), dy.len(), "argmax of {shape:?}");
-        let (full, scratch) = scratch.split_at_mut(samples * shape.conv.output_len());
-        expand(shape, dy, argmax, full);
-        self.dense.run(samples, full, packed, dx, scratch);
+        assert_eq!(dx.len(), samples * shape.conv.input_len(), "dx of {shape:?}");
+        match &self.way {
+            Way::Sparse(sparse) => sparse.run(samples, dy, argmax, packed, dx, scratch),
+            Way::Dense(dense) => {
+                let (full, scratch) = scratch.split_at_mut(samples * shape.conv.output_len());
+                expand(shape, dy, argmax, full);
+                dense.run(samples, full, packed, dx, scratch);
+            }
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! Convolution, bias, ReLU and max-pooling in one pass: only the maxima and where they were found are stored.
 
 use super::forward::forward_matrix;
-use super::geometry::{Segment, Source, Tap, forward_taps, segments, window_offset};
+use super::geometry::{Segment, Source, Tap, forward_taps, segments};
 use super::pack::{Matrix, TileSize};
+use super::pooled_tile::PooledProduct;
+use super::sparse_weights::pooled_windows;
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::{CLOSED, Epilogue, PooledShape};
 use crate::{Level, Pool};
@@ -29,15 +31,8 @@ impl PooledForward {
         let conv = shape.conv;
         let source = Source::of_input(&conv);
         let taps = forward_taps(&conv, &source);
-        let [height, width, filters] = shape.output();
-        let [down, across] = shape.pool;
-        let mut windows = Vec::with_capacity(height * width * shape.window());
-        for window in 0..height * width {
-            for pixel in 0..shape.window() {
-                let (row, column) = (window / width * down + pixel / across, window % width * across + pixel % across);
-                windows.push(window_offset(&conv, &source, row, column));
-            }
-        }
+        let filters = conv.filters;
+        let windows = pooled_windows(&shape, &source);
         PooledForward {
             shape,
             level,
@@ -64,7 +59,17 @@ impl PooledForward {
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
-        self.source.scratch_len(samples) + samples * self.windows.len() * self.shape.conv.filters
+        self.source.scratch_len(samples) + self.unpooled_len(samples)
+    }
+
+    /// Whether the maxima are found in the tiles' registers.
+    fn in_registers(&self) -> bool {
+        PooledProduct::has_tile(self.shape.window(), self.size)
+    }
+
+    /// Values of the whole convolution, where the maxima are found afterwards.
+    fn unpooled_len(&self, samples: usize) -> usize {
+        if self.in_registers() { 0 } else { samples * self.windows.len() * self.shape.conv.filters }
     }
 
     /// Computes the maxima `y` of `samples` images and, in `argmax`, which pixel of its window each is: the first of equal
@@ -93,10 +98,32 @@ impl PooledForward {
             return;
         }
         let per_sample = self.windows.len() * conv.filters;
-        let (full, scratch) = scratch.split_at_mut(samples * per_sample);
+        let (full, scratch) = scratch.split_at_mut(self.unpooled_len(samples));
         let x = self.source.prepare(samples, x, scratch);
         let group_len = self.matrix.group_len(self.taps.len(), self.size);
         let (channels, filters) = (conv.group_channels(), conv.group_filters());
+        if self.in_registers() {
+            for group in 0..conv.groups {
+                PooledProduct {
+                    rows: &self.windows,
+                    window: shape.window(),
+                    samples,
+                    input_stride: self.source.sample(),
+                    segments: &self.segments,
+                    a: &x[group * channels..],
+                    b: &packed[group * group_len..(group + 1) * group_len],
+                    depth: self.taps.len() * channels,
+                    columns: filters,
+                    bias: bias.map(|bias| &bias[group * filters..]),
+                    relu,
+                    pitch: conv.filters,
+                    maxima: &mut y[group * filters..],
+                    positions: &mut argmax[group * filters..],
+                }
+                .run_on(self.level);
+            }
+            return;
+        }
         for group in 0..conv.groups {
             Product {
                 rows: Rows {
@@ -118,23 +145,28 @@ impl PooledForward {
             }
             .run_on(self.level);
         }
-        let filters = conv.filters;
-        let pooled = y.chunks_exact_mut(filters).zip(argmax.chunks_exact_mut(filters));
-        for ((y, argmax), window) in pooled.zip(full.chunks_exact(filters * shape.window())) {
-            y.copy_from_slice(&window[..filters]);
-            argmax.fill(0);
-            for (position, values) in window.chunks_exact(filters).enumerate().skip(1) {
-                for ((y, argmax), &value) in y.iter_mut().zip(argmax.iter_mut()).zip(values) {
-                    if value > *y {
-                        (*y, *argmax) = (value, position as u8);
-                    }
+        pool(shape, full, relu, y, argmax);
+    }
+}
+
+/// Finds the maxima of a convolution whose pixels lie window by window.
+fn pool(shape: &PooledShape, full: &[f32], relu: bool, y: &mut [f32], argmax: &mut [u8]) {
+    let filters = shape.conv.filters;
+    let pooled = y.chunks_exact_mut(filters).zip(argmax.chunks_exact_mut(filters));
+    for ((y, argmax), window) in pooled.zip(full.chunks_exact(filters * shape.window())) {
+        y.copy_from_slice(&window[..filters]);
+        argmax.fill(0);
+        for (position, values) in window.chunks_exact(filters).enumerate().skip(1) {
+            for ((y, argmax), &value) in y.iter_mut().zip(argmax.iter_mut()).zip(values) {
+                if value > *y {
+                    (*y, *argmax) = (value, position as u8);
                 }
             }
-            if relu {
-                for (y, argmax) in y.iter_mut().zip(argmax.iter_mut()) {
-                    if *y <= 0.0 {
-                        (*y, *argmax) = (0.0, CLOSED);
-                    }
+        }
+        if relu {
+            for (y, argmax) in y.iter_mut().zip(argmax.iter_mut()) {
+                if *y <= 0.0 {
+                    (*y, *argmax) = (0.0, CLOSED);
                 }
             }
         }

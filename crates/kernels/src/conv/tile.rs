@@ -2,6 +2,8 @@
 //!
 //! Rows of `a` start at arbitrary offsets, and the reduction runs over segments of them, so convolutions need no unrolled matrix.
 
+#![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
+
 use super::Epilogue;
 use super::geometry::Segment;
 use super::pack::TileSize;
@@ -38,7 +40,7 @@ impl<'a> Reduction<'a> {
     }
 
     /// The largest offset into `a` from a row's start, and the largest row of `b`; `None` where nothing is read.
-    fn last(&self) -> Option<(usize, usize)> {
+    pub(super) fn last(&self) -> Option<(usize, usize)> {
         let again = self.repeat.checked_sub(1)?;
         let used = || self.segments.iter().filter(|s| s.len > 0);
         let a = used().map(|s| s.a + (s.len - 1) * self.step).max()?;
@@ -165,6 +167,7 @@ impl Product<'_> {
     /// # Safety
     /// See [`tile`](Self::tile); `count` rows and `vectors` vectors are those of a tile of this level.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "what differs from tile to tile")]
     unsafe fn any_tile<I: Isa>(
         &self,
         isa: I,

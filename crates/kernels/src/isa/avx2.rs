@@ -31,6 +31,7 @@ impl Isa for Avx2 {
     const TILE_VECTORS: usize = 2;
     type F32 = __m256;
     type Mask = __m256;
+    type Index = __m256i;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m256 {
@@ -56,6 +57,71 @@ impl Isa for Avx2 {
     #[inline(always)]
     unsafe fn store_masked(self, mask: __m256, to: *mut f32, value: __m256) {
         unsafe { _mm256_maskstore_ps(to, _mm256_castps_si256(mask), value) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> __m256 {
+        unsafe {
+            let bytes = if count >= 8 {
+                _mm_loadl_epi64(from.cast())
+            } else {
+                let mut bytes = [0u8; 8];
+                std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), count);
+                _mm_loadl_epi64(bytes.as_ptr().cast())
+            };
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, count: usize, value: __m256) {
+        unsafe {
+            let words = _mm256_cvtps_epi32(value);
+            let halves = _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            let bytes = _mm_packus_epi16(halves, halves);
+            if count >= 8 {
+                _mm_storel_epi64(to.cast(), bytes);
+            } else {
+                let mut lanes = [0u8; 8];
+                _mm_storel_epi64(lanes.as_mut_ptr().cast(), bytes);
+                std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
+            }
+        }
+    }
+    #[inline(always)]
+    fn to_index(self, value: __m256) -> __m256i {
+        unsafe { _mm256_cvtps_epi32(value) }
+    }
+    #[inline(always)]
+    unsafe fn pick(self, index: __m256i, table: *const f32) -> __m256 {
+        unsafe {
+            let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index);
+            let high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.add(8)), index);
+            _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+        unsafe {
+            let mut rows = [_mm256_setzero_ps(); 8];
+            for i in 0..8 {
+                rows[i] = _mm256_loadu_ps(from.add(i * from_pitch));
+            }
+            // Half `h` of `fours[4 * g + c]` is column `4 * h + c` of the rows `4 * g..4 * g + 4`.
+            let mut fours = [_mm256_setzero_ps(); 8];
+            for g in 0..2 {
+                let (a, b, c, d) = (rows[4 * g], rows[4 * g + 1], rows[4 * g + 2], rows[4 * g + 3]);
+                let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                let (low2, high2) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+                fours[4 * g] = _mm256_shuffle_ps::<0x44>(low, low2);
+                fours[4 * g + 1] = _mm256_shuffle_ps::<0xee>(low, low2);
+                fours[4 * g + 2] = _mm256_shuffle_ps::<0x44>(high, high2);
+                fours[4 * g + 3] = _mm256_shuffle_ps::<0xee>(high, high2);
+            }
+            for c in 0..4 {
+                let (a, b) = (fours[c], fours[4 + c]);
+                _mm256_storeu_ps(to.add(c * to_pitch), _mm256_permute2f128_ps::<0x20>(a, b));
+                _mm256_storeu_ps(to.add((4 + c) * to_pitch), _mm256_permute2f128_ps::<0x31>(a, b));
+            }
+        }
     }
     #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {

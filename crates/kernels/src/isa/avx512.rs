@@ -33,6 +33,7 @@ impl Isa for Avx512 {
     const TILE_VECTORS: usize = 2;
     type F32 = __m512;
     type Mask = __mmask16;
+    type Index = __m512i;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {
@@ -57,6 +58,70 @@ impl Isa for Avx512 {
     #[inline(always)]
     unsafe fn store_masked(self, mask: __mmask16, to: *mut f32, value: __m512) {
         unsafe { _mm512_mask_storeu_ps(to, mask, value) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> __m512 {
+        unsafe {
+            let bytes = if count >= 16 {
+                _mm_loadu_si128(from.cast())
+            } else {
+                _mm_maskz_loadu_epi8(self.first(count), from.cast())
+            };
+            _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, count: usize, value: __m512) {
+        unsafe {
+            let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(value));
+            if count >= 16 {
+                _mm_storeu_si128(to.cast(), bytes);
+            } else {
+                _mm_mask_storeu_epi8(to.cast(), self.first(count), bytes);
+            }
+        }
+    }
+    #[inline(always)]
+    fn to_index(self, value: __m512) -> __m512i {
+        unsafe { _mm512_cvtps_epi32(value) }
+    }
+    #[inline(always)]
+    unsafe fn pick(self, index: __m512i, table: *const f32) -> __m512 {
+        unsafe { _mm512_permutexvar_ps(index, _mm512_loadu_ps(table)) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+        unsafe {
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for i in 0..16 {
+                rows[i] = _mm512_loadu_ps(from.add(i * from_pitch));
+            }
+            // Quarter `q` of `fours[4 * g + c]` is column `4 * q + c` of the rows `4 * g..4 * g + 4`.
+            let mut fours = [_mm512_setzero_pd(); 16];
+            for g in 0..4 {
+                let low = |a, b| _mm512_castps_pd(_mm512_unpacklo_ps(a, b));
+                let high = |a, b| _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+                let (a, b, c, d) = (rows[4 * g], rows[4 * g + 1], rows[4 * g + 2], rows[4 * g + 3]);
+                fours[4 * g] = _mm512_unpacklo_pd(low(a, b), low(c, d));
+                fours[4 * g + 1] = _mm512_unpackhi_pd(low(a, b), low(c, d));
+                fours[4 * g + 2] = _mm512_unpacklo_pd(high(a, b), high(c, d));
+                fours[4 * g + 3] = _mm512_unpackhi_pd(high(a, b), high(c, d));
+            }
+            for c in 0..4 {
+                let (a, b, d, e) = (fours[c], fours[4 + c], fours[8 + c], fours[12 + c]);
+                let even = (_mm512_shuffle_f64x2::<0x88>(a, b), _mm512_shuffle_f64x2::<0x88>(d, e));
+                let odd = (_mm512_shuffle_f64x2::<0xdd>(a, b), _mm512_shuffle_f64x2::<0xdd>(d, e));
+                let columns = [
+                    _mm512_shuffle_f64x2::<0x88>(even.0, even.1),
+                    _mm512_shuffle_f64x2::<0x88>(odd.0, odd.1),
+                    _mm512_shuffle_f64x2::<0xdd>(even.0, even.1),
+                    _mm512_shuffle_f64x2::<0xdd>(odd.0, odd.1),
+                ];
+                for (q, column) in columns.into_iter().enumerate() {
+                    _mm512_storeu_ps(to.add((4 * q + c) * to_pitch), _mm512_castpd_ps(column));
+                }
+            }
+        }
     }
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {

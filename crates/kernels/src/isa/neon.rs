@@ -30,6 +30,7 @@ impl Isa for Neon {
     const TILE_VECTORS: usize = 4;
     type F32 = float32x4_t;
     type Mask = uint32x4_t;
+    type Index = [usize; 4];
 
     #[inline(always)]
     fn splat(self, value: f32) -> float32x4_t {
@@ -68,6 +69,33 @@ impl Isa for Neon {
                 unsafe { *to.add(i) = *lane };
             }
         }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> float32x4_t {
+        let mut lanes = [0.0f32; 4];
+        for i in 0..count.min(4) {
+            lanes[i] = f32::from(unsafe { *from.add(i) });
+        }
+        unsafe { vld1q_f32(lanes.as_ptr()) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, count: usize, value: float32x4_t) {
+        let mut lanes = [0.0f32; 4];
+        unsafe { vst1q_f32(lanes.as_mut_ptr(), value) };
+        for i in 0..count.min(4) {
+            unsafe { *to.add(i) = lanes[i] as u8 };
+        }
+    }
+    #[inline(always)]
+    fn to_index(self, value: float32x4_t) -> [usize; 4] {
+        let mut lanes = [0.0f32; 4];
+        unsafe { vst1q_f32(lanes.as_mut_ptr(), value) };
+        lanes.map(|v| v as usize)
+    }
+    #[inline(always)]
+    unsafe fn pick(self, index: [usize; 4], table: *const f32) -> float32x4_t {
+        let lanes = index.map(|i| unsafe { *table.add(i % 16) });
+        unsafe { vld1q_f32(lanes.as_ptr()) }
     }
     #[inline(always)]
     fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {

@@ -31,6 +31,7 @@ impl Isa for Portable {
     const TILE_VECTORS: usize = 2;
     type F32 = V;
     type Mask = [bool; LANES];
+    type Index = [usize; LANES];
 
     #[inline(always)]
     fn splat(self, value: f32) -> V {
@@ -69,6 +70,31 @@ impl Isa for Portable {
                 unsafe { *to.add(i) = value[i] };
             }
         }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, from: *const u8, count: usize) -> V {
+        let mut v = [0.0; LANES];
+        for i in 0..count.min(LANES) {
+            // SAFETY: the caller's promise.
+            v[i] = f32::from(unsafe { *from.add(i) });
+        }
+        v
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, count: usize, value: V) {
+        for i in 0..count.min(LANES) {
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(i) = value[i] as u8 };
+        }
+    }
+    #[inline(always)]
+    fn to_index(self, value: V) -> [usize; LANES] {
+        value.map(|v| v as usize)
+    }
+    #[inline(always)]
+    unsafe fn pick(self, index: [usize; LANES], table: *const f32) -> V {
+        // SAFETY: the caller's promise.
+        index.map(|i| unsafe { *table.add(i % 16) })
     }
     #[inline(always)]
     fn add(self, a: V, b: V) -> V {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::dataset::Memory;
+use super::source::Memory;
 use super::{DataError, Dataset, Known, Preprocessing, Split, idx};
 
 /// Class names of Fashion-MNIST, in the order of its labels.

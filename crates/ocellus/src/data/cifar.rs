@@ -11,9 +11,8 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::dataset::Source;
 use super::fingerprint::xxh64;
-use super::{DataError, Dataset, Preprocessing, Split};
+use super::{DataError, Dataset, Preprocessing, Source, Split};
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;

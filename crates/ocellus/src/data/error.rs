@@ -79,9 +79,9 @@ pub enum DataError {
         path: PathBuf,
     },
     /// There is nothing to tell apart.
-    #[error("{}: there is one class only, `{class}`; a classifier needs two or more class folders{hint}", path.display())]
+    #[error("{}: there is one class only, `{class}`; a classifier needs two or more{hint}", path.display())]
     OneClass {
-        /// The folder of class folders.
+        /// The folder of class folders, or the file of labels.
         path: PathBuf,
         /// The only class.
         class: String,

@@ -5,12 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use super::dataset::Source;
 use super::decode;
 use super::fingerprint::xxh64;
 use super::open::Progress;
 use super::preprocessing::read_file;
-use super::{DataError, Dataset, ImageProblem, Limits, OpenOptions, Preprocessing, Skipped};
+use super::{DataError, Dataset, ImageProblem, Limits, OpenOptions, Preprocessing, Skipped, Source};
 
 /// A file, and the class it was found in.
 pub(super) struct Found {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::builtin::FASHION_MNIST;
-use super::dataset::Memory;
 use super::fingerprint::xxh64;
+use super::source::Memory;
 use super::{DataError, Dataset, Preprocessing, Split, idx};
 
 /// The two files of a split.

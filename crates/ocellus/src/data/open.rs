@@ -199,6 +199,11 @@ impl Layout {
 /// names but numbers, and are taken in order.
 fn fit(data: Dataset, path: &Path, numbered: bool, options: &OpenOptions) -> Result<Dataset, DataError> {
     let preprocessing = options.preprocessing_for(data.image_shape())?;
+    if let [class] = data.class_names()
+        && options.classes.is_none()
+    {
+        return Err(DataError::OneClass { path: path.to_owned(), class: class.clone(), hint: String::new() });
+    }
     let data = match &options.classes {
         Some(classes) if data.class_names() != classes.as_slice() => data.with_classes(classes, path, numbered)?,
         _ => data,

@@ -121,14 +121,16 @@ pub(crate) fn shape_text(shape: &[usize]) -> String {
 mod tests {
     use super::*;
 
-    fn check(size: usize, window: usize, stride: usize, dilation: usize, padding: Padding, expected: Option<[usize; 3]>) {
-        let window = Window {
-            what: "kernel",
-            size: [window; 2],
-            strides: [stride; 2],
-            dilation: [dilation; 2],
-            padding,
-        };
+    fn check(
+        size: usize,
+        window: usize,
+        stride: usize,
+        dilation: usize,
+        padding: Padding,
+        expected: Option<[usize; 3]>,
+    ) {
+        let window =
+            Window { what: "kernel", size: [window; 2], strides: [stride; 2], dilation: [dilation; 2], padding };
         let placed = window.place(&[size, size, 3]).ok().map(|p| [p.output[0], p.padding[0], p.padding[1]]);
         assert_eq!(placed, expected, "{size} {window:?}");
     }
@@ -155,7 +157,8 @@ mod tests {
 
     #[test]
     fn errors_say_what_was_received() {
-        let window = Window { what: "kernel", size: [5, 3], strides: [1; 2], dilation: [1; 2], padding: Padding::Valid };
+        let window =
+            Window { what: "kernel", size: [5, 3], strides: [1; 2], dilation: [1; 2], padding: Padding::Valid };
         let error = window.place(&[3, 3, 64]).unwrap_err();
         assert!(error.starts_with("the kernel covers 5x3, more than its input of 3x3"), "{error}");
         let error = window.place(&[64]).unwrap_err();

@@ -74,7 +74,7 @@ impl<'a> Batches<'a> {
         let origin = match (samples.images, samples.targets) {
             (Images::Dataset(dataset), Targets::Classes(labels)) if std::ptr::eq(labels, dataset.labels()) => {
                 let BatchOptions { batch_size, shuffle, seed, class_weight } = options;
-                let options = LoaderOptions { batch_size, shuffle, seed, class_weight, ..LoaderOptions::default() };
+                let options = LoaderOptions { batch_size, shuffle, seed, class_weight };
                 Origin::Loader(Box::new(Loader::new(dataset.clone(), options)?))
             }
             _ => Origin::Arrays(Box::new(Arrays::new(samples, count, image_shape.iter().product(), outputs, options))),
@@ -179,8 +179,8 @@ impl<'a> Arrays<'a> {
         [&mut self.numbers, &mut self.targets, &mut self.weights].into_iter().for_each(Vec::clear);
         self.labels.clear();
         self.pixels.clear();
-        for &index in &self.order[indices] {
-            let index = index as usize;
+        for at in indices {
+            let index = self.order[at] as usize;
             let span = index * self.values..(index + 1) * self.values;
             match self.samples.images {
                 Images::U8(all) => self.pixels.extend_from_slice(&all[span]),

@@ -43,13 +43,14 @@ impl Model {
         }
         let stranger = dataset.class_names().iter().find(|name| !known.contains(name));
         Err(ModelError::Argument(match stranger {
-            Some(name) => format!(
-                "the data has a class {name:?} that the model does not know; it knows {}",
-                known.join(", ")
-            ),
-            None => "the data's classes are in another order than the model's, or some are missing; open the data with \
+            Some(name) => {
+                format!("the data has a class {name:?} that the model does not know; it knows {}", known.join(", "))
+            }
+            None => {
+                "the data's classes are in another order than the model's, or some are missing; open the data with \
                      the model's class names"
-                .into(),
+                    .into()
+            }
         }))
     }
 
@@ -92,7 +93,8 @@ impl Model {
     /// What the weights' size adds to the loss.
     pub(super) fn penalty(&self) -> f64 {
         let specs = self.network.nodes.iter().flat_map(|node| &node.parameters);
-        let penalised = specs.zip(self.layer_parameters.iter().flatten()).filter(|(spec, _)| !spec.regularizer.is_none());
+        let penalised =
+            specs.zip(self.layer_parameters.iter().flatten()).filter(|(spec, _)| !spec.regularizer.is_none());
         penalised.map(|(spec, &id)| spec.regularizer.penalty(self.parameters.get(id).values())).sum()
     }
 }

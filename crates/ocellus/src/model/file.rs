@@ -230,7 +230,8 @@ impl Reader<'_> {
         struct Version {
             format_version: u64,
         }
-        let broken = |error: serde_json::Error| self.format(format!("the description of the model is damaged: {error}"));
+        let broken =
+            |error: serde_json::Error| self.format(format!("the description of the model is damaged: {error}"));
         let Version { format_version: found } = serde_json::from_str(json).map_err(broken)?;
         if found > u64::from(FORMAT_VERSION) {
             return Err(FileError::Newer { path: self.path.to_owned(), found, known: FORMAT_VERSION });
@@ -262,17 +263,14 @@ impl Reader<'_> {
     }
 
     /// Every parameter's values; the file has these tensors, the golden ones, and no others.
-    fn weights(
-        &self,
-        network: &Network,
-        tensors: &SafeTensors<'_>,
-    ) -> Result<HashMap<String, Vec<f32>>, FileError> {
+    fn weights(&self, network: &Network, tensors: &SafeTensors<'_>) -> Result<HashMap<String, Vec<f32>>, FileError> {
         let mut weights = HashMap::new();
         for (name, spec) in network.parameters() {
             let values = self.numbers(tensors, &name, &spec.shape)?;
             weights.insert(name, values);
         }
-        match tensors.names().into_iter().find(|name| ![IMAGES, OUTPUTS].contains(name) && !weights.contains_key(*name)) {
+        match tensors.names().into_iter().find(|name| ![IMAGES, OUTPUTS].contains(name) && !weights.contains_key(*name))
+        {
             Some(name) => Err(self.tensor_error(name, "no layer has such a parameter")),
             None => Ok(weights),
         }

@@ -67,41 +67,35 @@ impl Model {
         }
         let threads = self.engine.pool().threads();
         let level = self.engine.level()?;
-        let Some(compiled) = &mut self.compiled else { return Err(ModelError::NotCompiled) };
-        let metrics = std::mem::take(&mut compiled.metrics);
+        let Some(compiled) = &self.compiled else { return Err(ModelError::NotCompiled) };
         let (loss, optimizer) = (compiled.loss, compiled.optimizer.clone());
         self.record.begin(&options, &batches, &optimizer, &loss, level);
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
-        let plan = self.training_plan(&optimizer, &loss, images, batches.batch_size(), level);
-        let result = plan.and_then(|(plan, total, predictions)| {
-            let training = Training { runner: Runner::new(plan, threads), total, predictions };
-            let schedule = optimizer.learning_rate().clone();
-            let mut callbacks = options.callbacks;
-            if options.verbose != Verbose::Silent {
-                callbacks.push(Box::new(Progress::stderr(options.verbose == Verbose::Bar)));
-            }
-            let mut fit = Fit {
-                predictions: vec![0.0; batches.batch_size() * self.outputs()],
-                safe: self.snapshot(),
-                compiled: self.compile_count,
-                model: self,
-                samples,
-                batches,
-                validation,
-                training,
-                threads,
-                loss,
-                metrics,
-                schedule,
-                learning_rate: 0.0,
-                seed,
-                callbacks,
-                stop: false,
-            };
-            let result = fit.run(options.initial_epoch, options.epochs);
-            Ok((result, fit.metrics))
-        });
-        let (result, metrics) = result?;
+        let (plan, total, predictions) = self.training_plan(&optimizer, &loss, images, batches.batch_size(), level)?;
+        let mut callbacks = options.callbacks;
+        if options.verbose != Verbose::Silent {
+            callbacks.push(Box::new(Progress::stderr(options.verbose == Verbose::Bar)));
+        }
+        let mut fit = Fit {
+            predictions: vec![0.0; batches.batch_size() * self.outputs()],
+            safe: self.snapshot(),
+            compiled: self.compile_count,
+            metrics: self.compiled.as_mut().map_or_else(Vec::new, |compiled| std::mem::take(&mut compiled.metrics)),
+            model: self,
+            samples,
+            batches,
+            validation,
+            training: Training { runner: Runner::new(plan, threads), total, predictions },
+            threads,
+            loss,
+            schedule: optimizer.learning_rate().clone(),
+            learning_rate: 0.0,
+            seed,
+            callbacks,
+            stop: false,
+        };
+        let result = fit.run(options.initial_epoch, options.epochs);
+        let metrics = fit.metrics;
         if let Some(compiled) = &mut self.compiled {
             compiled.metrics = metrics;
         }
@@ -166,7 +160,6 @@ impl Fit<'_, '_> {
                 break;
             }
             self.call(|callback, control| callback.on_epoch_begin(epoch, control))?;
-            self.model.snapshot_into(&mut self.safe);
             let values = self.epoch(epoch)?;
             history.push(epoch, values.iter().map(|(name, value)| (name.as_str(), *value)));
             self.model.record.end_epoch(&values, self.samples.images);
@@ -208,6 +201,12 @@ impl Fit<'_, '_> {
                 break;
             }
         }
+        if self.model.is_finite() {
+            self.model.snapshot_into(&mut self.safe);
+        } else {
+            let at = Step { epoch, step, iteration: 0 };
+            return Err(not_finite(self.model, &self.safe, at, f32::NAN, self.learning_rate));
+        }
         if let Some(validation) = &mut self.validation {
             self.model.validate(validation, &self.loss, &mut self.metrics, &mut values)?;
         }
@@ -225,12 +224,8 @@ impl Fit<'_, '_> {
         &mut self,
         mut call: impl FnMut(&mut dyn Callback, &mut Control<'_>) -> CallbackResult,
     ) -> Result<(), ModelError> {
-        let mut control = Control {
-            model: self.model,
-            learning_rate: self.learning_rate,
-            new_learning_rate: None,
-            stop: self.stop,
-        };
+        let mut control =
+            Control { model: self.model, learning_rate: self.learning_rate, new_learning_rate: None, stop: self.stop };
         for callback in &mut self.callbacks {
             call(&mut **callback, &mut control).map_err(ModelError::Callback)?;
         }
@@ -281,10 +276,10 @@ fn run_step(
     Ok(Ok(f64::from(loss) + penalty))
 }
 
-/// The error of a loss that is not finite. The step changed nothing; but where the step before left weights that are
-/// not finite either, the model goes back to the epoch's beginning.
+/// The error of a loss or weights that are not finite. A step with such a loss changed nothing; but where the step before
+/// left weights that are not finite either, the model goes back to the epoch's beginning.
 fn not_finite(model: &mut Model, safe: &Snapshot, at: Step, loss: f32, learning_rate: f32) -> ModelError {
-    if model.weights().any(|(_, _, values)| values.iter().any(|value| !value.is_finite())) {
+    if !model.is_finite() {
         model.restore(safe);
     }
     ModelError::NotFinite { epoch: at.epoch + 1, step: at.step, loss, learning_rate }

@@ -25,8 +25,7 @@ impl GoldenImages {
     pub(super) fn choose(images: Images<'_>, shape: &[usize], seed: u64) -> Result<Self, ModelError> {
         let (available, length) = (images.count(shape)?, shape.iter().product::<usize>());
         let mut random = Random::new(seed, Purpose::Sample, 0, 0);
-        let chosen: Vec<usize> =
-            (0..COUNT.min(available)).map(|_| random.below(available as u64) as usize).collect();
+        let chosen: Vec<usize> = (0..COUNT.min(available)).map(|_| random.below(available as u64) as usize).collect();
         let span = |index: usize| index * length..(index + 1) * length;
         let values = match images {
             Images::U8(all) => Values::U8(chosen.iter().flat_map(|&index| &all[span(index)]).copied().collect()),

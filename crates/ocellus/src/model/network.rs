@@ -1,7 +1,7 @@
 //! The layers of a model and how they are joined, checked: names, shapes, parameters.
 
 use super::tensor::{MadeBy, Tensor};
-use crate::layers::{AnyLayer, Layer, ParameterSpec, product, shape_text};
+use crate::layers::{AnyLayer, ParameterSpec, product, shape_text};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -259,17 +259,20 @@ mod tests {
                  or fewer poolings before it",
                 check(|x| Conv2d::new(1, 9).named("conv2").call(x)),
             ),
-            ("add (Add): expected inputs of the same shape, received 8x8x3 and 4x4x3", check(|x| {
-                Add::new().call([x, &MaxPooling2d::new(2).call(x)])
-            })),
+            (
+                "add (Add): expected inputs of the same shape, received 8x8x3 and 4x4x3",
+                check(|x| Add::new().call([x, &MaxPooling2d::new(2).call(x)])),
+            ),
             ("add (Add): expected at least 2 input(s), received 1", check(|x| Add::new().call(x))),
             ("flatten (Flatten): expected 1 input(s), received 2", check(|x| Flatten::new().call([x, x]))),
-            ("a (Flatten): its name is taken or empty; give it one of its own with `named`", check(|x| {
-                Flatten::new().named("a").call(&Flatten::new().named("a").call(x))
-            })),
-            ("input (Flatten): its name is taken or empty; give it one of its own with `named`", check(|x| {
-                Flatten::new().named("input").call(x)
-            })),
+            (
+                "a (Flatten): its name is taken or empty; give it one of its own with `named`",
+                check(|x| Flatten::new().named("a").call(Flatten::new().named("a").call(x))),
+            ),
+            (
+                "input (Flatten): its name is taken or empty; give it one of its own with `named`",
+                check(|x| Flatten::new().named("input").call(x)),
+            ),
             ("the output does not depend on the input: call layers on it", check(Tensor::clone)),
             ("models have one input and one output", check(|x| Add::new().call([x, &stranger]))),
             ("too large", check(|x| Dense::new(1 << 30).call(x))),
@@ -282,7 +285,7 @@ mod tests {
 
     #[test]
     fn architectures_come_back_from_json() {
-        let network = check(|x| Dense::new(3).activation(Activation::Softmax).call(&Flatten::new().call(x))).unwrap();
+        let network = check(|x| Dense::new(3).activation(Activation::Softmax).call(Flatten::new().call(x))).unwrap();
         let json = serde_json::to_string(&network.architecture).unwrap();
         assert_eq!(serde_json::from_str::<Architecture>(&json).unwrap(), network.architecture);
         let unknown = json.replace("\"units\"", "\"colour\":1,\"units\"");

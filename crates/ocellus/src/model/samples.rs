@@ -197,10 +197,7 @@ impl<'a> Samples<'a> {
                 return Err(ModelError::argument("a data set with targets of one's own cannot be split"));
             }
         };
-        Ok((
-            Samples { images: images.0, targets: targets.0 },
-            Samples { images: images.1, targets: targets.1 },
-        ))
+        Ok((Samples { images: images.0, targets: targets.0 }, Samples { images: images.1, targets: targets.1 }))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Layers in a row.
 
+use super::Model;
 use super::network::LayerError;
 use super::tensor::{Input, Tensor};
-use super::Model;
 use crate::layers::NamedLayer;
 
 /// A model whose layers each take what the one before gives.

@@ -162,7 +162,8 @@ fn resizing_is_the_defined_convolution() {
         let x = x.abs();
         if x < 1.0 { 1.5 * x.powi(3) - 2.5 * x * x + 1.0 } else { -0.5 * x.powi(3) + 2.5 * x * x - 4.0 * x + 2.0 }
     };
-    let cases: [(Filter, &dyn Fn(f64) -> f64, f64); 2] =
+    type Kernel<'a> = &'a dyn Fn(f64) -> f64;
+    let cases: [(Filter, Kernel, f64); 2] =
         [(Filter::Bilinear, &triangle, 1.0), (Filter::CatmullRom, &catmull_rom, 2.0)];
     for (filter, kernel, support) in cases {
         for size @ [to_height, to_width] in [[23, 10], [9, 37], [8, 8], [50, 60], [1, 1]] {

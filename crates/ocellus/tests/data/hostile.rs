@@ -151,6 +151,7 @@ fn idx_files_that_lie() {
         ("no width", idx(&[2, 2, 0], &[]), labels(), "it holds nothing"),
         ("five channels", idx(&[2, 1, 1, 5], &[0; 10]), labels(), "has 5 channels, expected 1 or 3"),
         ("wide", idx(&[2, 1, 20_000], &[0; 40_000]), labels(), "expected sides of 1 to 16384"),
+        ("one class", images(), idx(&[2], &[0, 0]), "one class only, `0`"),
         ("counts", idx(&[3, 2, 2], &[7; 12]), labels(), "holds 2 labels, but"),
         ("gzip states too much", gzip(&idx(&[u32::MAX, 28, 28], &[0; 8])), labels(), "more than the file can hold"),
         ("gzip short", gzip(&images()[..20]), labels(), "ends after 4 of 8 bytes"),

@@ -14,7 +14,7 @@ use image::{DynamicImage, ImageFormat};
 use tempfile::TempDir;
 
 /// A temporary folder with the given files, folders made as needed. A path that ends in `/` is an empty folder.
-pub fn folder<'a>(files: impl IntoIterator<Item = (&'a str, Vec<u8>)>) -> TempDir {
+fn folder<'a>(files: impl IntoIterator<Item = (&'a str, Vec<u8>)>) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     for (path, bytes) in files {
         let path = root.path().join(path);
@@ -28,31 +28,31 @@ pub fn folder<'a>(files: impl IntoIterator<Item = (&'a str, Vec<u8>)>) -> TempDi
     root
 }
 
-pub fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
 }
 
 /// A grey PNG of one value, 8 x 8.
-pub fn grey(value: u8) -> Vec<u8> {
+fn grey(value: u8) -> Vec<u8> {
     encode(&image::GrayImage::from_pixel(8, 8, image::Luma([value])).into(), ImageFormat::Png)
 }
 
 /// A JPEG with some structure, 24 x 16.
-pub fn jpeg() -> Vec<u8> {
+fn jpeg() -> Vec<u8> {
     let image = image::RgbImage::from_fn(24, 16, |x, y| image::Rgb([(x * 10) as u8, (y * 15) as u8, (x * y) as u8]));
     encode(&image.into(), ImageFormat::Jpeg)
 }
 
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
 /// An IDX file of bytes.
-pub fn idx(sizes: &[u32], data: &[u8]) -> Vec<u8> {
+fn idx(sizes: &[u32], data: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0, 0, 8, sizes.len() as u8];
     bytes.extend(sizes.iter().flat_map(|size| size.to_be_bytes()));
     bytes.extend(data);
@@ -60,7 +60,7 @@ pub fn idx(sizes: &[u32], data: &[u8]) -> Vec<u8> {
 }
 
 /// A PNG file of one header and compressed data, right or wrong.
-pub fn raw_png(width: u32, height: u32, bits: u8, kind: u8, chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+fn raw_png(width: u32, height: u32, bits: u8, kind: u8, chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
     let mut header = [width.to_be_bytes(), height.to_be_bytes()].concat();
     header.extend([bits, kind, 0, 0, 0]);
@@ -74,13 +74,13 @@ pub fn raw_png(width: u32, height: u32, bits: u8, kind: u8, chunks: &[(&[u8; 4],
     bytes
 }
 
-pub fn zlib(bytes: &[u8]) -> Vec<u8> {
+fn zlib(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
 /// `path` relative to `root`, for comparison.
-pub fn relative(path: &Path, root: &Path) -> PathBuf {
+fn relative(path: &Path, root: &Path) -> PathBuf {
     path.strip_prefix(root).unwrap_or(path).to_owned()
 }
