@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd, Training};
+use anyhow::{Context, Result, anyhow};
+use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd};
 use ocellus::data::{Dataset, OpenOptions, Split, Splits, splits_of};
 use ocellus::durable::{check_writable, create_folder, write_atomically};
 use ocellus::history::History;
@@ -43,10 +43,8 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     )?;
     introduce(&settings, &data, plan.name(), &model);
 
-    create_folder(&folder)?;
-    write_atomically(folder.join("config.toml"), config)?;
     let files = Files::new(folder);
-    let history = fit(&mut model, &data, &settings, &files)?;
+    let history = fit(&mut model, &data, &settings, &files, &config)?;
 
     let evaluation = model.evaluate(&data.test)?;
     model.set_evaluation(evaluation.clone());
@@ -140,9 +138,9 @@ fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) 
 }
 
 /// Trains; what was reached is kept after each epoch, so that a run that is ended loses one epoch at most.
-fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files) -> Result<History> {
+fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, config: &str) -> Result<History> {
     let mut progress = Progress::stderr();
-    let mut keeper = Keeper { files, history: History::new() };
+    let mut keeper = Keeper { files, config, history: History::new(), kept: None };
     let options = FitOptions::new()
         .batch_size(settings.batch_size)
         .epochs(settings.epochs)
@@ -156,38 +154,48 @@ fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files) -> Re
     };
     let fitted = model.fit(&data.train, options);
     progress.clear();
-    match fitted {
-        Err(ModelError::Callback(error)) => Err(anyhow::anyhow!(error)),
-        Err(error @ ModelError::NotFinite { .. }) => {
-            // The model has the last weights that were good.
-            model.save(&files.model)?;
-            Err(anyhow::anyhow!("{error}. They are kept in {}", files.model.display()))
+    fitted.map_err(|error| match (error, keeper.kept) {
+        (error @ (ModelError::NotFinite { .. } | ModelError::Callback(_)), Some(epoch)) => {
+            anyhow!("{error}. The model after epoch {} is kept in {}", epoch + 1, files.model.display())
         }
-        fitted => Ok(fitted?),
-    }
+        (error @ ModelError::NotFinite { .. }, None) => anyhow!("{error}. No epoch was finished: no model is kept"),
+        (error, _) => error.into(),
+    })
 }
 
-/// Writes down what an epoch reached.
+/// Keeps what each epoch reached. Before the first one is done it leaves the folder as it is: an earlier run's files are
+/// replaced together or not at all.
 struct Keeper<'a> {
     files: &'a Files,
+    config: &'a str,
     history: History,
+    /// The epoch after which the model was last saved.
+    kept: Option<u64>,
 }
 
 impl Callback for Keeper<'_> {
-    fn on_train_begin(&mut self, _training: &Training, _control: &mut Control<'_>) -> CallbackResult {
-        Ok(())
-    }
-
     fn on_epoch_end(&mut self, epoch: &EpochEnd<'_>, control: &mut Control<'_>) -> CallbackResult {
+        if let Some(loss) = epoch.get("val_loss").filter(|loss| !loss.is_finite()) {
+            // Weights that answer so are none to keep, though the training loss did not see it yet.
+            let number = epoch.epoch + 1;
+            return Err(format!("the validation loss became {loss} in epoch {number}; lower the learning rate").into());
+        }
+        if self.history.is_empty() {
+            create_folder(&self.files.folder)?;
+            write_atomically(&self.files.config, self.config)?;
+        }
         self.history.push(epoch.epoch, epoch.values.iter().map(|(name, value)| (name.as_str(), *value)));
         self.history.write_csv(&self.files.history)?;
-        Ok(control.model_mut().save(&self.files.model)?)
+        control.model_mut().save(&self.files.model)?;
+        self.kept = Some(epoch.epoch);
+        Ok(())
     }
 }
 
 /// Where a run's results are kept.
 struct Files {
     folder: PathBuf,
+    config: PathBuf,
     model: PathBuf,
     history: PathBuf,
     learning_curves: PathBuf,
@@ -198,6 +206,7 @@ struct Files {
 impl Files {
     fn new(folder: PathBuf) -> Self {
         Self {
+            config: folder.join("config.toml"),
             model: folder.join("model.safetensors"),
             history: folder.join("history.csv"),
             learning_curves: folder.join("learning_curves.svg"),

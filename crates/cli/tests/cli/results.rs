@@ -74,7 +74,7 @@ fn summary_tells_layers_and_training() {
     let json = place.run("summary run/model.safetensors --json").succeeds().json();
     assert_eq!(json["class_names"][0], "above");
     assert_eq!(json["training"]["epochs"], 2);
-    let run = place.run("summary cnn").succeeds();
+    let run = place.run("summary reference_cnn").succeeds();
     assert!(run.stdout().contains("121,930"), "{}", run.stdout());
 }
 
@@ -82,11 +82,17 @@ fn summary_tells_layers_and_training() {
 fn lists_name_what_can_be_named() {
     let place = Place::new();
     let models = place.run("models --json").succeeds().json();
-    assert!(models.as_array().unwrap().iter().any(|model| model["name"] == "cnn" && model["parameters"] == 121_930));
+    assert!(
+        models
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|model| model["name"] == "reference_cnn" && model["parameters"] == 121_930)
+    );
     let datasets = place.run("datasets --json").succeeds().json();
     let names: Vec<&str> = datasets.as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect();
     assert!(names.contains(&"fashion-mnist") && names.contains(&"mnist"), "{names:?}");
-    for (list, part) in [("models", "cnn"), ("datasets", "cifar10")] {
+    for (list, part) in [("models", "reference_cnn"), ("datasets", "cifar10")] {
         assert!(place.run(list).succeeds().stdout().contains(part), "{list}");
     }
 }

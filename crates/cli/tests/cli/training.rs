@@ -10,12 +10,12 @@ fn a_run_keeps_everything_and_says_what_to_try_next() {
     let place = Place::new();
     place.photos("photos", 10);
     let run = place.run("train photos --epochs 3 --batch-size 4 --learning-rate 0.01").succeeds();
-    let found = names(&place.path("runs/photos-cnn"));
+    let found = names(&place.path("runs/photos-reference_cnn"));
     let expected: Vec<&str> = FILES.into_iter().filter(|name| *name != "example.png").collect();
     assert_eq!(found, expected);
 
     let (stdout, stderr) = (run.stdout(), run.stderr());
-    for part in ["Test accuracy: 100.0% (95% interval ", "precision", "predicted", "runs/photos-cnn"] {
+    for part in ["Test accuracy: 100.0% (95% interval ", "precision", "predicted", "runs/photos-reference_cnn"] {
         assert!(stdout.contains(part), "expected {part:?}\n{stdout}");
     }
     let epochs: Vec<&str> = stderr.lines().filter(|line| line.starts_with("epoch ")).collect();
@@ -25,11 +25,11 @@ fn a_run_keeps_everything_and_says_what_to_try_next() {
     }
     assert!(!stderr.contains('\r') && !stderr.contains('\u{1b}'), "no bar without a terminal: {stderr:?}");
 
-    let history = place.text("runs/photos-cnn/history.csv");
+    let history = place.text("runs/photos-reference_cnn/history.csv");
     assert!(history.starts_with("epoch,accuracy,loss,val_accuracy,val_loss,learning_rate,seconds\n0,"), "{history}");
     assert_eq!(history.lines().count(), 4);
     for (file, part) in [("confusion_matrix.svg", ">above</text>"), ("learning_curves.svg", ">accuracy</text>")] {
-        assert!(place.text(&format!("runs/photos-cnn/{file}")).contains(part), "{file}");
+        assert!(place.text(&format!("runs/photos-reference_cnn/{file}")).contains(part), "{file}");
     }
 
     // The two commands work as they stand.
@@ -49,8 +49,11 @@ fn runs_are_numbered_and_never_written_over_unasked() {
     for _ in 0..3 {
         place.run("train photos --epochs 1").succeeds();
     }
-    assert_eq!(names(&place.path("runs")), ["photos-cnn", "photos-cnn-2", "photos-cnn-3"]);
-    let again = place.run("train photos --epochs 1 --output runs/photos-cnn-2").succeeds();
+    assert_eq!(
+        names(&place.path("runs")),
+        ["photos-reference_cnn", "photos-reference_cnn-2", "photos-reference_cnn-3"]
+    );
+    let again = place.run("train photos --epochs 1 --output runs/photos-reference_cnn-2").succeeds();
     assert!(again.stderr().contains("holds an earlier run, which this one replaces"), "{}", again.stderr());
 }
 
@@ -126,11 +129,17 @@ fn without_data_it_trains_on_what_it_carries() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_weights() {
+fn a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_good() {
     let place = Place::new();
     place.photos("photos", 6);
+    let diverging = "train photos --epochs 3 --learning-rate 1e30 --optimizer sgd --output run";
     place
-        .run("train photos --epochs 3 --learning-rate 1e30 --optimizer sgd --output run")
-        .fails(1, &["the loss became", "step", "run/model.safetensors"]);
+        .run(&format!("{diverging} --batch-size 2"))
+        .fails(1, &["the loss became", "in epoch 1, step", "no model is kept"]);
+    place.run(diverging).fails(1, &["the validation loss became NaN in epoch 1"]);
+    assert!(!place.exists("run"));
+    place.run("train photos --epochs 1 --output run").succeeds();
+    place.run(diverging).fails(1, &["loss became"]);
     place.run("predict run/model.safetensors photos/above/0.png").succeeds();
+    assert!(place.text("run/config.toml").contains("epochs = 1"));
 }

@@ -19,15 +19,15 @@ fn wrong_usage_is_told_before_anything_is_done() {
         ("train --seed x", &["--seed"]),
         ("train --validation 1.5", &["--validation", "between 0 and 1", "1.5"]),
         ("train --optimizer adamant", &["--optimizer", "adam, adamw, sgd"]),
-        ("train --model resnet9000", &["error: resnet9000", "cnn", "FILE.toml"]),
+        ("train --model resnet9000", &["error: resnet9000", "reference_cnn", "FILE.toml"]),
         ("train --model none.toml", &["error: none.toml", "No such file"]),
         ("train --config none.toml", &["--config none.toml", "No such file"]),
         ("train a b", &["unexpected argument 'b'"]),
         ("evaluate model", &["<DATA>"]),
         ("predict model", &["<IMAGE>"]),
         ("predict model a --top 0", &["--top", "at least 1"]),
-        ("benchmark --model nothing", &["error: nothing", "cnn"]),
-        ("summary nothing", &["nothing", "cnn"]),
+        ("benchmark --model nothing", &["error: nothing", "reference_cnn"]),
+        ("summary nothing", &["nothing", "reference_cnn"]),
     ] {
         let run = place.run(line).fails(2, parts);
         assert_eq!(run.stdout(), "", "{line}");
@@ -72,7 +72,7 @@ fn help_and_version_are_results() {
 #[test]
 fn a_reader_that_leaves_is_no_failure() {
     let place = Place::new();
-    for line in ["datasets", "models", "models --json", "summary cnn", "--help"] {
+    for line in ["datasets", "models", "models --json", "summary reference_cnn", "--help"] {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let output = place.command(line).stdout(writer).output().unwrap();
