@@ -131,6 +131,7 @@ impl Validation {
 /// How a training runs, everything decided; written to the run's folder as config.toml.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Resolved {
+    #[serde(serialize_with = "crate::output::lossy")]
     pub(crate) data: PathBuf,
     pub(crate) model: String,
     pub(crate) epochs: u64,
