@@ -278,6 +278,11 @@ impl Model {
         }
     }
 
+    /// Whether every weight is a finite number.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.weights().all(|(_, _, values)| values.iter().all(|value| value.is_finite()))
+    }
+
     /// Comes back to a snapshot.
     ///
     /// # Panics
