@@ -13,7 +13,8 @@ use serde::Serialize;
 use crate::arguments::Evaluate;
 use crate::output::{note, print, print_json};
 use crate::progress::Reading;
-use crate::train::{TEST_FRACTION, results, tell_about};
+use crate::results::{results, tell_about};
+use crate::train::TEST_FRACTION;
 
 pub(crate) fn run(arguments: Evaluate) -> Result<()> {
     let mut model = Model::load(&arguments.model)?;
@@ -26,7 +27,7 @@ pub(crate) fn run(arguments: Evaluate) -> Result<()> {
     if arguments.json {
         print_json(&Outcome { model: &arguments.model, data: &arguments.data, evaluation: &evaluation })
     } else {
-        print(results("accuracy", &evaluation))
+        print(results("Accuracy", &evaluation))
     }
 }
 

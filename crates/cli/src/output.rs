@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -51,6 +52,17 @@ pub(crate) fn shape(sizes: &[usize]) -> String {
     sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
 }
 
+/// A path as it can be typed in a shell.
+pub(crate) fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=+:@%,".contains(c) || !c.is_ascii();
+    if !text.is_empty() && text.chars().all(plain) {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
 /// Rows as a table of columns: the first to the left, numbers to the right.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>], right: &[usize]) -> String {
     let width = |column: usize| {
@@ -80,6 +92,15 @@ mod tests {
     fn numbers_are_readable() {
         let texts = [0u64, 999, 1000, 121_930, 1_000_000].map(thousands);
         assert_eq!(texts, ["0", "999", "1,000", "121,930", "1,000,000"]);
+    }
+
+    #[test]
+    fn paths_can_be_typed() {
+        for (path, typed) in
+            [("a/b-1.png", "a/b-1.png"), ("my cat.jpg", "'my cat.jpg'"), ("it's", r"'it'\''s'"), ("", "''")]
+        {
+            assert_eq!(quoted(Path::new(path)), typed);
+        }
     }
 
     #[test]

@@ -20,16 +20,16 @@ pub(crate) struct Settings {
     /// Labelled images: a folder or the name of a data set [default: Fashion-MNIST, of which ocellus carries a part].
     pub(crate) data: Option<PathBuf>,
 
-    /// A model's name (see `ocellus models`) or an architecture in TOML [default: cnn].
+    /// A model's name (see `ocellus models`) or an architecture in TOML [default: reference_cnn].
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub(crate) model: Option<String>,
 
     /// How often to go through the training images [default: 10].
-    #[arg(long, value_name = "N", value_parser = epochs)]
+    #[arg(long, value_name = "N", value_parser = epochs, allow_negative_numbers = true)]
     pub(crate) epochs: Option<u64>,
 
     /// Images per step [default: 32].
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch_size: Option<usize>,
 
     /// How weights move along their gradients [default: adam].
@@ -37,20 +37,20 @@ pub(crate) struct Settings {
     pub(crate) optimizer: Option<OptimizerName>,
 
     /// How far they move in a step [default: the optimizer's, 0.001; sgd 0.01].
-    #[arg(long, value_name = "RATE", value_parser = learning_rate)]
+    #[arg(long, value_name = "RATE", value_parser = learning_rate, allow_negative_numbers = true)]
     pub(crate) learning_rate: Option<f32>,
 
     /// Images to measure on after each epoch: a folder, a data set's name, or the fraction of the training images of each
     /// class to keep apart [default: the data's validation images, or else its test images, which decide nothing].
-    #[arg(long, value_name = "DATA|FRACTION")]
+    #[arg(long, value_name = "DATA|FRACTION", allow_negative_numbers = true)]
     pub(crate) validation: Option<Validation>,
 
     /// Key of everything random; the same seed gives the same model [default: 0].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
 
     /// Compute with N threads; the model does not depend on it [default: all processors].
-    #[arg(long, value_name = "N", value_parser = threads)]
+    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
 
     /// The run's folder [default: runs/DATA-MODEL, numbered where it exists].

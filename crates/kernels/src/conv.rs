@@ -10,6 +10,7 @@
 
 mod backward_data;
 mod backward_weights;
+mod depthwise;
 mod forward;
 mod geometry;
 mod pack;
@@ -152,6 +153,17 @@ pub enum Epilogue {
     Relu,
     /// `min(max(x, 0), 6)`.
     Relu6,
+}
+
+impl Epilogue {
+    /// The least and the greatest value that it lets pass.
+    fn bounds(self) -> (f32, f32) {
+        match self {
+            Epilogue::Linear => (f32::NEG_INFINITY, f32::INFINITY),
+            Epilogue::Relu => (0.0, f32::INFINITY),
+            Epilogue::Relu6 => (0.0, 6.0),
+        }
+    }
 }
 
 /// A convolution followed by max-pooling whose windows do not overlap (strides equal to the pool size) and that drops

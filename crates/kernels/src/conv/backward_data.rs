@@ -3,6 +3,7 @@
 //! With strides, an input pixel is touched only by the taps that agree with its place between the windows' corners, so
 //! the pixels are done by phase, `(row + padding) % strides`; each phase is a dense convolution with its share of the taps.
 
+use super::depthwise::{self, Depthwise, is_depthwise};
 use super::geometry::{Segment, Source, Tap, segments};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
@@ -68,6 +69,14 @@ fn reads(phases: &[AxisPhase]) -> Option<(isize, isize)> {
     ends.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
 }
 
+/// Values of a phase's packed weights.
+fn phase_len(shape: &ConvShape, matrix: &Matrix, taps: usize, size: TileSize) -> usize {
+    if is_depthwise(shape) {
+        return depthwise::packed_len(taps, shape.groups, size.lanes);
+    }
+    shape.groups * matrix.group_len(taps, size)
+}
+
 impl BackwardData {
     /// Lays out the gradient of a convolution of that shape.
     pub fn new(shape: ConvShape, level: Level) -> Self {
@@ -117,7 +126,7 @@ impl BackwardData {
                         pixels.push(((row * shape.input[1] + column) * shape.input[2]) as u32);
                     }
                 }
-                let len = shape.groups * matrix.group_len(taps.len(), size);
+                let len = phase_len(&shape, &matrix, taps.len(), size);
                 phases.push(Phase { segments: segments(&taps, filters), taps, windows, pixels, packed });
                 packed += len;
             }
@@ -126,7 +135,7 @@ impl BackwardData {
     }
 
     fn phase_len(&self, phase: &Phase) -> usize {
-        self.shape.groups * self.matrix.group_len(phase.taps.len(), self.size)
+        phase_len(&self.shape, &self.matrix, phase.taps.len(), self.size)
     }
 
     /// Values that [`pack`](Self::pack) writes.
@@ -140,7 +149,11 @@ impl BackwardData {
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
         for phase in &self.phases {
             let packed = &mut packed[phase.packed..phase.packed + self.phase_len(phase)];
-            self.matrix.pack(pool, &phase.taps, self.size, weights, packed);
+            if is_depthwise(&self.shape) {
+                depthwise::pack(&phase.taps, self.shape.groups, self.size.lanes, weights, packed);
+            } else {
+                self.matrix.pack(self.level, pool, &phase.taps, weights, packed);
+            }
         }
     }
 
@@ -165,17 +178,32 @@ impl BackwardData {
         }
         let (channels, filters) = (shape.group_channels(), shape.group_filters());
         for phase in &self.phases {
+            let rows = Rows {
+                input: &phase.windows,
+                output: &phase.pixels,
+                samples,
+                input_stride: self.source.sample(),
+                output_stride: shape.input_len(),
+            };
+            if is_depthwise(shape) {
+                Depthwise {
+                    rows,
+                    taps: &phase.taps,
+                    a: dy,
+                    packed: &packed[phase.packed..phase.packed + self.phase_len(phase)],
+                    channels: shape.groups,
+                    bias: None,
+                    epilogue: Epilogue::Linear,
+                    out: &mut *dx,
+                }
+                .run_on(self.level);
+                continue;
+            }
             let group_len = self.matrix.group_len(phase.taps.len(), self.size);
             for group in 0..shape.groups {
                 let start = phase.packed + group * group_len;
                 Product {
-                    rows: Rows {
-                        input: &phase.windows,
-                        output: &phase.pixels,
-                        samples,
-                        input_stride: self.source.sample(),
-                        output_stride: shape.input_len(),
-                    },
+                    rows,
                     reduction: Reduction::once(&phase.segments),
                     a: &dy[group * filters..],
                     b: &packed[start..start + group_len],

@@ -1,5 +1,6 @@
 //! The convolution itself, with bias and activation applied before the sums leave the registers.
 
+use super::depthwise::{self, Depthwise, is_depthwise};
 use super::geometry::{Segment, Source, Tap, forward_taps, segments, window_offset};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
@@ -58,13 +59,19 @@ impl Forward {
 
     /// Values that [`pack`](Self::pack) writes.
     pub fn packed_len(&self) -> usize {
+        if is_depthwise(&self.shape) {
+            return depthwise::packed_len(self.taps.len(), self.shape.groups, self.size.lanes);
+        }
         self.shape.groups * self.matrix.group_len(self.taps.len(), self.size)
     }
 
     /// Brings `weights` (HWIO) into the order that [`run`](Self::run) reads.
     pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
         assert_eq!(weights.len(), self.shape.weights_len(), "weights of {:?}", self.shape);
-        self.matrix.pack(pool, &self.taps, self.size, weights, packed);
+        if is_depthwise(&self.shape) {
+            return depthwise::pack(&self.taps, self.shape.groups, self.size.lanes, weights, packed);
+        }
+        self.matrix.pack(self.level, pool, &self.taps, weights, packed);
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
@@ -95,15 +102,20 @@ impl Forward {
         if x.is_empty() || y.is_empty() {
             return;
         }
+        let rows = Rows {
+            input: &self.windows,
+            output: &self.pixels,
+            samples,
+            input_stride: self.source.sample(),
+            output_stride: shape.output_len(),
+        };
+        if is_depthwise(shape) {
+            let (taps, channels) = (&self.taps, shape.groups);
+            return Depthwise { rows, taps, a: x, packed, channels, bias, epilogue, out: y }.run_on(self.level);
+        }
         for group in 0..shape.groups {
             Product {
-                rows: Rows {
-                    input: &self.windows,
-                    output: &self.pixels,
-                    samples,
-                    input_stride: self.source.sample(),
-                    output_stride: shape.output_len(),
-                },
+                rows,
                 reduction: Reduction::once(&self.segments),
                 a: &x[group * channels..],
                 b: &packed[group * group_len..(group + 1) * group_len],

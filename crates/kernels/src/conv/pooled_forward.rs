@@ -54,7 +54,7 @@ impl PooledForward {
     /// Brings `weights` (HWIO) into the order that [`run`](Self::run) reads, the same as [`Forward`](super::Forward)'s.
     pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
         assert_eq!(weights.len(), self.shape.conv.weights_len(), "weights of {:?}", self.shape);
-        self.matrix.pack(pool, &self.taps, self.size, weights, packed);
+        self.matrix.pack(self.level, pool, &self.taps, weights, packed);
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
