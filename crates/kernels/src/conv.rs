@@ -10,6 +10,7 @@
 
 mod backward_data;
 mod backward_weights;
+mod depthwise;
 mod forward;
 mod geometry;
 mod pack;
@@ -25,6 +26,7 @@ mod sparse_weights;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod winograd;
 
 pub use backward_data::BackwardData;
 pub use backward_weights::BackwardWeights;
@@ -152,6 +154,17 @@ pub enum Epilogue {
     Relu,
     /// `min(max(x, 0), 6)`.
     Relu6,
+}
+
+impl Epilogue {
+    /// The least and the greatest value that it lets pass.
+    fn bounds(self) -> (f32, f32) {
+        match self {
+            Epilogue::Linear => (f32::NEG_INFINITY, f32::INFINITY),
+            Epilogue::Relu => (0.0, f32::INFINITY),
+            Epilogue::Relu6 => (0.0, 6.0),
+        }
+    }
 }
 
 /// A convolution followed by max-pooling whose windows do not overlap (strides equal to the pool size) and that drops

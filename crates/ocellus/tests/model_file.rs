@@ -98,6 +98,7 @@ fn comes_back_to_the_bit() {
     assert_eq!(loaded.training_record(), model.training_record());
     assert_eq!(loaded.training_record().seed, 5);
     assert_eq!(loaded.evaluation(), Some(&evaluation));
+    assert_eq!(loaded.evaluate(&test).unwrap(), evaluation);
     let first = std::fs::read(&path).unwrap();
     loaded.save(&path).unwrap();
     assert!(std::fs::read(&path).unwrap() == first, "saving what was loaded gives the same file");

@@ -270,7 +270,7 @@ fn what_does_not_fit_is_said() {
     assert!(error.contains("the data has 10 classes, but the model gives 3 output(s)"), "{error}");
 
     let mut model = compiled(small_net(), Sgd::new());
-    model.set_class_names(["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]);
+    model.set_class_names(["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]).unwrap();
     let error = model.evaluate(&clothes(10)).unwrap_err().to_string();
     assert!(error.contains("the data has a class \"T-shirt/top\" that the model does not know"), "{error}");
 }

@@ -3,9 +3,11 @@
 //! With strides, an input pixel is touched only by the taps that agree with its place between the windows' corners, so
 //! the pixels are done by phase, `(row + padding) % strides`; each phase is a dense convolution with its share of the taps.
 
+use super::depthwise::{self, Depthwise, is_depthwise};
 use super::geometry::{Segment, Source, Tap, segments};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
+use super::winograd::{self, Output, Winograd};
 use super::{ConvShape, Epilogue};
 use crate::{Level, Pool};
 
@@ -18,6 +20,7 @@ pub struct BackwardData {
     source: Source,
     matrix: Matrix,
     phases: Vec<Phase>,
+    winograd: Option<Winograd>,
 }
 
 /// The input pixels that see the same taps.
@@ -66,6 +69,22 @@ fn reads(phases: &[AxisPhase]) -> Option<(isize, isize)> {
         Some((first - most, last - least))
     });
     ends.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+}
+
+/// The faster way for 3x3 kernels.
+fn winograd(shape: &ConvShape, level: Level) -> Option<Winograd> {
+    let [height, width, channels] = shape.input;
+    let before = [2 - shape.padding[0] as isize, 2 - shape.padding[2] as isize];
+    let suits = winograd::suits(shape, [height, width]);
+    suits.then(|| Winograd::new(shape.output(), before, [height, width], channels, level))
+}
+
+/// Values of a phase's packed weights.
+fn phase_len(shape: &ConvShape, matrix: &Matrix, taps: usize, size: TileSize) -> usize {
+    if is_depthwise(shape) {
+        return depthwise::packed_len(taps, shape.groups, size.lanes);
+    }
+    shape.groups * matrix.group_len(taps, size)
 }
 
 impl BackwardData {
@@ -117,20 +136,24 @@ impl BackwardData {
                         pixels.push(((row * shape.input[1] + column) * shape.input[2]) as u32);
                     }
                 }
-                let len = shape.groups * matrix.group_len(taps.len(), size);
+                let len = phase_len(&shape, &matrix, taps.len(), size);
                 phases.push(Phase { segments: segments(&taps, filters), taps, windows, pixels, packed });
                 packed += len;
             }
         }
-        BackwardData { shape, level, size, source, matrix, phases }
+        let winograd = winograd(&shape, level);
+        BackwardData { shape, level, size, source, matrix, phases, winograd }
     }
 
     fn phase_len(&self, phase: &Phase) -> usize {
-        self.shape.groups * self.matrix.group_len(phase.taps.len(), self.size)
+        phase_len(&self.shape, &self.matrix, phase.taps.len(), self.size)
     }
 
     /// Values that [`pack`](Self::pack) writes.
     pub fn packed_len(&self) -> usize {
+        if let Some(winograd) = &self.winograd {
+            return winograd.packed_len();
+        }
         self.phases.iter().map(|phase| self.phase_len(phase)).sum()
     }
 
@@ -139,14 +162,24 @@ impl BackwardData {
         assert_eq!(weights.len(), self.shape.weights_len(), "weights of {:?}", self.shape);
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
         for phase in &self.phases {
+            if let Some(winograd) = &self.winograd {
+                return winograd.pack(pool, &self.matrix, &phase.taps, weights, packed);
+            }
             let packed = &mut packed[phase.packed..phase.packed + self.phase_len(phase)];
-            self.matrix.pack(pool, &phase.taps, self.size, weights, packed);
+            if is_depthwise(&self.shape) {
+                depthwise::pack(&phase.taps, self.shape.groups, self.size.lanes, weights, packed);
+            } else {
+                self.matrix.pack(self.level, pool, &phase.taps, weights, packed);
+            }
         }
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
-        self.source.scratch_len(samples)
+        match &self.winograd {
+            Some(winograd) => winograd.scratch_len(samples),
+            None => self.source.scratch_len(samples),
+        }
     }
 
     /// Computes `dx` of `samples` images from `dy`.
@@ -158,6 +191,10 @@ impl BackwardData {
         if dx.is_empty() {
             return;
         }
+        if let Some(winograd) = &self.winograd {
+            let output = Output::Plain { epilogue: Epilogue::Linear, y: dx };
+            return winograd.run(samples, dy, packed, None, output, scratch);
+        }
         let dy = self.source.prepare(samples, dy, scratch);
         if dy.is_empty() {
             dx.fill(0.0);
@@ -165,17 +202,32 @@ impl BackwardData {
         }
         let (channels, filters) = (shape.group_channels(), shape.group_filters());
         for phase in &self.phases {
+            let rows = Rows {
+                input: &phase.windows,
+                output: &phase.pixels,
+                samples,
+                input_stride: self.source.sample(),
+                output_stride: shape.input_len(),
+            };
+            if is_depthwise(shape) {
+                Depthwise {
+                    rows,
+                    taps: &phase.taps,
+                    a: dy,
+                    packed: &packed[phase.packed..phase.packed + self.phase_len(phase)],
+                    channels: shape.groups,
+                    bias: None,
+                    epilogue: Epilogue::Linear,
+                    out: &mut *dx,
+                }
+                .run_on(self.level);
+                continue;
+            }
             let group_len = self.matrix.group_len(phase.taps.len(), self.size);
             for group in 0..shape.groups {
                 let start = phase.packed + group * group_len;
                 Product {
-                    rows: Rows {
-                        input: &phase.windows,
-                        output: &phase.pixels,
-                        samples,
-                        input_stride: self.source.sample(),
-                        output_stride: shape.input_len(),
-                    },
+                    rows,
                     reduction: Reduction::once(&phase.segments),
                     a: &dy[group * filters..],
                     b: &packed[start..start + group_len],

@@ -1,5 +1,6 @@
 //! The gradient with respect to the weights: each of its rows is one value of the window, summed over all pixels with `dy`.
 
+use super::depthwise::{DepthwiseWeights, is_depthwise};
 use super::geometry::{Segment, Source, forward_taps};
 use super::pack::TileSize;
 use super::tile::{Columns, Product, Reduction, Rows};
@@ -13,7 +14,8 @@ pub struct BackwardWeights {
     level: Level,
     size: TileSize,
     source: Source,
-    /// Where each row of the gradient starts in the windows and in `dw`.
+    /// Where each tap, and each row of the gradient, starts in the windows; and each row in `dw`.
+    taps: Vec<usize>,
     values: Vec<u32>,
     rows: Vec<u32>,
     /// The pixels of one sample, and the input's offset from one to the next within a segment.
@@ -28,10 +30,8 @@ impl BackwardWeights {
         let [height, width, _] = shape.output();
         let source = Source::of_input(&shape);
         let channels = shape.group_channels();
-        let values = forward_taps(&shape, &source)
-            .iter()
-            .flat_map(|tap| (0..channels).map(|c| (source.origin() + tap.offset + c) as u32))
-            .collect();
+        let taps: Vec<_> = forward_taps(&shape, &source).iter().map(|tap| source.origin() + tap.offset).collect();
+        let values = taps.iter().flat_map(|&tap| (0..channels).map(move |c| (tap + c) as u32)).collect();
         let (down, across) = (shape.strides[0] * source.pitch(), shape.strides[1] * source.channels);
         let segments = |count: usize, len: usize| {
             (0..count).map(|row| Segment { a: row * down, k: row * len, len }).collect::<Vec<_>>()
@@ -49,6 +49,7 @@ impl BackwardWeights {
             level,
             size: TileSize::of(level),
             values,
+            taps,
             rows: (0..shape.taps() * channels).map(|row| (row * shape.filters) as u32).collect(),
             segments,
             step,
@@ -58,6 +59,9 @@ impl BackwardWeights {
 
     /// The filters of one group in whole vectors, if `dy` must be copied to have them so.
     fn padded_filters(&self) -> Option<usize> {
+        if is_depthwise(&self.shape) {
+            return None;
+        }
         let filters = self.shape.group_filters();
         let padded = self.size.padded(filters);
         (padded != filters).then_some(padded)
@@ -121,6 +125,10 @@ impl BackwardWeights {
                 k_stride: pixels,
             },
         };
+        if is_depthwise(shape) {
+            let (taps, channels) = (&self.taps, shape.groups);
+            return DepthwiseWeights { taps, reduction, a: x, dy, channels, accumulate, dw }.run_on(self.level);
+        }
         for group in 0..shape.groups {
             Product {
                 rows: Rows { input: &self.values, output: &self.rows, samples: 1, input_stride: 0, output_stride: 0 },

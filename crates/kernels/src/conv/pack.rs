@@ -62,10 +62,27 @@ impl Matrix {
     }
 
     /// Packs every group: `[group][panel][tap][channel][panel columns]`, the last panel's missing columns zero.
-    pub(super) fn pack(&self, pool: &mut Pool, taps: &[Tap], size: TileSize, weights: &[f32], packed: &mut [f32]) {
-        let depth = taps.len() * self.channels;
+    pub(super) fn pack(&self, level: Level, pool: &mut Pool, taps: &[Tap], weights: &[f32], packed: &mut [f32]) {
+        self.pack_transformed(level, pool, taps, weights, packed, taps.len(), |_, _| {});
+    }
+
+    /// As [`pack`](Self::pack), but panels have room for `parts` taps, the last of which are given to `transform` together
+    /// with the panel's width.
+    #[allow(clippy::too_many_arguments, reason = "all of them are of one packing")]
+    pub(super) fn pack_transformed(
+        &self,
+        level: Level,
+        pool: &mut Pool,
+        taps: &[Tap],
+        weights: &[f32],
+        packed: &mut [f32],
+        parts: usize,
+        transform: impl Fn(&mut [f32], usize) + Sync,
+    ) {
+        let size = TileSize::of(level);
+        let depth = parts * self.channels;
         let panels = self.columns.div_ceil(size.columns);
-        let group_len = self.group_len(taps.len(), size);
+        let group_len = self.group_len(parts, size);
         assert_eq!(packed.len(), self.groups * group_len, "packed length");
         let packed = Disjoint(packed.as_mut_ptr());
         pool.run(self.groups * panels, &|_, task| {
@@ -74,22 +91,62 @@ impl Matrix {
             let start = group * group_len + column * depth;
             // SAFETY: panels are disjoint ranges of `packed`, whose length was checked, and each is one task's.
             let panel = unsafe { packed.range(start, start + depth * width) };
+            let from = &weights[group * self.group_stride + column * self.column_stride..];
             let used = width.min(self.columns - column);
-            let base = group * self.group_stride + column * self.column_stride;
-            for (tap, rows) in taps.iter().zip(panel.chunks_exact_mut(self.channels * width)) {
-                let base = base + tap.position * self.tap_stride;
-                for (channel, row) in rows.chunks_exact_mut(width).enumerate() {
-                    let base = base + channel * self.row_stride;
-                    if self.column_stride == 1 {
-                        row[..used].copy_from_slice(&weights[base..base + used]);
-                    } else {
-                        for (column, value) in row[..used].iter_mut().enumerate() {
-                            *value = weights[base + column * self.column_stride];
-                        }
-                    }
-                    row[used..].fill(0.0);
+            let untransformed = &mut panel[(parts - taps.len()) * self.channels * width..];
+            level.dispatch(Panel { matrix: self, taps, from, used, width, panel: untransformed });
+            transform(panel, width);
+        });
+    }
+}
+
+struct Panel<'a> {
+    matrix: &'a Matrix,
+    taps: &'a [Tap],
+    /// The weights from the panel's first column on.
+    from: &'a [f32],
+    /// Columns that exist, and that are stored.
+    used: usize,
+    width: usize,
+    panel: &'a mut [f32],
+}
+
+impl Kernel for Panel<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Panel { matrix, taps, from, used, width, panel } = self;
+        let (row_stride, column_stride) = (matrix.row_stride, matrix.column_stride);
+        for (tap, to) in taps.iter().zip(panel.chunks_exact_mut(matrix.channels * width)) {
+            let from = &from[tap.position * matrix.tap_stride..];
+            if column_stride == 1 {
+                for (channel, to) in to.chunks_exact_mut(width).enumerate() {
+                    to[..used].copy_from_slice(&from[channel * row_stride..][..used]);
+                    to[used..].fill(0.0);
+                }
+                continue;
+            }
+            // Whole blocks of a transposed matrix go through registers.
+            let (mut rows, mut columns) = (0, 0);
+            if row_stride == 1 {
+                rows = matrix.channels - matrix.channels % I::LANES;
+                columns = used - used % I::LANES;
+            }
+            for column in (0..columns).step_by(I::LANES) {
+                for row in (0..rows).step_by(I::LANES) {
+                    let from = &from[column * column_stride + row..][..(I::LANES - 1) * column_stride + I::LANES];
+                    let to = &mut to[row * width + column..][..(I::LANES - 1) * width + I::LANES];
+                    // SAFETY: both slices hold `LANES` rows of `LANES` values at their pitch.
+                    unsafe { isa.transpose(from.as_ptr(), column_stride, to.as_mut_ptr(), width) };
                 }
             }
-        });
+            for (row, to) in to.chunks_exact_mut(width).enumerate() {
+                let done = if row < rows { columns } else { 0 };
+                for (column, to) in to[..used].iter_mut().enumerate().skip(done) {
+                    *to = from[row * row_stride + column * column_stride];
+                }
+                to[used..].fill(0.0);
+            }
+        }
     }
 }

@@ -79,18 +79,7 @@ impl SparseData {
             let start = vector * self.vector_len() + first * taps * lanes;
             // SAFETY: blocks of filters are disjoint ranges of `packed`, whose length was checked, and each is one task's.
             let block = unsafe { packed.range(start, start + count * taps * lanes) };
-            for tap in 0..taps {
-                for lane in 0..lanes {
-                    let channel = vector * lanes + lane;
-                    let to = block[tap * lanes + lane..].iter_mut().step_by(taps * lanes);
-                    if channel < channels {
-                        let from = &weights[(tap * channels + channel) * filters + first..][..count];
-                        to.zip(from).for_each(|(to, &from)| *to = from);
-                    } else {
-                        to.for_each(|to| *to = 0.0);
-                    }
-                }
-            }
+            self.level.dispatch(Pack { plan: self, weights, vector, first, block });
         });
     }
 
@@ -125,6 +114,46 @@ impl SparseData {
             self.level.dispatch(Scatter { plan: self, dy, argmax, packed, masks: &mut *masks, image });
             if padded_len > 0 {
                 self.source.restore(&scratch[..padded_len], dx);
+            }
+        }
+    }
+}
+
+/// The weights of one vector of channels for the filters from `first` on.
+struct Pack<'a> {
+    plan: &'a SparseData,
+    weights: &'a [f32],
+    vector: usize,
+    first: usize,
+    block: &'a mut [f32],
+}
+
+impl Kernel for Pack<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let [_, _, channels] = self.plan.shape.conv.input;
+        let filters = self.plan.shape.conv.filters;
+        let taps = self.plan.taps.len();
+        let pitch = taps * I::LANES;
+        let count = self.block.len() / pitch;
+        let channel = self.vector * I::LANES;
+        let used = I::LANES.min(channels - channel);
+        // Whole blocks go through registers.
+        let whole = if used == I::LANES { count - count % I::LANES } else { 0 };
+        for tap in 0..taps {
+            let from = &self.weights[(tap * channels + channel) * filters + self.first..];
+            for filter in (0..whole).step_by(I::LANES) {
+                let from = &from[filter..][..(I::LANES - 1) * filters + I::LANES];
+                let to = &mut self.block[filter * pitch + tap * I::LANES..][..(I::LANES - 1) * pitch + I::LANES];
+                // SAFETY: both slices hold `LANES` rows of `LANES` values at their pitch.
+                unsafe { isa.transpose(from.as_ptr(), filters, to.as_mut_ptr(), pitch) };
+            }
+            for filter in whole..count {
+                let to = &mut self.block[filter * pitch + tap * I::LANES..][..I::LANES];
+                for (lane, to) in to.iter_mut().enumerate() {
+                    *to = if lane < used { from[lane * filters + filter] } else { 0.0 };
+                }
             }
         }
     }
