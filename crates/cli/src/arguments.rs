@@ -79,7 +79,7 @@ pub(crate) struct Evaluate {
     pub(crate) strict: bool,
 
     /// Compute with N threads; the result does not depend on it [default: all processors].
-    #[arg(long, value_name = "N", value_parser = threads)]
+    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
 
     /// Print the results as one JSON object.
@@ -97,11 +97,11 @@ pub(crate) struct Predict {
     pub(crate) images: Vec<PathBuf>,
 
     /// Name the N most probable classes.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) top: usize,
 
     /// Compute with N threads; the result does not depend on it [default: all processors].
-    #[arg(long, value_name = "N", value_parser = threads)]
+    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
 
     /// Print one JSON object per image, each on its line.
@@ -133,11 +133,11 @@ pub(crate) struct Benchmark {
     pub(crate) model: String,
 
     /// Images per training step.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
 
     /// Compute with N threads [default: all processors].
-    #[arg(long, value_name = "N", value_parser = threads)]
+    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
 
     /// Print the results as one JSON object.

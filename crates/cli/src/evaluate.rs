@@ -11,9 +11,10 @@ use ocellus::optimizers::Adam;
 use serde::Serialize;
 
 use crate::arguments::Evaluate;
-use crate::output::{note, print, print_json};
+use crate::output::{lossy, note, print, print_json};
 use crate::progress::Reading;
-use crate::train::{TEST_FRACTION, results, tell_about};
+use crate::results::{results, tell_about};
+use crate::train::TEST_FRACTION;
 
 pub(crate) fn run(arguments: Evaluate) -> Result<()> {
     let mut model = Model::load(&arguments.model)?;
@@ -26,13 +27,15 @@ pub(crate) fn run(arguments: Evaluate) -> Result<()> {
     if arguments.json {
         print_json(&Outcome { model: &arguments.model, data: &arguments.data, evaluation: &evaluation })
     } else {
-        print(results("accuracy", &evaluation))
+        print(results("Accuracy", &evaluation))
     }
 }
 
 #[derive(Serialize)]
 struct Outcome<'a> {
+    #[serde(serialize_with = "lossy")]
     model: &'a Path,
+    #[serde(serialize_with = "lossy")]
     data: &'a Path,
     #[serde(flatten)]
     evaluation: &'a Evaluation,

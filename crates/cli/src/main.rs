@@ -9,6 +9,7 @@ mod models;
 mod output;
 mod predict;
 mod progress;
+mod results;
 mod settings;
 mod summary;
 mod train;

@@ -3,57 +3,28 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
-use ocellus::layers::{Activation, Conv2d, Dense, Flatten, MaxPooling2d};
-use ocellus::model::{Architecture, LayerError, Model, Sequential};
+use anyhow::Result;
+use ocellus::model::{Architecture, Model};
+use ocellus::models::{ALL, Recipe, find};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::arguments::List;
-use crate::failure::Usage;
+use crate::failure::usage;
 use crate::output::{print, print_json, shape, table, thousands};
 
 /// The model that is trained where none is named.
-pub(crate) const DEFAULT: &str = "cnn";
+pub(crate) const DEFAULT: &str = ALL[0].name;
 
 /// What models are listed and summarised for, where no data says it: Fashion-MNIST.
 pub(crate) const EXAMPLE_SHAPE: [usize; 3] = [28, 28, 1];
 pub(crate) const EXAMPLE_CLASSES: usize = 10;
 
-struct Known {
-    name: &'static str,
-    description: &'static str,
-    build: fn([usize; 3], usize) -> Result<Model, LayerError>,
-}
-
-const KNOWN: &[Known] = &[Known {
-    name: "cnn",
-    description: "two convolutions with pooling and two dense layers: small images, seconds to train",
-    build: cnn,
-}];
-
-fn cnn(image_shape: [usize; 3], classes: usize) -> Result<Model, LayerError> {
-    Sequential::new(image_shape)
-        .add(Conv2d::new(32, 3).activation(Activation::Relu))
-        .add(MaxPooling2d::new(2))
-        .add(Conv2d::new(64, 3).activation(Activation::Relu))
-        .add(MaxPooling2d::new(2))
-        .add(Flatten::new())
-        .add(Dense::new(64).activation(Activation::Relu))
-        .add(Dense::new(classes).activation(Activation::Softmax))
-        .build()
-}
-
 pub(crate) fn run(arguments: List) -> Result<()> {
     let mut entries = Vec::new();
-    for known in KNOWN {
-        let parameters = (known.build)(EXAMPLE_SHAPE, EXAMPLE_CLASSES)?.parameter_count();
-        entries.push(Entry {
-            name: known.name,
-            description: known.description,
-            parameters,
-            default: known.name == DEFAULT,
-        });
+    for Recipe { name, description, .. } in &ALL {
+        let parameters = Plan::find(name)?.build(EXAMPLE_SHAPE, EXAMPLE_CLASSES, 0)?.parameter_count();
+        entries.push(Entry { name, description, parameters, default: *name == DEFAULT });
     }
     if arguments.json {
         return print_json(&entries);
@@ -76,11 +47,6 @@ struct Entry<'a> {
     default: bool,
 }
 
-/// Whether a model has this name.
-pub(crate) fn is_known(name: &str) -> bool {
-    KNOWN.iter().any(|known| known.name == name)
-}
-
 /// How a model is to be built, once the images and classes are known.
 pub(crate) struct Plan {
     name: String,
@@ -88,25 +54,25 @@ pub(crate) struct Plan {
 }
 
 enum Layers {
-    Known(&'static Known),
+    Known(Recipe),
     File(Table),
 }
 
 impl Plan {
     /// What a name or a file stands for.
     pub(crate) fn find(name: &str) -> Result<Self> {
-        if let Some(known) = KNOWN.iter().find(|known| known.name == name) {
-            return Ok(Self { name: name.into(), layers: Layers::Known(known) });
+        if let Some(recipe) = find(name) {
+            return Ok(Self { name: name.into(), layers: Layers::Known(recipe) });
         }
         let path = Path::new(name);
         if path.extension().is_none_or(|end| end != "toml") {
-            let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
-            return Err(Usage::new(format!(
-                "--model {name}: no model of this name; expected {} or the path of an architecture in TOML (FILE.toml)",
+            let names: Vec<&str> = ALL.iter().map(|recipe| recipe.name).collect();
+            return Err(usage(format!(
+                "{name}: no model of this name; expected {} or the path of an architecture in TOML (FILE.toml)",
                 names.join(", ")
             )));
         }
-        let text = fs::read_to_string(path).map_err(|error| Usage::new(format!("--model {name}: {error}")))?;
+        let text = fs::read_to_string(path).map_err(|error| usage(format!("{name}: {error}")))?;
         let layers = text.parse().map_err(|error: toml::de::Error| of_file(path, error.to_string().trim_end()))?;
         let stem = path.file_stem().map_or_else(|| name.into(), |stem| stem.to_string_lossy().into_owned());
         Ok(Self { name: stem, layers: Layers::File(layers) })
@@ -120,8 +86,8 @@ impl Plan {
     /// The model for images of this shape and so many classes, its weights drawn with this seed.
     pub(crate) fn build(&self, image_shape: [usize; 3], classes: usize, seed: u64) -> Result<Model> {
         match &self.layers {
-            Layers::Known(known) => {
-                let mut model = (known.build)(image_shape, classes)?;
+            Layers::Known(recipe) => {
+                let mut model = recipe.build(image_shape, classes)?;
                 model.initialize(seed);
                 Ok(model)
             }
@@ -135,12 +101,13 @@ impl Plan {
 }
 
 fn of_file(path: &Path, problem: &str) -> anyhow::Error {
-    Usage::new(format!("--model {}: {problem}", path.display()))
+    usage(format!("{}: {problem}", path.display()))
 }
 
 /// The architecture in a TOML document, with what may be left out: the images' shape is the data's; a layer without
 /// `inputs` takes what the one before gives, and one without `name` is called by its class; `units = "classes"` is the
-/// number of classes; and a window of one number is a square.
+/// number of classes; a window of one number is a square, and pooling
+/// windows lie side by side.
 fn architecture(mut document: Table, image_shape: [usize; 3], classes: usize) -> Result<Architecture, String> {
     let number = |number: usize| Value::Integer(number as i64);
     document.entry("input_shape").or_insert_with(|| Value::Array(image_shape.map(number).into()));
@@ -170,14 +137,11 @@ fn architecture(mut document: Table, image_shape: [usize; 3], classes: usize) ->
                 *value = Value::Array(vec![value.clone(), value.clone()]);
             }
         }
+        if let Some(pool_size) = layer.get("pool_size").cloned() {
+            layer.entry("strides").or_insert(pool_size);
+        }
     }
     Architecture::deserialize(document).map_err(|error| error.to_string().trim_end().to_owned())
-}
-
-/// The layers of a model as the TOML that [`Plan::find`] reads.
-#[cfg(test)]
-fn to_toml(model: &Model) -> Result<String> {
-    toml::to_string(model.architecture()).map_err(|error| anyhow!("{error}"))
 }
 
 #[cfg(test)]
@@ -219,10 +183,11 @@ mod tests {
             units = "classes"
             activation = "softmax"
         "#;
-        let (named, from_file) = (cnn([28, 28, 1], 10).unwrap(), build(text).unwrap());
+        let (named, from_file) = (ALL[0].build([28, 28, 1], 10).unwrap(), build(text).unwrap());
         assert_eq!(from_file.parameter_count(), named.parameter_count());
         assert_eq!(from_file.output_shape(), [10]);
-        assert_eq!(build(&to_toml(&named).unwrap()).unwrap().architecture(), named.architecture());
+        let written = toml::to_string(named.architecture()).unwrap();
+        assert_eq!(build(&written).unwrap().architecture(), named.architecture());
     }
 
     #[test]

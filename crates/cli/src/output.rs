@@ -2,20 +2,20 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 
-use anyhow::Result;
 use serde::Serialize;
 
 use crate::failure::NobodyReads;
 
 /// Prints a result.
-pub(crate) fn print(text: impl Display) -> Result<()> {
+pub(crate) fn print(text: impl Display) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     written(write!(stdout, "{text}").and_then(|()| stdout.flush()))
 }
 
 /// Prints a result for programs, on a line of its own.
-pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
+pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     print(format_args!("{}\n", serde_json::to_string(value)?))
 }
 
@@ -25,12 +25,17 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn written(result: io::Result<()>) -> Result<()> {
+fn written(result: io::Result<()>) -> anyhow::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
         Err(error) => Err(anyhow::anyhow!("cannot write to standard output: {error}")),
         Ok(()) => Ok(()),
     }
+}
+
+/// Writes a path to JSON or TOML, which hold text only; what is no text in it is replaced.
+pub(crate) fn lossy<S: serde::Serializer>(path: impl AsRef<Path>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.as_ref().to_string_lossy())
 }
 
 /// A whole number with its thousands apart: 1,234,567.
@@ -49,6 +54,17 @@ pub(crate) fn thousands(number: impl Into<u128>) -> String {
 /// The shape of an image or an array: 28x28x1.
 pub(crate) fn shape(sizes: &[usize]) -> String {
     sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
+}
+
+/// A path as it can be typed in a shell.
+pub(crate) fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=+:@%,".contains(c) || !c.is_ascii();
+    if !text.is_empty() && text.chars().all(plain) {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 /// Rows as a table of columns: the first to the left, numbers to the right.
@@ -80,6 +96,15 @@ mod tests {
     fn numbers_are_readable() {
         let texts = [0u64, 999, 1000, 121_930, 1_000_000].map(thousands);
         assert_eq!(texts, ["0", "999", "1,000", "121,930", "1,000,000"]);
+    }
+
+    #[test]
+    fn paths_can_be_typed() {
+        for (path, typed) in
+            [("a/b-1.png", "a/b-1.png"), ("my cat.jpg", "'my cat.jpg'"), ("it's", r"'it'\''s'"), ("", "''")]
+        {
+            assert_eq!(quoted(Path::new(path)), typed);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ocellus::optimizers::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::{MOST_THREADS, positive, threads};
-use crate::failure::Usage;
+use crate::failure::usage;
 
 /// What can be set for a training, on the command line or in a TOML file; nothing needs to be.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -20,16 +20,16 @@ pub(crate) struct Settings {
     /// Labelled images: a folder or the name of a data set [default: Fashion-MNIST, of which ocellus carries a part].
     pub(crate) data: Option<PathBuf>,
 
-    /// A model's name (see `ocellus models`) or an architecture in TOML [default: cnn].
+    /// A model's name (see `ocellus models`) or an architecture in TOML [default: reference_cnn].
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub(crate) model: Option<String>,
 
     /// How often to go through the training images [default: 10].
-    #[arg(long, value_name = "N", value_parser = epochs)]
+    #[arg(long, value_name = "N", value_parser = epochs, allow_negative_numbers = true)]
     pub(crate) epochs: Option<u64>,
 
     /// Images per step [default: 32].
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch_size: Option<usize>,
 
     /// How weights move along their gradients [default: adam].
@@ -37,20 +37,20 @@ pub(crate) struct Settings {
     pub(crate) optimizer: Option<OptimizerName>,
 
     /// How far they move in a step [default: the optimizer's, 0.001; sgd 0.01].
-    #[arg(long, value_name = "RATE", value_parser = learning_rate)]
+    #[arg(long, value_name = "RATE", value_parser = learning_rate, allow_negative_numbers = true)]
     pub(crate) learning_rate: Option<f32>,
 
     /// Images to measure on after each epoch: a folder, a data set's name, or the fraction of the training images of each
     /// class to keep apart [default: the data's validation images, or else its test images, which decide nothing].
-    #[arg(long, value_name = "DATA|FRACTION")]
+    #[arg(long, value_name = "DATA|FRACTION", allow_negative_numbers = true)]
     pub(crate) validation: Option<Validation>,
 
     /// Key of everything random; the same seed gives the same model [default: 0].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
 
     /// Compute with N threads; the model does not depend on it [default: all processors].
-    #[arg(long, value_name = "N", value_parser = threads)]
+    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
 
     /// The run's folder [default: runs/DATA-MODEL, numbered where it exists].
@@ -131,6 +131,7 @@ impl Validation {
 /// How a training runs, everything decided; written to the run's folder as config.toml.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Resolved {
+    #[serde(serialize_with = "crate::output::lossy")]
     pub(crate) data: PathBuf,
     pub(crate) model: String,
     pub(crate) epochs: u64,
@@ -151,13 +152,12 @@ pub(crate) struct Resolved {
 impl Settings {
     /// The settings in a TOML file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text =
-            fs::read_to_string(path).map_err(|error| Usage::new(format!("--config {}: {error}", path.display())))?;
+        let text = fs::read_to_string(path).map_err(|error| usage(format!("--config {}: {error}", path.display())))?;
         let parse = || -> Result<Self, String> {
             let settings: Self = toml::from_str(&text).map_err(|error| error.to_string().trim_end().to_owned())?;
             settings.checked()
         };
-        parse().map_err(|problem| Usage::new(format!("--config {}: {problem}", path.display())))
+        parse().map_err(|problem| usage(format!("--config {}: {problem}", path.display())))
     }
 
     /// These settings, and the others where these are silent.
@@ -215,8 +215,7 @@ impl Settings {
 impl Resolved {
     /// The settings as a file that [`Settings::read`] reads.
     pub(crate) fn to_toml(&self) -> Result<String> {
-        let settings =
-            toml::to_string(self).map_err(|error| Usage::new(format!("the settings cannot be kept: {error}")))?;
+        let settings = toml::to_string(self).map_err(|error| usage(format!("the settings cannot be kept: {error}")))?;
         let version = env!("CARGO_PKG_VERSION");
         Ok(format!("# Written by ocellus {version}. To run it again: ocellus train --config THIS_FILE\n\n{settings}"))
     }

@@ -11,11 +11,13 @@ use serde::Serialize;
 
 use crate::arguments::Summary;
 use crate::models;
-use crate::output::{print, print_json, shape, thousands};
+use crate::output::{lossy, print, print_json, shape, thousands};
+use crate::results::in_a_line;
 
 pub(crate) fn run(arguments: Summary) -> Result<()> {
     let named = arguments.model.to_string_lossy();
-    let is_plan = models::is_known(&named) || arguments.model.extension().is_some_and(|end| end == "toml");
+    // What is no file may be a name, and if it is none either, the error says which there are.
+    let is_plan = arguments.model.extension().is_some_and(|end| end == "toml") || !arguments.model.exists();
     let model = if is_plan {
         let plan = models::Plan::find(&named)?;
         plan.build(models::EXAMPLE_SHAPE, models::EXAMPLE_CLASSES, 0)?
@@ -51,21 +53,14 @@ fn origin(model: &Model) -> String {
         );
     }
     if let Some(evaluation) = model.evaluation() {
-        let interval = evaluation.accuracy_interval;
-        text += &format!(
-            "Test: accuracy {} (95% interval {} to {}), loss {:.4}, {} images\n",
-            report::percent(evaluation.accuracy),
-            report::percent(interval.low),
-            report::percent(interval.high),
-            evaluation.loss,
-            thousands(evaluation.samples)
-        );
+        text += &format!("Test accuracy: {}\n", in_a_line(evaluation));
     }
     text
 }
 
 #[derive(Serialize)]
 struct Description<'a> {
+    #[serde(serialize_with = "lossy")]
     model: &'a Path,
     parameters: usize,
     class_names: &'a [String],

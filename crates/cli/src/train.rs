@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd, Training};
+use anyhow::{Context, Result, anyhow, bail};
+use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd};
 use ocellus::data::{Dataset, OpenOptions, Split, Splits, splits_of};
 use ocellus::durable::{check_writable, create_folder, write_atomically};
 use ocellus::history::History;
@@ -17,12 +17,13 @@ use serde::Serialize;
 
 use crate::arguments::Train;
 use crate::models;
-use crate::output::{note, print, print_json, shape, thousands};
+use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
+use crate::results::{results, tell_about};
 use crate::settings::{Resolved, Settings, Validation};
 
 /// The share of the training images that is kept apart for the test, where there are no test images.
-const TEST_FRACTION: f64 = 0.2;
+pub(crate) const TEST_FRACTION: f64 = 0.2;
 
 pub(crate) fn run(arguments: Train) -> Result<()> {
     let began = Instant::now();
@@ -42,10 +43,8 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     )?;
     introduce(&settings, &data, plan.name(), &model);
 
-    create_folder(&folder)?;
-    write_atomically(folder.join("config.toml"), config)?;
     let files = Files::new(folder);
-    let history = fit(&mut model, &data, &settings, &files)?;
+    let history = fit(&mut model, &data, &settings, &files, &config)?;
 
     let evaluation = model.evaluate(&data.test)?;
     model.set_evaluation(evaluation.clone());
@@ -56,14 +55,16 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
 
     let outcome = Outcome {
         run: &files.folder,
+        data: &settings.data,
         model: &files.model,
         parameters: model.parameter_count(),
         seconds: began.elapsed().as_secs_f64(),
         epochs: history.len(),
         history: history.names().into_iter().map(|name| (name, numbers(&history, name))).collect(),
         test: &evaluation,
+        example: example_image(&data.test, &files)?,
     };
-    if arguments.json { print_json(&outcome) } else { print(outcome.text(&data)) }
+    if arguments.json { print_json(&outcome) } else { print(outcome.text()) }
 }
 
 /// The images of a training.
@@ -111,30 +112,14 @@ fn open(settings: &Resolved) -> Result<Data> {
     drop(reading);
     for dataset in [&train, &validation, &test] {
         tell_about(dataset);
+        if dataset.is_empty() {
+            bail!(
+                "{}: too few images to keep some apart for validation and test; each class needs two or more",
+                settings.data.display()
+            );
+        }
     }
     Ok(Data { train, test, validation, test_origin, validation_origin })
-}
-
-/// What a person should know of a data set: which files were left out, and how it was understood.
-pub(crate) fn tell_about(dataset: &Dataset) {
-    const MOST: usize = 10;
-    for text in dataset.notes() {
-        note(format_args!("note: {text}"));
-    }
-    let skipped = dataset.skipped();
-    for file in skipped.iter().take(MOST) {
-        note(format_args!("warning: {}: {}; skipped", file.path.display(), file.reason));
-    }
-    match skipped.len() {
-        0 => {}
-        count @ 1..=MOST => {
-            note(format_args!("warning: {count} damaged images were skipped (--strict makes them an error)"))
-        }
-        count => note(format_args!(
-            "warning: … and {} more; {count} damaged images were skipped (--strict makes them an error)",
-            count - MOST
-        )),
-    }
 }
 
 fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) {
@@ -159,9 +144,9 @@ fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) 
 }
 
 /// Trains; what was reached is kept after each epoch, so that a run that is ended loses one epoch at most.
-fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files) -> Result<History> {
+fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, config: &str) -> Result<History> {
     let mut progress = Progress::stderr();
-    let mut keeper = Keeper { files, history: History::new() };
+    let mut keeper = Keeper { files, config, history: History::new(), kept: None };
     let options = FitOptions::new()
         .batch_size(settings.batch_size)
         .epochs(settings.epochs)
@@ -175,51 +160,64 @@ fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files) -> Re
     };
     let fitted = model.fit(&data.train, options);
     progress.clear();
-    match fitted {
-        Err(ModelError::Callback(error)) => Err(anyhow::anyhow!(error)),
-        Err(error @ ModelError::NotFinite { .. }) => {
-            // The model has the last weights that were good.
-            model.save(&files.model)?;
-            Err(anyhow::anyhow!("{error}. They are kept in {}", files.model.display()))
+    fitted.map_err(|error| match (error, keeper.kept) {
+        (error @ (ModelError::NotFinite { .. } | ModelError::Callback(_)), Some(epoch)) => {
+            anyhow!("{error}. The model after epoch {} is kept in {}", epoch + 1, files.model.display())
         }
-        fitted => Ok(fitted?),
-    }
+        (error @ ModelError::NotFinite { .. }, None) => anyhow!("{error}. No epoch was finished: no model is kept"),
+        (error, _) => error.into(),
+    })
 }
 
-/// Writes down what an epoch reached.
+/// Keeps what each epoch reached. Before the first one is done it leaves the folder as it is: an earlier run's files are
+/// replaced together or not at all.
 struct Keeper<'a> {
     files: &'a Files,
+    config: &'a str,
     history: History,
+    /// The epoch after which the model was last saved.
+    kept: Option<u64>,
 }
 
 impl Callback for Keeper<'_> {
-    fn on_train_begin(&mut self, _training: &Training, _control: &mut Control<'_>) -> CallbackResult {
-        Ok(())
-    }
-
     fn on_epoch_end(&mut self, epoch: &EpochEnd<'_>, control: &mut Control<'_>) -> CallbackResult {
+        if let Some(loss) = epoch.get("val_loss").filter(|loss| !loss.is_finite()) {
+            // Weights that answer so are none to keep, though the training loss did not see it yet.
+            let number = epoch.epoch + 1;
+            return Err(format!("the validation loss became {loss} in epoch {number}; lower the learning rate").into());
+        }
+        if self.history.is_empty() {
+            create_folder(&self.files.folder)?;
+            write_atomically(&self.files.config, self.config)?;
+        }
         self.history.push(epoch.epoch, epoch.values.iter().map(|(name, value)| (name.as_str(), *value)));
         self.history.write_csv(&self.files.history)?;
-        Ok(control.model_mut().save(&self.files.model)?)
+        control.model_mut().save(&self.files.model)?;
+        self.kept = Some(epoch.epoch);
+        Ok(())
     }
 }
 
 /// Where a run's results are kept.
 struct Files {
     folder: PathBuf,
+    config: PathBuf,
     model: PathBuf,
     history: PathBuf,
     learning_curves: PathBuf,
     confusion_matrix: PathBuf,
+    example: PathBuf,
 }
 
 impl Files {
     fn new(folder: PathBuf) -> Self {
         Self {
+            config: folder.join("config.toml"),
             model: folder.join("model.safetensors"),
             history: folder.join("history.csv"),
             learning_curves: folder.join("learning_curves.svg"),
             confusion_matrix: folder.join("confusion_matrix.svg"),
+            example: folder.join("example.png"),
             folder,
         }
     }
@@ -244,60 +242,55 @@ fn run_folder(settings: &Resolved, model: &str) -> PathBuf {
 /// What a training came to.
 #[derive(Serialize)]
 struct Outcome<'a> {
+    #[serde(serialize_with = "lossy")]
     run: &'a Path,
+    #[serde(serialize_with = "lossy")]
+    data: &'a Path,
+    #[serde(serialize_with = "lossy")]
     model: &'a Path,
     parameters: usize,
     seconds: f64,
     epochs: usize,
     history: std::collections::BTreeMap<&'a str, Vec<Option<f64>>>,
     test: &'a Evaluation,
+    /// An image to try the model on.
+    #[serde(skip)]
+    example: PathBuf,
 }
 
 impl Outcome<'_> {
-    fn text(&self, data: &Data) -> String {
+    fn text(&self) -> String {
         let model = quoted(self.model);
-        let folder = self.run.display();
         format!(
-            "\n{}\nTrained {} epochs in {}. Kept in {folder}: config.toml, history.csv, model.safetensors, \
-             confusion_matrix.svg, learning_curves.svg\n\nNext:\n  ocellus evaluate {model} {}\n  ocellus predict {model} IMAGE\n",
-            results(self.test),
-            self.epochs,
+            "{}\nTrained in {}. In {}: config.toml, history.csv, model.safetensors, confusion_matrix.svg, \
+             learning_curves.svg\n\nNext:\n  ocellus evaluate {model} {}\n  ocellus predict {model} {}\n",
+            results("Test accuracy", self.test),
             seconds(self.seconds),
-            data.train.len(),
+            self.run.display(),
+            quoted(self.data),
+            quoted(&self.example),
         )
     }
 }
 
-/// An evaluation as people read it.
-pub(crate) fn results(evaluation: &Evaluation) -> String {
-    let interval = evaluation.accuracy_interval;
-    let mut text = format!(
-        "test accuracy {} (95% interval {} to {}), loss {:.4}, {} images",
-        report::percent(evaluation.accuracy),
-        report::percent(interval.low),
-        report::percent(interval.high),
-        evaluation.loss,
-        thousands(evaluation.samples),
-    );
-    if let Some(top_k) = evaluation.top_k {
-        text += &format!(", top-{} {}", top_k.k, report::percent(top_k.accuracy));
+/// The file of a test image; written to the run's folder where the data has no files of images.
+fn example_image(test: &Dataset, files: &Files) -> Result<PathBuf> {
+    let name = PathBuf::from(test.name_of(0));
+    if name.is_file() {
+        return Ok(name);
     }
-    let matrix = &evaluation.confusion_matrix;
-    format!("{text}\n\n{}\n{}", report::class_table(matrix), report::confusion_table(matrix))
+    let mut pixels = vec![0; test.image_len()];
+    test.copy_image(0, &mut pixels)?;
+    match report::image_png(&pixels, test.image_shape()) {
+        Some(png) => {
+            write_atomically(&files.example, png)?;
+            Ok(files.example.clone())
+        }
+        None => Ok("IMAGE".into()),
+    }
 }
 
 /// A metric's values for JSON, which knows no NaN.
 fn numbers(history: &History, name: &str) -> Vec<Option<f64>> {
     history.get(name).unwrap_or_default().iter().map(|value| value.is_finite().then_some(*value)).collect()
-}
-
-/// A path as it can be typed in a shell.
-pub(crate) fn quoted(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=+:@%,".contains(c) || !c.is_ascii();
-    if !text.is_empty() && text.chars().all(plain) {
-        text.into_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
 }

@@ -162,6 +162,9 @@ pub(crate) mod tests {
         for level in Level::available() {
             let y = output(3, STALE, |y| forward(level, 3, &[1000.0, 1000.0, f32::NEG_INFINITY], y));
             assert_eq!(y, [0.5, 0.5, 0.0]);
+            // The zeros beyond a tail must not count as logits.
+            let y = output(3, STALE, |y| forward(level, 3, &[-1000.0, -1000.0, -2000.0], y));
+            assert_eq!(y, [0.5, 0.5, 0.0]);
         }
     }
 }

@@ -283,10 +283,12 @@ impl Kernel for SquareSum<'_> {
                 for (v, &sum) in sums.iter().enumerate() {
                     let at = v * I::LANES;
                     if at < count {
-                        let mask = isa.first(count - at);
-                        // SAFETY: the mask ends at `i + count`, which is in the range.
-                        let p = unsafe { isa.load_masked(mask, parameter[i + at..end].as_ptr()) };
-                        let g = penalised(isa, step, sum, p);
+                        let mut g = sum;
+                        if step.l1 != 0.0 || step.l2 != 0.0 {
+                            // SAFETY: the mask ends at `i + count`, which is in the range.
+                            let p = unsafe { isa.load_masked(isa.first(count - at), parameter[i + at..end].as_ptr()) };
+                            g = penalised(isa, step, g, p);
+                        }
                         squares[v] = isa.mul_add(g, g, squares[v]);
                     }
                 }

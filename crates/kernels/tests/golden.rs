@@ -73,6 +73,9 @@ fn optimizers_step_as_keras_does() {
     }
 }
 
+/// Writes losses, probabilities (where the loss makes them) and gradients.
+type Run<'a> = &'a mut dyn FnMut(&mut [f32], &mut [f32], &mut [f32]);
+
 #[test]
 fn losses_and_gradients_are_those_of_keras() {
     let golden = Golden::read();
@@ -83,7 +86,7 @@ fn losses_and_gradients_are_those_of_keras() {
     let (mut values, mut p, mut gradient) = (vec![0.0; samples], vec![0.0; target.len()], vec![0.0; target.len()]);
     for level in Level::available() {
         for (smoothing, label) in [(0.0, "0.0"), (0.1, "0.1")] {
-            let mut check = |name: &str, run: &mut dyn FnMut(&mut [f32], &mut [f32], &mut [f32]), samples: usize| {
+            let mut check = |name: &str, run: Run<'_>, samples: usize| {
                 run(&mut values, &mut p, &mut gradient);
                 let want = |what: &str| golden.get(&format!("{name}/{label}/{what}"));
                 close(&format!("{level:?} {name}"), &values, want("loss"), 4e-6);

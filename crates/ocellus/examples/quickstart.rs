@@ -6,8 +6,8 @@ use ocellus::data::{self, Split};
 use ocellus::layers::{Activation, Conv2d, Dense, Flatten, MaxPooling2d};
 use ocellus::losses::Loss;
 use ocellus::metrics::Accuracy;
-use ocellus::model::{FitOptions, Sequential};
 use ocellus::optimizers::Adam;
+use ocellus::{FitOptions, Sequential};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // 6,000 + 1,000 images of Fashion-MNIST that the library carries: 28x28 grey pixels, 10 classes.

@@ -2,7 +2,7 @@
 //! Keras'.
 //!
 //! A layer is a plain struct, built with methods that bear the names of Keras' arguments. [`Layer::call`] applies it to a
-//! [`Tensor`](crate::model::Tensor); [`Sequential`](crate::Sequential) does so in a row.
+//! [`Tensor`]; [`Sequential`](crate::model::Sequential) does so in a row.
 //!
 //! ```
 //! use ocellus::layers::{Activation, Conv2d, Layer, Padding};
@@ -73,7 +73,7 @@ pub trait Layer {
 
     /// Applies the layer to one tensor, or to several: `Add::new().call([&x, &y])`.
     ///
-    /// Shapes are checked when the [`Model`](crate::Model) is made.
+    /// Shapes are checked when the [`Model`](crate::model::Model) is made.
     fn call(self, inputs: impl IntoInputs) -> Tensor
     where
         Self: Sized + Into<AnyLayer>,

@@ -278,6 +278,11 @@ impl Model {
         }
     }
 
+    /// Whether every weight is a finite number.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.weights().all(|(_, _, values)| values.iter().all(|value| value.is_finite()))
+    }
+
     /// Comes back to a snapshot.
     ///
     /// # Panics
@@ -294,8 +299,16 @@ impl Model {
     }
 
     /// Names the classes; training on a data set does so by itself.
-    pub fn set_class_names(&mut self, names: impl IntoIterator<Item = impl Into<String>>) {
-        self.class_names = names.into_iter().map(Into::into).collect();
+    ///
+    /// # Errors
+    /// Where there is not one name for each output, or two for a single output.
+    pub fn set_class_names(&mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Result<(), ModelError> {
+        let (names, outputs): (Vec<String>, _) = (names.into_iter().map(Into::into).collect(), self.outputs());
+        if names.len() != outputs && (names.len(), outputs) != (2, 1) {
+            return Err(ModelError::Argument(format!("{} class names, but {outputs} output(s)", names.len())));
+        }
+        self.class_names = names;
+        Ok(())
     }
 
     /// How image files become what the model sees.

@@ -3,6 +3,7 @@
 mod class_table;
 mod confusion_matrix_svg;
 mod confusion_table;
+mod image_png;
 mod learning_curves_svg;
 mod svg;
 mod text;
@@ -10,5 +11,6 @@ mod text;
 pub use class_table::class_table;
 pub use confusion_matrix_svg::confusion_matrix_svg;
 pub use confusion_table::{confusion_table, most_confused};
+pub use image_png::image_png;
 pub use learning_curves_svg::learning_curves_svg;
 pub use text::{percent, printable};

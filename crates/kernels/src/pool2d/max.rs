@@ -2,6 +2,7 @@
 
 use super::PoolShape;
 use crate::isa::{Isa, Kernel, Level};
+use std::ops::Range;
 
 /// `y = max over the window`, the first of equals; `argmax` is its position in the window, row-major.
 ///
@@ -36,60 +37,90 @@ struct Forward<'a, const ARGMAX: bool> {
     argmax: &'a mut [u8],
 }
 
-/// The lanes of the widest vector.
-const LANES: usize = 16;
+/// The part of a window that lies in the image.
+struct Window {
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// The position in the window of its first value in the image.
+    first: usize,
+}
+
+impl Window {
+    #[inline(always)]
+    fn new(shape: &PoolShape, oy: usize, ox: usize) -> Self {
+        let ((rows, row), (columns, column)) = (shape.rows(oy), shape.columns(ox));
+        Window { rows, columns, first: row * shape.size[1] + column }
+    }
+}
 
 impl<const ARGMAX: bool> Kernel for Forward<'_, ARGMAX> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let [_, in_width, channels] = self.shape.input;
-        let [out_height, out_width, _] = self.shape.output();
+    fn run<I: Isa>(mut self, isa: I) {
+        let [out_height, out_width, channels] = self.shape.output();
         let mut out = 0;
         for sample in 0..self.samples {
-            let x = &self.x[sample * self.shape.input_len()..][..self.shape.input_len()];
             for oy in 0..out_height {
-                let (rows, first_row) = self.shape.rows(oy);
                 for ox in 0..out_width {
-                    let (columns, first_column) = self.shape.columns(ox);
+                    let window = Window::new(self.shape, oy, ox);
                     let mut c = 0;
-                    while c < channels {
-                        let count = (channels - c).min(I::LANES);
-                        let mask = isa.first(count);
-                        // SAFETY: rows and columns lie in the image and `c + count <= channels`.
-                        let load = |row: usize, column: usize| unsafe {
-                            let at = x.as_ptr().add((row * in_width + column) * channels + c);
-                            if count == I::LANES { isa.load(at) } else { isa.load_masked(mask, at) }
-                        };
-                        let mut best = load(rows.start, columns.start);
-                        let mut position = isa.splat((first_row * self.shape.size[1] + first_column) as f32);
-                        for (ky, row) in rows.clone().enumerate() {
-                            let start = (first_row + ky) * self.shape.size[1] + first_column;
-                            for (kx, column) in columns.clone().enumerate() {
-                                let v = load(row, column);
-                                if ARGMAX {
-                                    let better = isa.greater(v, best);
-                                    position = isa.select(better, isa.splat((start + kx) as f32), position);
-                                    best = isa.select(better, v, best);
-                                } else {
-                                    best = isa.max(v, best);
-                                }
-                            }
-                        }
-                        // SAFETY: `out + count` is at most the output's length.
-                        unsafe { isa.store_masked(mask, self.y[out..out + count].as_mut_ptr(), best) };
-                        if ARGMAX {
-                            let mut lanes = [0.0f32; LANES];
-                            // SAFETY: no vector has more than `LANES` lanes.
-                            unsafe { isa.store(lanes.as_mut_ptr(), position) };
-                            for (to, &lane) in self.argmax[out..out + count].iter_mut().zip(&lanes) {
-                                // SAFETY: positions are at most 254.
-                                *to = unsafe { lane.to_int_unchecked::<i32>() } as u8;
-                            }
-                        }
-                        out += count;
-                        c += count;
+                    while c + 2 * I::LANES <= channels {
+                        self.window::<I, 2>(isa, &window, sample, c, I::LANES, out + c);
+                        c += 2 * I::LANES;
                     }
+                    while c < channels {
+                        self.window::<I, 1>(isa, &window, sample, c, channels - c, out + c);
+                        c += I::LANES;
+                    }
+                    out += channels;
+                }
+            }
+        }
+    }
+}
+
+impl<const ARGMAX: bool> Forward<'_, ARGMAX> {
+    /// The maxima of `V` vectors of channels from `c` on, written from `out` on; a single one may have fewer `lanes`.
+    #[inline(always)]
+    fn window<I: Isa, const V: usize>(
+        &mut self,
+        isa: I,
+        window: &Window,
+        sample: usize,
+        c: usize,
+        lanes: usize,
+        out: usize,
+    ) {
+        let [_, in_width, channels] = self.shape.input;
+        let x = &self.x[sample * self.shape.input_len()..][..self.shape.input_len()];
+        let whole = lanes >= I::LANES;
+        let (mask, last) = (isa.first(lanes), lanes.min(I::LANES));
+        let mut best = [isa.splat(f32::NEG_INFINITY); V];
+        let mut position = [isa.splat(window.first as f32); V];
+        for (ky, row) in window.rows.clone().enumerate() {
+            for (kx, column) in window.columns.clone().enumerate() {
+                let here = isa.splat((window.first + ky * self.shape.size[1] + kx) as f32);
+                for v in 0..V {
+                    // SAFETY: row and column lie in the image, and the vector's lanes in its channels.
+                    let value = unsafe {
+                        let at = x.as_ptr().add((row * in_width + column) * channels + c + v * I::LANES);
+                        if whole { isa.load(at) } else { isa.load_masked(mask, at) }
+                    };
+                    if ARGMAX {
+                        position[v] = isa.select(isa.greater(value, best[v]), here, position[v]);
+                    }
+                    // In this order a window of nothing but NaN gives NaN.
+                    best[v] = isa.max(best[v], value);
+                }
+            }
+        }
+        for v in 0..V {
+            let range = out + v * I::LANES..out + v * I::LANES + last;
+            // SAFETY: the slices have `last` values, as the mask has lanes; positions are at most 254.
+            unsafe {
+                isa.store_masked(mask, self.y[range.clone()].as_mut_ptr(), best[v]);
+                if ARGMAX {
+                    isa.store_bytes(self.argmax[range].as_mut_ptr(), last, position[v]);
                 }
             }
         }
@@ -107,45 +138,73 @@ struct Backward<'a, const ADD: bool> {
 impl<const ADD: bool> Kernel for Backward<'_, ADD> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let [_, in_width, channels] = self.shape.input;
-        let [out_height, out_width, _] = self.shape.output();
+    fn run<I: Isa>(mut self, isa: I) {
+        let [out_height, out_width, channels] = self.shape.output();
         let mut out = 0;
         for sample in 0..self.samples {
-            let dx = &mut self.dx[sample * self.shape.input_len()..][..self.shape.input_len()];
             for oy in 0..out_height {
-                let (rows, first_row) = self.shape.rows(oy);
                 for ox in 0..out_width {
-                    let (columns, first_column) = self.shape.columns(ox);
+                    let window = Window::new(self.shape, oy, ox);
                     let mut c = 0;
+                    while c + 2 * I::LANES <= channels {
+                        self.window::<I, 2>(isa, &window, sample, c, I::LANES, out + c);
+                        c += 2 * I::LANES;
+                    }
                     while c < channels {
-                        let count = (channels - c).min(I::LANES);
-                        let mask = isa.first(count);
-                        let mut lanes = [0.0f32; LANES];
-                        for (lane, &position) in lanes.iter_mut().zip(&self.argmax[out..out + count]) {
-                            *lane = f32::from(position);
-                        }
-                        // SAFETY: no vector has more than `LANES` lanes; the mask has `count`, the slice's length.
-                        let (position, dy) = unsafe {
-                            (isa.load(lanes.as_ptr()), isa.load_masked(mask, self.dy[out..out + count].as_ptr()))
-                        };
-                        for (ky, row) in rows.clone().enumerate() {
-                            let start = (first_row + ky) * self.shape.size[1] + first_column;
-                            for (kx, column) in columns.clone().enumerate() {
-                                let here = isa.equal(position, isa.splat((start + kx) as f32));
-                                let mut d = isa.select(here, dy, isa.zero());
-                                // SAFETY: rows and columns lie in the image and `c + count <= channels`.
-                                unsafe {
-                                    let at = dx.as_mut_ptr().add((row * in_width + column) * channels + c);
-                                    if ADD {
-                                        d = isa.add(d, isa.load_masked(mask, at));
-                                    }
-                                    isa.store_masked(mask, at, d);
-                                }
+                        self.window::<I, 1>(isa, &window, sample, c, channels - c, out + c);
+                        c += I::LANES;
+                    }
+                    out += channels;
+                }
+            }
+        }
+    }
+}
+
+impl<const ADD: bool> Backward<'_, ADD> {
+    /// Sends the gradients from `out` on back to `V` vectors of channels from `c` on.
+    #[inline(always)]
+    fn window<I: Isa, const V: usize>(
+        &mut self,
+        isa: I,
+        window: &Window,
+        sample: usize,
+        c: usize,
+        lanes: usize,
+        out: usize,
+    ) {
+        let [_, in_width, channels] = self.shape.input;
+        let dx = &mut self.dx[sample * self.shape.input_len()..][..self.shape.input_len()];
+        let whole = lanes >= I::LANES;
+        let (mask, last) = (isa.first(lanes), lanes.min(I::LANES));
+        let (mut position, mut dy) = ([isa.zero(); V], [isa.zero(); V]);
+        for v in 0..V {
+            let range = out + v * I::LANES..out + v * I::LANES + last;
+            // SAFETY: both slices have `last` values, as the mask has lanes.
+            unsafe {
+                position[v] = isa.load_bytes(self.argmax[range.clone()].as_ptr(), last);
+                dy[v] = isa.load_masked(mask, self.dy[range].as_ptr());
+            }
+        }
+        for (ky, row) in window.rows.clone().enumerate() {
+            for (kx, column) in window.columns.clone().enumerate() {
+                let here = isa.splat((window.first + ky * self.shape.size[1] + kx) as f32);
+                for v in 0..V {
+                    let mut d = isa.select(isa.equal(position[v], here), dy[v], isa.zero());
+                    // SAFETY: row and column lie in the image, and the vector's lanes in its channels.
+                    unsafe {
+                        let at = dx.as_mut_ptr().add((row * in_width + column) * channels + c + v * I::LANES);
+                        if whole {
+                            if ADD {
+                                d = isa.add(d, isa.load(at));
                             }
+                            isa.store(at, d);
+                        } else {
+                            if ADD {
+                                d = isa.add(d, isa.load_masked(mask, at));
+                            }
+                            isa.store_masked(mask, at, d);
                         }
-                        out += count;
-                        c += count;
                     }
                 }
             }

@@ -9,13 +9,16 @@ const SAMPLES: usize = 2;
 /// Input height and width, window, strides, padding.
 type Geometry = ([usize; 2], [usize; 2], [usize; 2], [usize; 4]);
 
-const GEOMETRIES: [Geometry; 10] = [
+const GEOMETRIES: [Geometry; 12] = [
     ([1, 1], [1, 1], [1, 1], [0; 4]),
     ([4, 6], [2, 2], [2, 2], [0; 4]),
     ([5, 7], [2, 2], [2, 2], [0; 4]),
     ([5, 7], [2, 2], [2, 2], [0, 1, 0, 1]),
     ([7, 5], [3, 3], [2, 2], [1, 1, 1, 1]),
     ([6, 6], [3, 3], [1, 1], [1, 1, 1, 1]),
+    // As many values as windows have positions, yet windows that overlap or that start in the padding.
+    ([6, 6], [3, 3], [2, 2], [0; 4]),
+    ([4, 4], [2, 2], [2, 2], [1, 0, 1, 0]),
     ([5, 9], [2, 3], [1, 4], [1, 0, 2, 2]),
     ([9, 4], [1, 2], [3, 1], [0; 4]),
     ([3, 3], [5, 5], [1, 1], [2, 2, 2, 2]),

@@ -1,6 +1,6 @@
 //! Convolution of an image with learned kernels.
 
-use super::window::{Window, shape_text};
+use super::window::{Window, pair, shape_text};
 use super::{Activation, Build, Layer, Padding, Pair, ParameterSpec};
 use crate::initializers::Initializer;
 use crate::regularizers::Regularizer;
@@ -17,15 +17,16 @@ pub struct Conv2d {
     /// Number of output channels.
     pub filters: usize,
     /// Rows and columns of the window.
+    #[serde(deserialize_with = "pair")]
     pub kernel_size: [usize; 2],
     /// Rows and columns between windows.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "pair")]
     pub strides: [usize; 2],
     /// What surrounds the image.
     #[serde(default)]
     pub padding: Padding,
     /// Rows and columns from one kernel element to the next.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "pair")]
     pub dilation_rate: [usize; 2],
     /// Into how many parts the channels are divided, each with its own filters.
     #[serde(default = "one_group")]

@@ -1,7 +1,7 @@
 //! Convolution of each channel on its own.
 
 use super::conv2d::{convolution, glorot_uniform, one, yes};
-use super::window::Window;
+use super::window::{Window, pair};
 use super::{Activation, Build, Layer, Padding, Pair, ParameterSpec};
 use crate::initializers::Initializer;
 use crate::regularizers::Regularizer;
@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct DepthwiseConv2d {
     /// Rows and columns of the window.
+    #[serde(deserialize_with = "pair")]
     pub kernel_size: [usize; 2],
     /// Rows and columns between windows.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "pair")]
     pub strides: [usize; 2],
     /// What surrounds the image.
     #[serde(default)]
@@ -27,7 +28,7 @@ pub struct DepthwiseConv2d {
     #[serde(default = "once")]
     pub depth_multiplier: usize,
     /// Rows and columns from one kernel element to the next.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "pair")]
     pub dilation_rate: [usize; 2],
     /// Whether there is a bias.
     #[serde(default = "yes")]

@@ -1,6 +1,6 @@
 //! The largest value of each window.
 
-use super::window::Window;
+use super::window::{Window, optional_pair, pair};
 use super::{Build, Layer, Padding, Pair};
 use ocellus_engine::{GraphError, Value, ops};
 use serde::{Deserialize, Serialize};
@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct MaxPooling2d {
     /// Rows and columns of the window.
+    #[serde(deserialize_with = "pair")]
     pub pool_size: [usize; 2],
-    /// Rows and columns between windows.
-    pub strides: [usize; 2],
+    /// Rows and columns between windows; where not given, the window's size.
+    #[serde(default, deserialize_with = "optional_pair", skip_serializing_if = "Option::is_none")]
+    pub strides: Option<[usize; 2]>,
     /// What surrounds the image.
     #[serde(default)]
     pub padding: Padding,
@@ -24,12 +26,12 @@ impl MaxPooling2d {
     /// Windows of this size, side by side.
     pub fn new(pool_size: impl Into<Pair>) -> Self {
         let Pair(pool_size) = pool_size.into();
-        MaxPooling2d { pool_size, strides: pool_size, padding: Padding::Valid }
+        MaxPooling2d { pool_size, strides: None, padding: Padding::Valid }
     }
 
     /// Rows and columns between windows; the window's size by default.
     pub fn strides(self, strides: impl Into<Pair>) -> Self {
-        MaxPooling2d { strides: strides.into().0, ..self }
+        MaxPooling2d { strides: Some(strides.into().0), ..self }
     }
 
     /// What surrounds the image; nothing by default.
@@ -41,7 +43,7 @@ impl MaxPooling2d {
         Window {
             what: "pool",
             size: self.pool_size,
-            strides: self.strides,
+            strides: self.strides.unwrap_or(self.pool_size),
             dilation: [1, 1],
             padding: self.padding,
         }
@@ -63,8 +65,9 @@ impl Layer for MaxPooling2d {
     }
 
     fn build(&self, at: &mut Build<'_>) -> Result<Value, GraphError> {
-        let padding = at.place(&self.window())?.padding;
-        let op = ops::MaxPool2d { size: self.pool_size, strides: self.strides, padding };
+        let window = self.window();
+        let padding = at.place(&window)?.padding;
+        let op = ops::MaxPool2d { size: self.pool_size, strides: window.strides, padding };
         at.graph.add(op, &[at.input()])
     }
 

@@ -2,6 +2,8 @@
 
 use super::window::shape_text;
 use super::{Build, Layer};
+use crate::data::DataError;
+use crate::model::Images;
 use ocellus_engine::{GraphError, Value, ops};
 use serde::{Deserialize, Serialize};
 
@@ -26,25 +28,62 @@ impl Normalization {
         Normalization { mean: mean.into(), variance: variance.into() }
     }
 
-    /// Measures mean and variance of each channel over all images, whose values are given pixel by pixel, the channels of
-    /// a pixel side by side.
+    /// Measures mean and variance of each channel over all images: a data set's, or an array's whose last axis has so many
+    /// channels. Bytes are measured as they are, 0 to 255, since that is how they reach this layer.
+    ///
+    /// # Errors
+    /// Where an image can no longer be read.
     ///
     /// # Panics
     /// Where `channels` is 0.
-    pub fn adapt<T: Copy + Into<f64>>(images: &[T], channels: usize) -> Self {
-        let pixels = (images.len() / channels).max(1) as f64;
-        let mut mean = vec![0.0f64; channels];
-        for pixel in images.chunks_exact(channels) {
-            mean.iter_mut().zip(pixel).for_each(|(mean, &value)| *mean += value.into() / pixels);
-        }
-        let mut variance = vec![0.0f64; channels];
-        for pixel in images.chunks_exact(channels) {
-            for ((variance, mean), &value) in variance.iter_mut().zip(&mean).zip(pixel) {
-                *variance += (value.into() - mean).powi(2) / pixels;
+    pub fn adapt<'a>(images: impl Into<Images<'a>>, channels: usize) -> Result<Self, DataError> {
+        let images = images.into();
+        let mut sums = Sums { sum: vec![0.0; channels], squares: vec![0.0; channels], pixels: 0 };
+        match images {
+            Images::U8(all) => sums.take(all.iter().map(|&value| f64::from(value))),
+            Images::F32(all) => sums.take(all.iter().map(|&value| f64::from(value))),
+            Images::Dataset(dataset) => {
+                let mut pixels = vec![0; dataset.image_len()];
+                for index in 0..dataset.len() {
+                    dataset.copy_image(index, &mut pixels)?;
+                    sums.take(pixels.iter().map(|&value| f64::from(value)));
+                }
             }
         }
-        let round = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect::<Vec<_>>();
-        Normalization { mean: round(mean), variance: round(variance) }
+        Ok(sums.finish())
+    }
+}
+
+/// Sums over pixels, for each channel.
+struct Sums {
+    sum: Vec<f64>,
+    squares: Vec<f64>,
+    pixels: u64,
+}
+
+impl Sums {
+    fn take(&mut self, values: impl Iterator<Item = f64>) {
+        let channels = self.sum.len();
+        let mut channel = 0;
+        for value in values {
+            self.sum[channel] += value;
+            self.squares[channel] += value * value;
+            channel += 1;
+            if channel == channels {
+                channel = 0;
+                self.pixels += 1;
+            }
+        }
+    }
+
+    fn finish(self) -> Normalization {
+        let pixels = self.pixels.max(1) as f64;
+        let mean: Vec<f64> = self.sum.iter().map(|sum| sum / pixels).collect();
+        let variance = self.squares.iter().zip(&mean).map(|(squares, mean)| (squares / pixels - mean * mean).max(0.0));
+        Normalization {
+            variance: variance.map(|value| value as f32).collect(),
+            mean: mean.iter().map(|&value| value as f32).collect(),
+        }
     }
 }
 
@@ -89,11 +128,16 @@ impl Layer for Normalization {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{self, Split};
 
     #[test]
     fn adapts_to_each_channel() {
-        let found = Normalization::adapt(&[0u8, 10, 4, 30], 2);
+        let found = Normalization::adapt(&[0u8, 10, 4, 30], 2).unwrap();
         assert_eq!(found, Normalization::new([2.0, 20.0], [4.0, 100.0]));
-        assert_eq!(Normalization::adapt::<f32>(&[], 1), Normalization::new([0.0], [0.0]));
+        assert_eq!(Normalization::adapt(&[-1.0f32, 1.0], 1).unwrap(), Normalization::new([0.0], [1.0]));
+        let train = data::builtin(Split::Train).unwrap();
+        let found = Normalization::adapt(&train, 1).unwrap();
+        // Fashion-MNIST's mean is 72.9 and its standard deviation 90.
+        assert!((found.mean[0] - 72.9).abs() < 1.0 && (found.variance[0].sqrt() - 90.0).abs() < 1.0, "{found:?}");
     }
 }

@@ -16,7 +16,7 @@ fn samples(shape: &[usize]) -> (Vec<f32>, Vec<u32>) {
 /// Builds a model of the layer with a classifier behind it.
 fn model(shape: &[usize], call: impl Fn(&Tensor) -> Tensor) -> Model {
     let input = Input::new(shape);
-    let x = Flatten::new().call(&call(&input));
+    let x = Flatten::new().call(call(&input));
     Model::new(&input, &Dense::new(3).activation(Activation::Softmax).named("classes").call(&x)).unwrap()
 }
 

@@ -1,6 +1,6 @@
 //! Windows that slide over an image: how large, how far apart, and how the border is padded.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Height and width, from one number for both or from two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,25 @@ impl From<(usize, usize)> for Pair {
     fn from((height, width): (usize, usize)) -> Self {
         Pair([height, width])
     }
+}
+
+/// In files, too, one number stands for both.
+pub(crate) fn pair<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[usize; 2], D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected one or two whole numbers of at least 0")]
+    enum OneOrTwo {
+        One(usize),
+        Two([usize; 2]),
+    }
+    Ok(match OneOrTwo::deserialize(deserializer)? {
+        OneOrTwo::One(both) => [both; 2],
+        OneOrTwo::Two(pair) => pair,
+    })
+}
+
+/// As [`pair`], where there may be none.
+pub(crate) fn optional_pair<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[usize; 2]>, D::Error> {
+    pair(deserializer).map(Some)
 }
 
 /// What surrounds an image while a window slides over it.

@@ -24,10 +24,10 @@ pub enum ModelError {
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The loss was infinite or not a number.
+    /// The loss was infinite or not a number, or the weights were.
     #[error(
-        "the loss became {loss} in epoch {epoch}, step {step}, at learning rate {learning_rate:e}; the weights are those \
-         of before. Lower the learning rate, clip gradients (global_clipnorm) or look for damaged images"
+        "the loss became {loss} in epoch {epoch}, step {step}, at learning rate {learning_rate:e}; the weights are the \
+         last good ones. Lower the learning rate, clip gradients (global_clipnorm) or look for damaged images"
     )]
     NotFinite {
         /// The epoch, 1 for the first.

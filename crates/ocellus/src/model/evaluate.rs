@@ -8,11 +8,15 @@ use crate::metrics::{Evaluation, Evaluator, Mean, Metric};
 impl Model {
     /// Measures loss, accuracy, precision, recall and the confusion matrix on labelled samples.
     ///
+    /// A model that was loaded and not compiled has the loss that it was trained with.
+    ///
     /// # Errors
-    /// Where the model was not compiled, or the samples do not suit it.
+    /// Where the samples do not suit the model.
     pub fn evaluate<'a>(&mut self, samples: impl Into<Samples<'a>>) -> Result<Evaluation, ModelError> {
         let samples = samples.into();
-        let loss = self.compiled.as_ref().map(|compiled| compiled.loss).ok_or(ModelError::NotCompiled)?;
+        let loss = self.compiled.as_ref().map(|compiled| compiled.loss).or(self.record.loss);
+        let loss = loss.unwrap_or_else(|| Loss::for_outputs(self.outputs()));
+        loss.check(self.output_shape()).map_err(ModelError::Argument)?;
         let classes = self.outputs().max(2);
         let names = match samples.images {
             Images::Dataset(dataset) if dataset.class_count() == classes => dataset.class_names().to_vec(),

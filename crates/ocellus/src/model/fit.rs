@@ -160,7 +160,6 @@ impl Fit<'_, '_> {
                 break;
             }
             self.call(|callback, control| callback.on_epoch_begin(epoch, control))?;
-            self.model.snapshot_into(&mut self.safe);
             let values = self.epoch(epoch)?;
             history.push(epoch, values.iter().map(|(name, value)| (name.as_str(), *value)));
             self.model.record.end_epoch(&values, self.samples.images);
@@ -201,6 +200,12 @@ impl Fit<'_, '_> {
             if self.stop {
                 break;
             }
+        }
+        if self.model.is_finite() {
+            self.model.snapshot_into(&mut self.safe);
+        } else {
+            let at = Step { epoch, step, iteration: 0 };
+            return Err(not_finite(self.model, &self.safe, at, f32::NAN, self.learning_rate));
         }
         if let Some(validation) = &mut self.validation {
             self.model.validate(validation, &self.loss, &mut self.metrics, &mut values)?;
@@ -271,10 +276,10 @@ fn run_step(
     Ok(Ok(f64::from(loss) + penalty))
 }
 
-/// The error of a loss that is not finite. The step changed nothing; but where the step before left weights that are
-/// not finite either, the model goes back to the epoch's beginning.
+/// The error of a loss or weights that are not finite. A step with such a loss changed nothing; but where the step before
+/// left weights that are not finite either, the model goes back to the epoch's beginning.
 fn not_finite(model: &mut Model, safe: &Snapshot, at: Step, loss: f32, learning_rate: f32) -> ModelError {
-    if model.weights().any(|(_, _, values)| values.iter().any(|value| !value.is_finite())) {
+    if !model.is_finite() {
         model.restore(safe);
     }
     ModelError::NotFinite { epoch: at.epoch + 1, step: at.step, loss, learning_rate }

@@ -14,6 +14,7 @@ use ocellus_engine::{
 pub(super) struct Forward {
     pub(super) graph: Graph,
     /// The images, as the layers see them.
+    #[cfg(test)]
     pub(super) input: Value,
     /// Every layer's output, in order.
     pub(super) outputs: Vec<Value>,
@@ -45,8 +46,14 @@ impl Model {
         graph.set_place(INPUT);
         let pixels = graph.input(self.network.input_shape(), images);
         let input = self.scaled(&mut graph, pixels, images)?;
-        let mut forward =
-            Forward { graph, input, outputs: Vec::new(), parameters: Vec::new(), moving_averages: Vec::new() };
+        let mut forward = Forward {
+            graph,
+            #[cfg(test)]
+            input,
+            outputs: Vec::new(),
+            parameters: Vec::new(),
+            moving_averages: Vec::new(),
+        };
         for (at, (config, node)) in self.network.architecture.layers.iter().zip(&self.network.nodes).enumerate() {
             let graph = &mut forward.graph;
             graph.set_place(config.name.clone());

@@ -1,7 +1,7 @@
 //! The layers of a model and how they are joined, checked: names, shapes, parameters.
 
 use super::tensor::{MadeBy, Tensor};
-use crate::layers::{AnyLayer, Layer, ParameterSpec, product, shape_text};
+use crate::layers::{AnyLayer, ParameterSpec, product, shape_text};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -267,7 +267,7 @@ mod tests {
             ("flatten (Flatten): expected 1 input(s), received 2", check(|x| Flatten::new().call([x, x]))),
             (
                 "a (Flatten): its name is taken or empty; give it one of its own with `named`",
-                check(|x| Flatten::new().named("a").call(&Flatten::new().named("a").call(x))),
+                check(|x| Flatten::new().named("a").call(Flatten::new().named("a").call(x))),
             ),
             (
                 "input (Flatten): its name is taken or empty; give it one of its own with `named`",
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn architectures_come_back_from_json() {
-        let network = check(|x| Dense::new(3).activation(Activation::Softmax).call(&Flatten::new().call(x))).unwrap();
+        let network = check(|x| Dense::new(3).activation(Activation::Softmax).call(Flatten::new().call(x))).unwrap();
         let json = serde_json::to_string(&network.architecture).unwrap();
         assert_eq!(serde_json::from_str::<Architecture>(&json).unwrap(), network.architecture);
         let unknown = json.replace("\"units\"", "\"colour\":1,\"units\"");

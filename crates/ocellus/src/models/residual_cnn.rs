@@ -7,7 +7,7 @@ use crate::model::{Input, LayerError, Model, Tensor};
 
 pub(super) fn build(input_shape: [usize; 3], classes: usize) -> Result<Model, LayerError> {
     let input = Input::new(input_shape);
-    let mut x = Activation::Relu.call(&normalized(&input, 16, 3, 1));
+    let mut x = Activation::Relu.call(normalized(&input, 16, 3, 1));
     for (filters, strides) in [(16, 1), (32, 2), (64, 2)] {
         x = block(&x, filters, strides);
     }
@@ -17,10 +17,10 @@ pub(super) fn build(input_shape: [usize; 3], classes: usize) -> Result<Model, La
 
 /// Two convolutions whose result is added to what went in, which is brought to the same shape where that changes.
 fn block(input: &Tensor, filters: usize, strides: usize) -> Tensor {
-    let x = Activation::Relu.call(&normalized(input, filters, 3, strides));
+    let x = Activation::Relu.call(normalized(input, filters, 3, strides));
     let x = normalized(&x, filters, 3, 1);
     let shortcut = if strides == 1 { input.clone() } else { normalized(input, filters, 1, strides) };
-    Activation::Relu.call(&Add::new().call([&x, &shortcut]))
+    Activation::Relu.call(Add::new().call([&x, &shortcut]))
 }
 
 fn normalized(input: &Tensor, filters: usize, kernel_size: usize, strides: usize) -> Tensor {
@@ -29,5 +29,5 @@ fn normalized(input: &Tensor, filters: usize, kernel_size: usize, strides: usize
         .padding(Padding::Same)
         .use_bias(false)
         .kernel_initializer(Initializer::HeNormal);
-    BatchNormalization::new().momentum(0.9).call(&convolution.call(input))
+    BatchNormalization::new().momentum(0.9).call(convolution.call(input))
 }

@@ -1,0 +1,7 @@
+//! The command line through the real binary, in temporary folders.
+
+mod bad_input;
+mod harness;
+mod results;
+mod training;
+mod usage;

@@ -1,0 +1,145 @@
+//! `ocellus train` from its data to its last file.
+
+use crate::harness::{Place, names};
+
+const FILES: [&str; 6] =
+    ["config.toml", "confusion_matrix.svg", "example.png", "history.csv", "learning_curves.svg", "model.safetensors"];
+
+#[test]
+fn a_run_keeps_everything_and_says_what_to_try_next() {
+    let place = Place::new();
+    place.photos("photos", 10);
+    let run = place.run("train photos --epochs 3 --batch-size 4 --learning-rate 0.01").succeeds();
+    let found = names(&place.path("runs/photos-reference_cnn"));
+    let expected: Vec<&str> = FILES.into_iter().filter(|name| *name != "example.png").collect();
+    assert_eq!(found, expected);
+
+    let (stdout, stderr) = (run.stdout(), run.stderr());
+    for part in ["Test accuracy: 100.0% (95% interval ", "precision", "predicted", "runs/photos-reference_cnn"] {
+        assert!(stdout.contains(part), "expected {part:?}\n{stdout}");
+    }
+    let epochs: Vec<&str> = stderr.lines().filter(|line| line.starts_with("epoch ")).collect();
+    assert_eq!(epochs.len(), 3, "{stderr}");
+    for part in ["epoch 3/3  loss ", "  accuracy ", "  val_loss ", "  val_accuracy ", "/s"] {
+        assert!(epochs[2].contains(part), "{}", epochs[2]);
+    }
+    assert!(!stderr.contains('\r') && !stderr.contains('\u{1b}'), "no bar without a terminal: {stderr:?}");
+
+    let history = place.text("runs/photos-reference_cnn/history.csv");
+    assert!(history.starts_with("epoch,accuracy,loss,val_accuracy,val_loss,learning_rate,seconds\n0,"), "{history}");
+    assert_eq!(history.lines().count(), 4);
+    for (file, part) in [("confusion_matrix.svg", ">above</text>"), ("learning_curves.svg", ">accuracy</text>")] {
+        assert!(place.text(&format!("runs/photos-reference_cnn/{file}")).contains(part), "{file}");
+    }
+
+    // The two commands work as they stand.
+    let next: Vec<&str> = stdout.lines().filter_map(|line| line.strip_prefix("  ocellus ")).collect();
+    assert_eq!(next.len(), 2, "{stdout}");
+    let evaluated = place.run(next[0]).succeeds();
+    assert!(evaluated.stdout().starts_with("Accuracy: 100.0% "), "{}", evaluated.stdout());
+    assert!(evaluated.stderr().contains("measured on the images that were kept apart"), "{}", evaluated.stderr());
+    let predicted = place.run(next[1]).succeeds();
+    assert!(predicted.stdout().contains("%"), "{}", predicted.stdout());
+}
+
+#[test]
+fn runs_are_numbered_and_never_written_over_unasked() {
+    let place = Place::new();
+    place.photos("photos", 5);
+    for _ in 0..3 {
+        place.run("train photos --epochs 1").succeeds();
+    }
+    assert_eq!(
+        names(&place.path("runs")),
+        ["photos-reference_cnn", "photos-reference_cnn-2", "photos-reference_cnn-3"]
+    );
+    let again = place.run("train photos --epochs 1 --output runs/photos-reference_cnn-2").succeeds();
+    assert!(again.stderr().contains("holds an earlier run, which this one replaces"), "{}", again.stderr());
+}
+
+#[test]
+fn a_config_file_repeats_a_run_and_what_is_typed_counts_more() {
+    let place = Place::new();
+    place.photos("photos", 6);
+    place
+        .run("train photos --epochs 2 --seed 7 --batch-size 3 --optimizer sgd --validation 0.25 --output a")
+        .succeeds();
+    place.run("train --config a/config.toml --output b --threads 1").succeeds();
+    place.run("train --config a/config.toml --output c --threads 3 --seed 8 --epochs 1").succeeds();
+    let measured = |run: &str| {
+        let history = place.text(&format!("{run}/history.csv"));
+        let without_seconds = history.lines().map(|line| line.rsplit_once(',').unwrap().0.to_owned());
+        without_seconds.collect::<Vec<_>>()
+    };
+    assert_eq!(measured("a"), measured("b"));
+    assert_eq!(measured("c").len(), 2);
+    assert_ne!(measured("a")[1], measured("c")[1]);
+    let config = place.text("c/config.toml");
+    for part in
+        ["optimizer = \"sgd\"", "epochs = 1", "seed = 8", "batch_size = 3", "validation = 0.25", "learning_rate = 0.01"]
+    {
+        assert!(config.contains(part), "expected {part:?}\n{config}");
+    }
+}
+
+#[test]
+fn validation_images_come_from_where_they_are_said_to() {
+    let place = Place::new();
+    place.photos("photos/train", 6);
+    place.photos("photos/test", 3);
+    place.photos("others", 2);
+    for (arguments, expected) in [
+        ("", "validation: 6 images (the test images, only watched: they decide nothing)"),
+        ("--validation 0.5", "validation: 6 images (of the training images, kept apart)"),
+        ("--validation others", "validation: 4 images (training images of others)"),
+    ] {
+        let run = place.run(&format!("train photos --epochs 1 {arguments}")).succeeds();
+        assert!(run.stderr().contains("test: 6 images (the data's)"), "{}", run.stderr());
+        assert!(run.stderr().contains(expected), "{arguments}: {}", run.stderr());
+    }
+    place.photos("photos/val", 4);
+    let run = place.run("train photos --epochs 1").succeeds();
+    assert!(run.stderr().contains("validation: 8 images (the data's)"), "{}", run.stderr());
+}
+
+#[test]
+fn results_for_programs() {
+    let place = Place::new();
+    place.photos("photos", 5);
+    let json = place.run("train photos --epochs 2 --output run --json").succeeds().json();
+    assert_eq!(json["model"], "run/model.safetensors");
+    assert_eq!(json["history"]["loss"].as_array().unwrap().len(), 2);
+    assert_eq!(json["test"]["samples"], 2);
+    assert_eq!(json["test"]["classes"][1]["name"], "below");
+    assert!(json["test"]["accuracy_interval"]["low"].is_number());
+}
+
+#[test]
+fn without_data_it_trains_on_what_it_carries() {
+    let place = Place::new();
+    place.write(
+        "tiny.toml",
+        "[[layers]]\nclass = 'Flatten'\n[[layers]]\nclass = 'Dense'\nunits = 'classes'\nactivation = 'softmax'",
+    );
+    let run = place.run("train --model tiny.toml --epochs 1 --output run").succeeds();
+    assert_eq!(names(&place.path("run")), FILES);
+    assert!(run.stdout().contains("Ankle boot") && run.stdout().contains("top-5"), "{}", run.stdout());
+    let predicted = place.run("predict run/model.safetensors run/example.png").succeeds().stdout();
+    assert!(predicted.starts_with("run/example.png  "), "{predicted}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_good() {
+    let place = Place::new();
+    place.photos("photos", 6);
+    let diverging = "train photos --epochs 3 --learning-rate 1e30 --optimizer sgd --output run";
+    place
+        .run(&format!("{diverging} --batch-size 2"))
+        .fails(1, &["the loss became", "in epoch 1, step", "no model is kept"]);
+    place.run(diverging).fails(1, &["the validation loss became NaN in epoch 1"]);
+    assert!(!place.exists("run"));
+    place.run("train photos --epochs 1 --output run").succeeds();
+    place.run(diverging).fails(1, &["loss became"]);
+    place.run("predict run/model.safetensors photos/above/0.png").succeeds();
+    assert!(place.text("run/config.toml").contains("epochs = 1"));
+}
