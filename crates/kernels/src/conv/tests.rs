@@ -322,7 +322,7 @@ const SHAPES: &[ConvShape] = &[
 #[test]
 fn agrees_with_the_definition() {
     for &shape in SHAPES {
-        for samples in [1, 2, 5] {
+        for samples in [0, 1, 2, 5] {
             check(shape, samples);
         }
     }
@@ -338,7 +338,7 @@ fn pooled_agrees_with_the_definition() {
     let first = plain([28, 28, 1], 32, [3, 3]);
     let second = plain([13, 13, 32], 64, [3, 3]);
     for conv in [first, second, padded([9, 9, 3], 20, [5, 5], [2, 2, 2, 2]), plain([12, 10, 16], 24, [3, 3])] {
-        for samples in [1, 3] {
+        for samples in [0, 1, 3] {
             check_pooled(PooledShape { conv, pool: [2, 2] }, samples);
         }
     }
