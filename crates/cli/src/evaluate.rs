@@ -57,7 +57,7 @@ fn open(model: &Model, path: &Path, strict: bool) -> Result<Dataset> {
     let reading = Reading::stderr();
     let dataset = Dataset::open_with(path, &options, &|done, all| reading.update(done, all))?;
     drop(reading);
-    tell_about(&dataset);
+    tell_about(&[&dataset]);
     if split.is_some() {
         return Ok(dataset);
     }

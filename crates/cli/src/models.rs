@@ -105,9 +105,8 @@ fn of_file(path: &Path, problem: &str) -> anyhow::Error {
 }
 
 /// The architecture in a TOML document, with what may be left out: the images' shape is the data's; a layer without
-/// `inputs` takes what the one before gives, and one without `name` is called by its class; `units = "classes"` is the
-/// number of classes; a window of one number is a square, and pooling
-/// windows lie side by side.
+/// `inputs` takes what the one before gives, and one without `name` is called by its class; and `units = "classes"` is
+/// the number of classes.
 fn architecture(mut document: Table, image_shape: [usize; 3], classes: usize) -> Result<Architecture, String> {
     let number = |number: usize| Value::Integer(number as i64);
     document.entry("input_shape").or_insert_with(|| Value::Array(image_shape.map(number).into()));
@@ -131,14 +130,6 @@ fn architecture(mut document: Table, image_shape: [usize; 3], classes: usize) ->
         layer.entry("inputs").or_insert_with(|| Value::Array(vec![inputs.into()]));
         if let Some(units) = layer.get_mut("units").filter(|units| units.as_str() == Some("classes")) {
             *units = number(classes);
-        }
-        for window in ["kernel_size", "pool_size", "strides", "dilation_rate"] {
-            if let Some(value) = layer.get_mut(window).filter(|value| value.is_integer()) {
-                *value = Value::Array(vec![value.clone(), value.clone()]);
-            }
-        }
-        if let Some(pool_size) = layer.get("pool_size").cloned() {
-            layer.entry("strides").or_insert(pool_size);
         }
     }
     Architecture::deserialize(document).map_err(|error| error.to_string().trim_end().to_owned())

@@ -54,7 +54,7 @@ impl Callback for Progress {
         self.drawn = self.epoch_began;
         if let (Some(bar), Some(training)) = (&mut self.bar, &self.training) {
             *bar = ProgressBar::with_draw_target(Some(training.steps), ProgressDrawTarget::stderr_with_hz(20));
-            bar.set_style(style("{prefix} {bar:24} {pos}/{len}  {msg}"));
+            bar.set_style(style("{prefix} {bar:12} {pos}/{len} {wide_msg}"));
             bar.set_prefix(format!("epoch {}", count_of(epoch + 1, training.epochs)));
         }
         Ok(())
@@ -72,13 +72,13 @@ impl Callback for Progress {
         self.drawn = now;
         let rate = batch.samples as f64 / self.trained;
         let left = training.samples.saturating_sub(batch.samples) as f64 / rate;
-        let values: String = batch.values.iter().map(|(name, value)| format!("{name} {value:.4}  ")).collect();
+        let values: String = batch.values.iter().map(|(name, value)| format!("{name} {value:.4} ")).collect();
         let rest = match training.validation_samples {
             Some(_) if last => "validating".to_owned(),
             _ => format!("{} left", seconds(left)),
         };
         bar.set_position(batch.step);
-        bar.set_message(format!("{values}{}/s  {rest}", thousands(rate as u64)));
+        bar.set_message(format!("{values}{}/s {rest}", thousands(rate as u64)));
         Ok(())
     }
 

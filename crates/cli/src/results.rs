@@ -1,33 +1,38 @@
 //! Data sets and evaluations as people read them.
 
-use ocellus::data::Dataset;
+use ocellus::data::{Dataset, Skipped};
 use ocellus::metrics::Evaluation;
 use ocellus::report;
 
 use crate::output::{note, thousands};
 
-/// What a person should know of a data set: which files were left out, and how it was understood.
-pub(crate) fn tell_about(dataset: &Dataset) {
+/// What a person should know of data sets: which files were left out, and how they were understood. Parts of one data set
+/// have that in common, and it is told once.
+pub(crate) fn tell_about(datasets: &[&Dataset]) {
+    for (at, dataset) in datasets.iter().enumerate() {
+        let before = &datasets[..at];
+        let new = |text: &&String| !before.iter().any(|told| told.notes().contains(text));
+        for text in dataset.notes().iter().filter(new) {
+            note(format_args!("note: {text}"));
+        }
+        if !before.iter().any(|told| told.skipped() == dataset.skipped()) {
+            tell_skipped(dataset.skipped());
+        }
+    }
+}
+
+fn tell_skipped(skipped: &[Skipped]) {
     const MOST: usize = 10;
-    for text in dataset.notes() {
-        note(format_args!("note: {text}"));
+    for Skipped { path, reason } in skipped.iter().take(MOST) {
+        note(format_args!("warning: {}; skipped", report::printable(&format!("{}: {reason}", path.display()))));
     }
-    let skipped = dataset.skipped();
-    for file in skipped.iter().take(MOST) {
-        note(format_args!(
-            "warning: {}; skipped",
-            report::printable(&format!("{}: {}", file.path.display(), file.reason))
-        ));
-    }
+    let more = if skipped.len() > MOST { format!("… and {} more; ", skipped.len() - MOST) } else { String::new() };
     match skipped.len() {
         0 => {}
-        count @ 1..=MOST => {
-            note(format_args!("warning: {count} damaged images were skipped (--strict makes them an error)"))
+        1 => note("warning: 1 damaged image was skipped (--strict makes it an error)"),
+        count => {
+            note(format_args!("warning: {more}{count} damaged images were skipped (--strict makes them an error)"))
         }
-        count => note(format_args!(
-            "warning: … and {} more; {count} damaged images were skipped (--strict makes them an error)",
-            count - MOST
-        )),
     }
 }
 

@@ -64,7 +64,12 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
         test: &evaluation,
         example: example_image(&data.test, &files)?,
     };
-    if arguments.json { print_json(&outcome) } else { print(outcome.text()) }
+    if arguments.json {
+        return print_json(&outcome);
+    }
+    // Where both go to a terminal, the results stand apart from the progress.
+    note("");
+    print(outcome.text())
 }
 
 /// The images of a training.
@@ -110,14 +115,12 @@ fn open(settings: &Resolved) -> Result<Data> {
         (None, None) => (train, test.clone(), "the test images, only watched: they decide nothing".to_owned()),
     };
     drop(reading);
-    for dataset in [&train, &validation, &test] {
-        tell_about(dataset);
-        if dataset.is_empty() {
-            bail!(
-                "{}: too few images to keep some apart for validation and test; each class needs two or more",
-                settings.data.display()
-            );
-        }
+    tell_about(&[&train, &validation, &test]);
+    if [&train, &validation, &test].iter().any(|dataset| dataset.is_empty()) {
+        bail!(
+            "{}: too few images to keep some apart for validation and test; each class needs two or more",
+            settings.data.display()
+        );
     }
     Ok(Data { train, test, validation, test_origin, validation_origin })
 }
