@@ -11,7 +11,7 @@ use ocellus::optimizers::Adam;
 use serde::Serialize;
 
 use crate::arguments::Evaluate;
-use crate::output::{note, print, print_json};
+use crate::output::{lossy, note, print, print_json};
 use crate::progress::Reading;
 use crate::results::{results, tell_about};
 use crate::train::TEST_FRACTION;
@@ -33,7 +33,9 @@ pub(crate) fn run(arguments: Evaluate) -> Result<()> {
 
 #[derive(Serialize)]
 struct Outcome<'a> {
+    #[serde(serialize_with = "lossy")]
     model: &'a Path,
+    #[serde(serialize_with = "lossy")]
     data: &'a Path,
     #[serde(flatten)]
     evaluation: &'a Evaluation,

@@ -9,10 +9,9 @@ use std::process::ExitCode;
 #[derive(Debug)]
 pub(crate) struct Usage(String);
 
-impl Usage {
-    pub(crate) fn new(problem: impl Into<String>) -> anyhow::Error {
-        Self(problem.into()).into()
-    }
+/// An error that ends with code 2.
+pub(crate) fn usage(problem: impl Into<String>) -> anyhow::Error {
+    Usage(problem.into()).into()
 }
 
 impl fmt::Display for Usage {

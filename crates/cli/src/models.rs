@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::arguments::List;
-use crate::failure::Usage;
+use crate::failure::usage;
 use crate::output::{print, print_json, shape, table, thousands};
 
 /// The model that is trained where none is named.
@@ -67,12 +67,12 @@ impl Plan {
         let path = Path::new(name);
         if path.extension().is_none_or(|end| end != "toml") {
             let names: Vec<&str> = ALL.iter().map(|recipe| recipe.name).collect();
-            return Err(Usage::new(format!(
+            return Err(usage(format!(
                 "{name}: no model of this name; expected {} or the path of an architecture in TOML (FILE.toml)",
                 names.join(", ")
             )));
         }
-        let text = fs::read_to_string(path).map_err(|error| Usage::new(format!("{name}: {error}")))?;
+        let text = fs::read_to_string(path).map_err(|error| usage(format!("{name}: {error}")))?;
         let layers = text.parse().map_err(|error: toml::de::Error| of_file(path, error.to_string().trim_end()))?;
         let stem = path.file_stem().map_or_else(|| name.into(), |stem| stem.to_string_lossy().into_owned());
         Ok(Self { name: stem, layers: Layers::File(layers) })
@@ -101,7 +101,7 @@ impl Plan {
 }
 
 fn of_file(path: &Path, problem: &str) -> anyhow::Error {
-    Usage::new(format!("{}: {problem}", path.display()))
+    usage(format!("{}: {problem}", path.display()))
 }
 
 /// The architecture in a TOML document, with what may be left out: the images' shape is the data's; a layer without

@@ -4,19 +4,18 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::Result;
 use serde::Serialize;
 
 use crate::failure::NobodyReads;
 
 /// Prints a result.
-pub(crate) fn print(text: impl Display) -> Result<()> {
+pub(crate) fn print(text: impl Display) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     written(write!(stdout, "{text}").and_then(|()| stdout.flush()))
 }
 
 /// Prints a result for programs, on a line of its own.
-pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
+pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     print(format_args!("{}\n", serde_json::to_string(value)?))
 }
 
@@ -26,12 +25,17 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn written(result: io::Result<()>) -> Result<()> {
+fn written(result: io::Result<()>) -> anyhow::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
         Err(error) => Err(anyhow::anyhow!("cannot write to standard output: {error}")),
         Ok(()) => Ok(()),
     }
+}
+
+/// Writes a path to JSON or TOML, which hold text only; what is no text in it is replaced.
+pub(crate) fn lossy<S: serde::Serializer>(path: impl AsRef<Path>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.as_ref().to_string_lossy())
 }
 
 /// A whole number with its thousands apart: 1,234,567.

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::arguments::Predict;
 use crate::failure::Partly;
-use crate::output::{note, print, print_json};
+use crate::output::{lossy, note, print, print_json};
 
 /// Images that are read, predicted and told together.
 const BATCH: usize = 64;
@@ -66,6 +66,7 @@ struct Answer {
 
 #[derive(Serialize)]
 struct Answers<'a> {
+    #[serde(serialize_with = "lossy")]
     image: &'a PathBuf,
     #[serde(flatten)]
     best: Option<&'a Answer>,
@@ -75,6 +76,7 @@ struct Answers<'a> {
 
 #[derive(Serialize)]
 struct Failure<'a> {
+    #[serde(serialize_with = "lossy")]
     image: &'a PathBuf,
     error: String,
 }

@@ -18,13 +18,21 @@ pub(crate) struct Progress {
     training: Option<Training>,
     epoch_began: Instant,
     drawn: Instant,
+    /// Seconds that the epoch's steps took, validation not among them.
+    trained: f64,
 }
 
 impl Progress {
     /// Shows it on stderr; without a terminal there, as lines only.
     pub(crate) fn stderr() -> Self {
         let now = Instant::now();
-        Self { bar: io::stderr().is_terminal().then(hidden), training: None, epoch_began: now, drawn: now }
+        Self {
+            bar: io::stderr().is_terminal().then(hidden),
+            training: None,
+            epoch_began: now,
+            drawn: now,
+            trained: 0.0,
+        }
     }
 
     /// Takes the bar away, whatever became of the training.
@@ -53,20 +61,24 @@ impl Callback for Progress {
     }
 
     fn on_batch_end(&mut self, batch: &BatchEnd<'_>, _control: &mut Control<'_>) -> CallbackResult {
-        let (Some(bar), Some(training)) = (&self.bar, &self.training) else { return Ok(()) };
+        let Some(training) = &self.training else { return Ok(()) };
         let now = Instant::now();
-        if now - self.drawn < INTERVAL {
+        self.trained = (now - self.epoch_began).as_secs_f64();
+        let Some(bar) = &self.bar else { return Ok(()) };
+        let last = batch.step == training.steps;
+        if now - self.drawn < INTERVAL && !last {
             return Ok(());
         }
         self.drawn = now;
-        let rate = batch.samples as f64 / (now - self.epoch_began).as_secs_f64();
+        let rate = batch.samples as f64 / self.trained;
         let left = training.samples.saturating_sub(batch.samples) as f64 / rate;
         let values: String = batch.values.iter().map(|(name, value)| format!("{name} {value:.4}  ")).collect();
-        bar.set_message(format!("{values}{}/s  {} left", thousands(rate as u64), seconds(left)));
+        let rest = match training.validation_samples {
+            Some(_) if last => "validating".to_owned(),
+            _ => format!("{} left", seconds(left)),
+        };
         bar.set_position(batch.step);
-        if batch.step == training.steps && training.validation_samples.is_some() {
-            bar.set_message(format!("{values}validating"));
-        }
+        bar.set_message(format!("{values}{}/s  {rest}", thousands(rate as u64)));
         Ok(())
     }
 
@@ -79,9 +91,9 @@ impl Callback for Progress {
                 line += &format!("  {name} {value:.4}");
             }
         }
+        let rate = training.samples as f64 / self.trained.max(1e-9);
         let took = self.epoch_began.elapsed().as_secs_f64();
-        let seconds_trained = epoch.get("seconds").unwrap_or(took).max(1e-9);
-        line += &format!("  {}  {}/s", seconds(took), thousands((training.samples as f64 / seconds_trained) as u64));
+        line += &format!("  {}/s  {}", thousands(rate as u64), seconds(took));
         note(line);
         Ok(())
     }

@@ -14,7 +14,10 @@ pub(crate) fn tell_about(dataset: &Dataset) {
     }
     let skipped = dataset.skipped();
     for file in skipped.iter().take(MOST) {
-        note(format_args!("warning: {}: {}; skipped", file.path.display(), file.reason));
+        note(format_args!(
+            "warning: {}; skipped",
+            report::printable(&format!("{}: {}", file.path.display(), file.reason))
+        ));
     }
     match skipped.len() {
         0 => {}

@@ -11,7 +11,7 @@ use ocellus::optimizers::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::{MOST_THREADS, positive, threads};
-use crate::failure::Usage;
+use crate::failure::usage;
 
 /// What can be set for a training, on the command line or in a TOML file; nothing needs to be.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -131,6 +131,7 @@ impl Validation {
 /// How a training runs, everything decided; written to the run's folder as config.toml.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Resolved {
+    #[serde(serialize_with = "crate::output::lossy")]
     pub(crate) data: PathBuf,
     pub(crate) model: String,
     pub(crate) epochs: u64,
@@ -151,13 +152,12 @@ pub(crate) struct Resolved {
 impl Settings {
     /// The settings in a TOML file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text =
-            fs::read_to_string(path).map_err(|error| Usage::new(format!("--config {}: {error}", path.display())))?;
+        let text = fs::read_to_string(path).map_err(|error| usage(format!("--config {}: {error}", path.display())))?;
         let parse = || -> Result<Self, String> {
             let settings: Self = toml::from_str(&text).map_err(|error| error.to_string().trim_end().to_owned())?;
             settings.checked()
         };
-        parse().map_err(|problem| Usage::new(format!("--config {}: {problem}", path.display())))
+        parse().map_err(|problem| usage(format!("--config {}: {problem}", path.display())))
     }
 
     /// These settings, and the others where these are silent.
@@ -215,8 +215,7 @@ impl Settings {
 impl Resolved {
     /// The settings as a file that [`Settings::read`] reads.
     pub(crate) fn to_toml(&self) -> Result<String> {
-        let settings =
-            toml::to_string(self).map_err(|error| Usage::new(format!("the settings cannot be kept: {error}")))?;
+        let settings = toml::to_string(self).map_err(|error| usage(format!("the settings cannot be kept: {error}")))?;
         let version = env!("CARGO_PKG_VERSION");
         Ok(format!("# Written by ocellus {version}. To run it again: ocellus train --config THIS_FILE\n\n{settings}"))
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::arguments::Summary;
 use crate::models;
-use crate::output::{print, print_json, shape, thousands};
+use crate::output::{lossy, print, print_json, shape, thousands};
 use crate::results::in_a_line;
 
 pub(crate) fn run(arguments: Summary) -> Result<()> {
@@ -60,6 +60,7 @@ fn origin(model: &Model) -> String {
 
 #[derive(Serialize)]
 struct Description<'a> {
+    #[serde(serialize_with = "lossy")]
     model: &'a Path,
     parameters: usize,
     class_names: &'a [String],

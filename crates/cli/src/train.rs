@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd};
 use ocellus::data::{Dataset, OpenOptions, Split, Splits, splits_of};
 use ocellus::durable::{check_writable, create_folder, write_atomically};
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::arguments::Train;
 use crate::models;
-use crate::output::{note, print, print_json, quoted, shape, thousands};
+use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
 use crate::results::{results, tell_about};
 use crate::settings::{Resolved, Settings, Validation};
@@ -112,6 +112,12 @@ fn open(settings: &Resolved) -> Result<Data> {
     drop(reading);
     for dataset in [&train, &validation, &test] {
         tell_about(dataset);
+        if dataset.is_empty() {
+            bail!(
+                "{}: too few images to keep some apart for validation and test; each class needs two or more",
+                settings.data.display()
+            );
+        }
     }
     Ok(Data { train, test, validation, test_origin, validation_origin })
 }
@@ -236,8 +242,11 @@ fn run_folder(settings: &Resolved, model: &str) -> PathBuf {
 /// What a training came to.
 #[derive(Serialize)]
 struct Outcome<'a> {
+    #[serde(serialize_with = "lossy")]
     run: &'a Path,
+    #[serde(serialize_with = "lossy")]
     data: &'a Path,
+    #[serde(serialize_with = "lossy")]
     model: &'a Path,
     parameters: usize,
     seconds: f64,

@@ -26,6 +26,7 @@ mod sparse_weights;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod winograd;
 
 pub use backward_data::BackwardData;
 pub use backward_weights::BackwardWeights;

@@ -14,6 +14,7 @@ fn bad_data_is_refused_before_anything_is_written() {
     place.write("text", "no data at all");
     place.photos("strict", 4);
     place.write("strict/above/damaged.png", "text");
+    place.photos("few", 1);
     place.photos("validated", 4);
     place.image("strange/cat/1.png", true, 0);
     place.image("strange/above/1.png", true, 0);
@@ -24,6 +25,7 @@ fn bad_data_is_refused_before_anything_is_written() {
         ("train bare", &["bare", "`nothing`"]),
         ("train text", &["text"]),
         ("train strict --strict", &["damaged.png"]),
+        ("train few", &["few: too few images"]),
         ("train validated --validation strange", &["strange", "`cat`"]),
         ("train validated --validation missing", &["missing"]),
     ] {

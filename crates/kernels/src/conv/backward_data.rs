@@ -7,6 +7,7 @@ use super::depthwise::{self, Depthwise, is_depthwise};
 use super::geometry::{Segment, Source, Tap, segments};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
+use super::winograd::{self, Output, Winograd};
 use super::{ConvShape, Epilogue};
 use crate::{Level, Pool};
 
@@ -19,6 +20,7 @@ pub struct BackwardData {
     source: Source,
     matrix: Matrix,
     phases: Vec<Phase>,
+    winograd: Option<Winograd>,
 }
 
 /// The input pixels that see the same taps.
@@ -67,6 +69,14 @@ fn reads(phases: &[AxisPhase]) -> Option<(isize, isize)> {
         Some((first - most, last - least))
     });
     ends.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+}
+
+/// The faster way for 3x3 kernels.
+fn winograd(shape: &ConvShape, level: Level) -> Option<Winograd> {
+    let [height, width, channels] = shape.input;
+    let before = [2 - shape.padding[0] as isize, 2 - shape.padding[2] as isize];
+    let suits = winograd::suits(shape, [height, width]);
+    suits.then(|| Winograd::new(shape.output(), before, [height, width], channels, level))
 }
 
 /// Values of a phase's packed weights.
@@ -131,7 +141,8 @@ impl BackwardData {
                 packed += len;
             }
         }
-        BackwardData { shape, level, size, source, matrix, phases }
+        let winograd = winograd(&shape, level);
+        BackwardData { shape, level, size, source, matrix, phases, winograd }
     }
 
     fn phase_len(&self, phase: &Phase) -> usize {
@@ -140,6 +151,9 @@ impl BackwardData {
 
     /// Values that [`pack`](Self::pack) writes.
     pub fn packed_len(&self) -> usize {
+        if let Some(winograd) = &self.winograd {
+            return winograd.packed_len();
+        }
         self.phases.iter().map(|phase| self.phase_len(phase)).sum()
     }
 
@@ -148,6 +162,9 @@ impl BackwardData {
         assert_eq!(weights.len(), self.shape.weights_len(), "weights of {:?}", self.shape);
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
         for phase in &self.phases {
+            if let Some(winograd) = &self.winograd {
+                return winograd.pack(pool, &self.matrix, &phase.taps, weights, packed);
+            }
             let packed = &mut packed[phase.packed..phase.packed + self.phase_len(phase)];
             if is_depthwise(&self.shape) {
                 depthwise::pack(&phase.taps, self.shape.groups, self.size.lanes, weights, packed);
@@ -159,7 +176,10 @@ impl BackwardData {
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
-        self.source.scratch_len(samples)
+        match &self.winograd {
+            Some(winograd) => winograd.scratch_len(samples),
+            None => self.source.scratch_len(samples),
+        }
     }
 
     /// Computes `dx` of `samples` images from `dy`.
@@ -170,6 +190,10 @@ impl BackwardData {
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {shape:?}");
         if dx.is_empty() {
             return;
+        }
+        if let Some(winograd) = &self.winograd {
+            let output = Output::Plain { epilogue: Epilogue::Linear, y: dx };
+            return winograd.run(samples, dy, packed, None, output, scratch);
         }
         let dy = self.source.prepare(samples, dy, scratch);
         if dy.is_empty() {

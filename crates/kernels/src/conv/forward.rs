@@ -4,6 +4,7 @@ use super::depthwise::{self, Depthwise, is_depthwise};
 use super::geometry::{Segment, Source, Tap, forward_taps, segments, window_offset};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
+use super::winograd::{self, Output, Winograd};
 use super::{ConvShape, Epilogue};
 use crate::{Level, Pool};
 
@@ -20,6 +21,7 @@ pub struct Forward {
     /// Where each output pixel's window starts, and where its values go.
     windows: Vec<u32>,
     pixels: Vec<u32>,
+    winograd: Option<Winograd>,
 }
 
 /// How the weights of a forward pass become a matrix.
@@ -34,6 +36,14 @@ pub(super) fn forward_matrix(shape: &ConvShape) -> Matrix {
         group_stride: filters,
         groups: shape.groups,
     }
+}
+
+/// The faster way for 3x3 kernels.
+fn winograd(shape: &ConvShape, level: Level) -> Option<Winograd> {
+    let [height, width, filters] = shape.output();
+    let before = [shape.padding[0] as isize, shape.padding[2] as isize];
+    let suits = winograd::suits(shape, [height, width]);
+    suits.then(|| Winograd::new(shape.input, before, [height, width], filters, level))
 }
 
 impl Forward {
@@ -51,6 +61,7 @@ impl Forward {
             segments: segments(&taps, shape.group_channels()),
             taps,
             matrix: forward_matrix(&shape),
+            winograd: winograd(&shape, level),
             windows: pixels.clone().map(|p| window_offset(&shape, &source, p / width, p % width)).collect(),
             pixels: pixels.map(|p| (p * filters) as u32).collect(),
             source,
@@ -59,6 +70,9 @@ impl Forward {
 
     /// Values that [`pack`](Self::pack) writes.
     pub fn packed_len(&self) -> usize {
+        if let Some(winograd) = &self.winograd {
+            return winograd.packed_len();
+        }
         if is_depthwise(&self.shape) {
             return depthwise::packed_len(self.taps.len(), self.shape.groups, self.size.lanes);
         }
@@ -68,6 +82,9 @@ impl Forward {
     /// Brings `weights` (HWIO) into the order that [`run`](Self::run) reads.
     pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
         assert_eq!(weights.len(), self.shape.weights_len(), "weights of {:?}", self.shape);
+        if let Some(winograd) = &self.winograd {
+            return winograd.pack(pool, &self.matrix, &self.taps, weights, packed);
+        }
         if is_depthwise(&self.shape) {
             return depthwise::pack(&self.taps, self.shape.groups, self.size.lanes, weights, packed);
         }
@@ -76,7 +93,10 @@ impl Forward {
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
-        self.source.scratch_len(samples)
+        match &self.winograd {
+            Some(winograd) => winograd.scratch_len(samples),
+            None => self.source.scratch_len(samples),
+        }
     }
 
     /// Convolves `samples` images `x` into `y`.
@@ -96,6 +116,9 @@ impl Forward {
         assert_eq!(y.len(), samples * shape.output_len(), "y of {shape:?}");
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {shape:?}");
         assert!(bias.is_none_or(|bias| bias.len() == shape.filters), "bias of {shape:?}");
+        if let Some(winograd) = &self.winograd {
+            return winograd.run(samples, x, packed, bias, Output::Plain { epilogue, y }, scratch);
+        }
         let x = self.source.prepare(samples, x, scratch);
         let group_len = self.matrix.group_len(self.taps.len(), self.size);
         let (channels, filters) = (shape.group_channels(), shape.group_filters());

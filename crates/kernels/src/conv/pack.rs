@@ -63,10 +63,26 @@ impl Matrix {
 
     /// Packs every group: `[group][panel][tap][channel][panel columns]`, the last panel's missing columns zero.
     pub(super) fn pack(&self, level: Level, pool: &mut Pool, taps: &[Tap], weights: &[f32], packed: &mut [f32]) {
+        self.pack_transformed(level, pool, taps, weights, packed, taps.len(), |_, _| {});
+    }
+
+    /// As [`pack`](Self::pack), but panels have room for `parts` taps, the last of which are given to `transform` together
+    /// with the panel's width.
+    #[allow(clippy::too_many_arguments, reason = "all of them are of one packing")]
+    pub(super) fn pack_transformed(
+        &self,
+        level: Level,
+        pool: &mut Pool,
+        taps: &[Tap],
+        weights: &[f32],
+        packed: &mut [f32],
+        parts: usize,
+        transform: impl Fn(&mut [f32], usize) + Sync,
+    ) {
         let size = TileSize::of(level);
-        let depth = taps.len() * self.channels;
+        let depth = parts * self.channels;
         let panels = self.columns.div_ceil(size.columns);
-        let group_len = self.group_len(taps.len(), size);
+        let group_len = self.group_len(parts, size);
         assert_eq!(packed.len(), self.groups * group_len, "packed length");
         let packed = Disjoint(packed.as_mut_ptr());
         pool.run(self.groups * panels, &|_, task| {
@@ -76,7 +92,10 @@ impl Matrix {
             // SAFETY: panels are disjoint ranges of `packed`, whose length was checked, and each is one task's.
             let panel = unsafe { packed.range(start, start + depth * width) };
             let from = &weights[group * self.group_stride + column * self.column_stride..];
-            level.dispatch(Panel { matrix: self, taps, from, used: width.min(self.columns - column), width, panel });
+            let used = width.min(self.columns - column);
+            let untransformed = &mut panel[(parts - taps.len()) * self.channels * width..];
+            level.dispatch(Panel { matrix: self, taps, from, used, width, panel: untransformed });
+            transform(panel, width);
         });
     }
 }

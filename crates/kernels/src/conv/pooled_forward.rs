@@ -6,6 +6,7 @@ use super::pack::{Matrix, TileSize};
 use super::pooled_tile::PooledProduct;
 use super::sparse_weights::pooled_windows;
 use super::tile::{Columns, Product, Reduction, Rows};
+use super::winograd::{self, Output, Winograd};
 use super::{CLOSED, Epilogue, PooledShape};
 use crate::{Level, Pool};
 
@@ -22,6 +23,7 @@ pub struct PooledForward {
     /// Where the convolution's windows start: all of one pooling window's, row by row, then the next one's.
     windows: Vec<u32>,
     pixels: Vec<u32>,
+    winograd: Option<Winograd>,
 }
 
 impl PooledForward {
@@ -40,6 +42,7 @@ impl PooledForward {
             segments: segments(&taps, conv.group_channels()),
             taps,
             matrix: forward_matrix(&conv),
+            winograd: winograd(&shape, level),
             pixels: (0..windows.len()).map(|p| (p * filters) as u32).collect(),
             windows,
             source,
@@ -48,17 +51,26 @@ impl PooledForward {
 
     /// Values that [`pack`](Self::pack) writes.
     pub fn packed_len(&self) -> usize {
+        if let Some(winograd) = &self.winograd {
+            return winograd.packed_len();
+        }
         self.shape.conv.groups * self.matrix.group_len(self.taps.len(), self.size)
     }
 
-    /// Brings `weights` (HWIO) into the order that [`run`](Self::run) reads, the same as [`Forward`](super::Forward)'s.
+    /// Brings `weights` (HWIO) into the order that [`run`](Self::run) reads.
     pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
         assert_eq!(weights.len(), self.shape.conv.weights_len(), "weights of {:?}", self.shape);
+        if let Some(winograd) = &self.winograd {
+            return winograd.pack(pool, &self.matrix, &self.taps, weights, packed);
+        }
         self.matrix.pack(self.level, pool, &self.taps, weights, packed);
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
+        if let Some(winograd) = &self.winograd {
+            return winograd.scratch_len(samples);
+        }
         self.source.scratch_len(samples) + self.unpooled_len(samples)
     }
 
@@ -96,6 +108,10 @@ impl PooledForward {
         assert!(scratch.len() >= self.scratch_len(samples), "scratch of {shape:?}");
         if y.is_empty() {
             return;
+        }
+        if let Some(winograd) = &self.winograd {
+            let output = Output::Pooled { relu, maxima: y, positions: argmax };
+            return winograd.run(samples, x, packed, bias, output, scratch);
         }
         let per_sample = self.windows.len() * conv.filters;
         let (full, scratch) = scratch.split_at_mut(self.unpooled_len(samples));
@@ -147,6 +163,15 @@ impl PooledForward {
         }
         pool(shape, full, relu, y, argmax);
     }
+}
+
+/// The faster way for 2x2 pools behind 3x3 kernels: a pooling window is one of its tiles.
+fn winograd(shape: &PooledShape, level: Level) -> Option<Winograd> {
+    let conv = &shape.conv;
+    let [height, width, filters] = shape.output();
+    let before = [conv.padding[0] as isize, conv.padding[2] as isize];
+    let suits = shape.pool == [2, 2] && winograd::suits(conv, [2 * height, 2 * width]);
+    suits.then(|| Winograd::new(conv.input, before, [2 * height, 2 * width], filters, level))
 }
 
 /// Finds the maxima of a convolution whose pixels lie window by window.

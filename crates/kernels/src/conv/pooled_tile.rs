@@ -177,20 +177,8 @@ impl PooledProduct<'_> {
                 None => isa.zero(),
             };
             for window in 0..ROWS / WINDOW {
-                let mut best = sums[window * WINDOW];
-                let mut position = isa.zero();
-                for row in 1..WINDOW {
-                    let sum = sums[window * WINDOW + row];
-                    let greater = isa.greater(sum, best);
-                    best = isa.select(greater, sum, best);
-                    position = isa.select(greater, isa.splat(row as f32), position);
-                }
-                // The same number added to all of them leaves the largest where it is.
-                best = isa.add(best, bias);
-                if self.relu {
-                    position = isa.select(isa.greater(best, isa.zero()), position, isa.splat(f32::from(CLOSED)));
-                    best = isa.max(isa.zero(), best);
-                }
+                let pixels: [I::F32; WINDOW] = std::array::from_fn(|row| sums[window * WINDOW + row]);
+                let (best, position) = maximum(isa, pixels, bias, self.relu);
                 if window < tile.count {
                     let to = (tile.first + window) * self.pitch + column;
                     if used == I::LANES {
@@ -203,4 +191,28 @@ impl PooledProduct<'_> {
             }
         }
     }
+}
+
+/// The largest of a window's pixels with the bias added, and its position; zero and [`CLOSED`] where `relu` stops it.
+#[inline(always)]
+pub(super) fn maximum<I: Isa, const WINDOW: usize>(
+    isa: I,
+    pixels: [I::F32; WINDOW],
+    bias: I::F32,
+    relu: bool,
+) -> (I::F32, I::F32) {
+    let mut best = pixels[0];
+    let mut position = isa.zero();
+    for i in 1..WINDOW {
+        let greater = isa.greater(pixels[i], best);
+        best = isa.select(greater, pixels[i], best);
+        position = isa.select(greater, isa.splat(i as f32), position);
+    }
+    // The same number added to all of them leaves the largest where it is.
+    best = isa.add(best, bias);
+    if relu {
+        position = isa.select(isa.greater(best, isa.zero()), position, isa.splat(f32::from(CLOSED)));
+        best = isa.max(isa.zero(), best);
+    }
+    (best, position)
 }

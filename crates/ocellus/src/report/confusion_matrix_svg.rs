@@ -26,13 +26,13 @@ pub fn confusion_matrix_svg(matrix: &ConfusionMatrix) -> String {
 
     let Layout { left, top, cell, side, .. } = layout;
     svg.rectangle(left, top, side, side, r##"fill="#fbfcfd""##);
-    let supports: Vec<u64> = (0..classes).map(|class| matrix.support(class)).collect();
     for actual in 0..classes {
+        let support = matrix.support(actual);
         for predicted in 0..classes {
             let count = matrix.count(actual, predicted);
             if count > 0 {
                 let at = (left + cell * predicted as f64, top + cell * actual as f64);
-                draw_cell(&mut svg, matrix, &layout, at, (actual, predicted), count as f64 / supports[actual] as f64);
+                draw_cell(&mut svg, matrix, &layout, at, (actual, predicted), count as f64 / support as f64);
             }
         }
     }

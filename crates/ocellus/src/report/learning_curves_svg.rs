@@ -285,7 +285,8 @@ mod tests {
     #[test]
     fn every_history_is_drawn() {
         let (nan, infinity) = (f64::NAN, f64::INFINITY);
-        let cases: &[(&str, &[&[(&str, f64)]], &str)] = &[
+        type Epoch<'a> = &'a [(&'a str, f64)];
+        let cases: &[(&str, &[Epoch<'_>], &str)] = &[
             ("nothing", &[], "no epoch was finished"),
             ("no metric", &[&[("seconds", 1.0)]], "no epoch was finished"),
             ("one epoch", &[&[("loss", 0.5), ("accuracy", 0.75)]], ">0.750 in epoch 1<"),

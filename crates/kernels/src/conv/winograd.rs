@@ -1,0 +1,427 @@
+//! 3x3 convolution with unit strides by Winograd's minimal filtering: 16 multiplications for 2x2 outputs instead of 36.
+//!
+//! F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2015). Patches of 4x4 pixels and the
+//! kernels are transformed by additions, multiplied as sixteen matrices, and transformed back, for the tiles of
+//! one matrix tile at a time, so that the products never leave the cache. Where a patch is constant along an axis,
+//! so are its outputs, to the bit: ties between the pixels of a pooling window stay ties.
+
+#![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
+
+use super::geometry::{Segment, Source, Tap};
+use super::pack::{Matrix, TileSize};
+use super::pooled_tile::maximum;
+use super::tile::{MOST_ROWS, Reduction, multiply_add};
+use super::{ConvShape, Epilogue};
+use crate::isa::{Isa, Kernel};
+use crate::{Level, Pool};
+
+/// Matrices: one for each pixel of a transformed patch.
+const PARTS: usize = 16;
+
+/// The plan: offsets and sizes.
+#[derive(Clone, Debug)]
+pub(super) struct Winograd {
+    level: Level,
+    size: TileSize,
+    source: Source,
+    /// Height and width of the output, and its tiles down and across.
+    output: [usize; 2],
+    tiles: [usize; 2],
+    filters: usize,
+    /// Channels in whole vectors.
+    padded_channels: usize,
+    /// Tiles whose patches are transformed together: some matrix tiles' rows.
+    block: usize,
+}
+
+/// Whether the convolution, or its data gradient, is of the kind that this computes, and large enough to gain from it where
+/// it has that many pixels.
+pub(super) fn suits(shape: &ConvShape, [height, width]: [usize; 2]) -> bool {
+    let covered = height.next_multiple_of(2) * width.next_multiple_of(2);
+    shape.kernel == [3, 3]
+        && shape.strides == [1, 1]
+        && shape.dilation == [1, 1]
+        && shape.groups == 1
+        && shape.input[2] >= 8
+        && shape.filters >= 8
+        && shape.output_len() > 0
+        && 3 * height * width >= 2 * covered.max(1)
+}
+
+/// What becomes of the outputs.
+pub(super) enum Output<'a> {
+    /// Each is stored.
+    Plain { epilogue: Epilogue, y: &'a mut [f32] },
+    /// The maximum of each tile is stored, and where it was.
+    Pooled { relu: bool, maxima: &'a mut [f32], positions: &'a mut [u8] },
+}
+
+impl Winograd {
+    /// The convolution of images of that shape, padded by `before` at the top and at the left, to `output` pixels.
+    pub(super) fn new(image: [usize; 3], before: [isize; 2], output: [usize; 2], filters: usize, level: Level) -> Self {
+        let size = TileSize::of(level);
+        let tiles = output.map(|n| n.div_ceil(2));
+        let padded_channels = size.padded(image[2]);
+        let group = PARTS * size.rows * padded_channels;
+        Winograd {
+            level,
+            size,
+            source: Source::new(image, before, tiles.map(|n| 2 * n + 2)),
+            output,
+            tiles,
+            filters,
+            padded_channels,
+            block: size.rows * (32 * 1024 / group).max(1),
+        }
+    }
+
+    fn channels(&self) -> usize {
+        self.source.channels
+    }
+
+    pub(super) fn packed_len(&self) -> usize {
+        PARTS * self.channels() * self.size.padded(self.filters)
+    }
+
+    /// Packs the nine taps of the matrix, given in the order of the window, as `[panel][part][channel][panel columns]`.
+    pub(super) fn pack(&self, pool: &mut Pool, matrix: &Matrix, taps: &[Tap], weights: &[f32], packed: &mut [f32]) {
+        assert_eq!(taps.len(), 9, "taps of a 3x3 kernel");
+        matrix.pack_transformed(self.level, pool, taps, weights, packed, PARTS, |panel, width| {
+            self.level.dispatch(TransformWeights { channels: self.channels(), width, panel });
+        });
+    }
+
+    fn parts_len(&self) -> [usize; 2] {
+        [PARTS * self.block * self.padded_channels, PARTS * self.size.rows * self.size.columns]
+    }
+
+    pub(super) fn scratch_len(&self, samples: usize) -> usize {
+        self.source.scratch_len(samples) + self.parts_len().iter().sum::<usize>()
+    }
+
+    pub(super) fn run(
+        &self,
+        samples: usize,
+        x: &[f32],
+        packed: &[f32],
+        bias: Option<&[f32]>,
+        output: Output<'_>,
+        scratch: &mut [f32],
+    ) {
+        let [patches, products] = self.parts_len();
+        let (patches, scratch) = scratch.split_at_mut(patches);
+        let (products, scratch) = scratch.split_at_mut(products);
+        let x = self.source.prepare(samples, x, scratch);
+        Run { plan: self, samples, x, packed, bias, output, patches, products }.run_on(self.level);
+    }
+}
+
+/// Turns nine taps, which lie in the panel's last nine parts, into the sixteen parts, row by row in place.
+struct TransformWeights<'a> {
+    channels: usize,
+    width: usize,
+    panel: &'a mut [f32],
+}
+
+impl Kernel for TransformWeights<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let part = self.channels * self.width;
+        assert_eq!(self.panel.len(), PARTS * part, "sixteen parts");
+        let half = isa.splat(0.5);
+        for at in (0..part).step_by(I::LANES) {
+            // SAFETY: panels are whole vectors wide, so each part has a vector at `at`.
+            unsafe {
+                let panel = self.panel.as_mut_ptr().add(at);
+                // `G g`, then `(G g) G^T`.
+                let mut rows = [[isa.zero(); 3]; 4];
+                for column in 0..3 {
+                    let tap = |row: usize| panel.add((PARTS - 9 + 3 * row + column) * part).cast_const();
+                    let (a, b, c) = (isa.load(tap(0)), isa.load(tap(1)), isa.load(tap(2)));
+                    let ends = isa.add(a, c);
+                    rows[0][column] = a;
+                    rows[1][column] = isa.mul(half, isa.add(ends, b));
+                    rows[2][column] = isa.mul(half, isa.sub(ends, b));
+                    rows[3][column] = c;
+                }
+                for row in 0..4 {
+                    let [a, b, c] = rows[row];
+                    let ends = isa.add(a, c);
+                    isa.store(panel.add(4 * row * part), a);
+                    isa.store(panel.add((4 * row + 1) * part), isa.mul(half, isa.add(ends, b)));
+                    isa.store(panel.add((4 * row + 2) * part), isa.mul(half, isa.sub(ends, b)));
+                    isa.store(panel.add((4 * row + 3) * part), c);
+                }
+            }
+        }
+    }
+}
+
+struct Run<'a> {
+    plan: &'a Winograd,
+    samples: usize,
+    x: &'a [f32],
+    packed: &'a [f32],
+    bias: Option<&'a [f32]>,
+    output: Output<'a>,
+    /// Transformed patches: `[part][tile][channel]`.
+    patches: &'a mut [f32],
+    /// Their products with one panel: `[part][row][column]`.
+    products: &'a mut [f32],
+}
+
+impl Run<'_> {
+    /// Computes it; the one place where it is compiled.
+    #[inline(never)]
+    fn run_on(self, level: Level) {
+        level.dispatch(self);
+    }
+
+    /// Asserts that every read and write below is inside its slice.
+    fn check(&self) {
+        let plan = self.plan;
+        let tiles = self.samples * plan.tiles[0] * plan.tiles[1];
+        assert_eq!(self.packed.len(), plan.packed_len(), "packed weights");
+        assert_eq!([self.patches.len(), self.products.len()], plan.parts_len(), "room for the parts");
+        assert!(self.bias.is_none_or(|bias| bias.len() == plan.filters), "a bias for each filter");
+        let [rows, columns] = plan.tiles.map(|n| 2 * n + 2);
+        let last = plan.source.origin() + (rows - 1) * plan.source.pitch() + columns * plan.channels();
+        assert!(last + (self.samples - 1) * plan.source.sample() <= self.x.len(), "patches inside x");
+        match &self.output {
+            Output::Plain { y, .. } => {
+                let pixels = plan.output[0] * plan.output[1];
+                assert_eq!(y.len(), self.samples * pixels * plan.filters, "outputs of every pixel");
+            }
+            Output::Pooled { maxima, positions, .. } => {
+                assert!(
+                    maxima.len() == tiles * plan.filters && positions.len() == maxima.len(),
+                    "maxima of every tile"
+                );
+            }
+        }
+    }
+}
+
+impl Kernel for Run<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I) {
+        let plan = self.plan;
+        let total = self.samples * plan.tiles[0] * plan.tiles[1];
+        if total == 0 {
+            return;
+        }
+        self.check();
+        for first in (0..total).step_by(plan.block) {
+            let count = plan.block.min(total - first);
+            // SAFETY: `check` has bounded the patches, the weights and the outputs of all tiles.
+            unsafe {
+                self.transform(isa, first, count);
+                for column in (0..plan.filters).step_by(plan.size.columns) {
+                    for row in (0..count).step_by(I::TILE_ROWS) {
+                        self.multiply(isa, row, count, column);
+                        self.finish(isa, first + row, I::TILE_ROWS.min(count - row), column);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Transforms the patches of some tiles: `B^T d B`.
+    ///
+    /// # Safety
+    /// The tiles exist, and everything is as `check` asserts.
+    #[inline(always)]
+    unsafe fn transform<I: Isa>(&mut self, isa: I, first: usize, count: usize) {
+        let plan = self.plan;
+        let [down, across] = plan.tiles;
+        let (channels, pitch) = (plan.channels(), plan.source.pitch());
+        let part = plan.block * plan.padded_channels;
+        for tile in 0..count {
+            let (sample, row) = ((first + tile) / (down * across), (first + tile) / across % down);
+            let column = (first + tile) % across;
+            let corner = sample * plan.source.sample() + plan.source.origin() + 2 * row * pitch + 2 * column * channels;
+            for channel in (0..channels).step_by(I::LANES) {
+                let whole = channels - channel >= I::LANES;
+                let mask = isa.first(channels - channel);
+                // SAFETY: the caller's promise; a part has whole vectors for every tile.
+                unsafe {
+                    let from = self.x.as_ptr().add(corner + channel);
+                    let to = self.patches.as_mut_ptr().add(tile * plan.padded_channels + channel);
+                    let mut rows = [[isa.zero(); 4]; 4];
+                    for column in 0..4 {
+                        let mut pixels = [isa.zero(); 4];
+                        for row in 0..4 {
+                            let from = from.add(row * pitch + column * channels);
+                            pixels[row] = if whole { isa.load(from) } else { isa.load_masked(mask, from) };
+                        }
+                        let [a, b, c, d] = pixels;
+                        rows[0][column] = isa.sub(a, c);
+                        rows[1][column] = isa.add(b, c);
+                        rows[2][column] = isa.sub(c, b);
+                        rows[3][column] = isa.sub(b, d);
+                    }
+                    for row in 0..4 {
+                        let [a, b, c, d] = rows[row];
+                        isa.store(to.add(4 * row * part), isa.sub(a, c));
+                        isa.store(to.add((4 * row + 1) * part), isa.add(b, c));
+                        isa.store(to.add((4 * row + 2) * part), isa.sub(c, b));
+                        isa.store(to.add((4 * row + 3) * part), isa.sub(b, d));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Multiplies the patches of one matrix tile's rows with the panel at `column`.
+    ///
+    /// # Safety
+    /// As for [`transform`](Self::transform).
+    #[inline(always)]
+    unsafe fn multiply<I: Isa>(&mut self, isa: I, row: usize, count: usize, column: usize) {
+        let vectors = self.plan.size.panel(column, self.plan.filters) / I::LANES;
+        let rows = match (I::TILE_ROWS, count - row) {
+            (12, 1..=4) => 4,
+            (12, 5..=8) => 8,
+            (6, 1..=3) => 3,
+            (4, 1..=2) => 2,
+            (rows, _) => rows,
+        };
+        macro_rules! dispatch {
+            ($($rows:literal: $($vectors:literal)*;)*) => {
+                match (rows, vectors) {
+                    $($(($rows, $vectors) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS =>
+                        // SAFETY: the caller's promise.
+                        unsafe { self.multiply_tile::<I, $rows, $vectors>(isa, row, count, column) },)*)*
+                    (rows, vectors) => unreachable!("{rows} rows of {vectors} vectors are no tile"),
+                }
+            };
+        }
+        dispatch! {
+            2: 1 2;
+            3: 1 2 3 4;
+            4: 1 2;
+            6: 1 2 3 4;
+            8: 1 2;
+            12: 1 2;
+        }
+    }
+
+    /// # Safety
+    /// As for [`transform`](Self::transform).
+    #[inline(always)]
+    unsafe fn multiply_tile<I: Isa, const ROWS: usize, const VECTORS: usize>(
+        &mut self,
+        isa: I,
+        row: usize,
+        count: usize,
+        column: usize,
+    ) {
+        let plan = self.plan;
+        let (channels, width) = (plan.channels(), VECTORS * I::LANES);
+        let segments = [Segment { a: 0, k: 0, len: channels }];
+        let reduction = Reduction::once(&segments);
+        for part in 0..PARTS {
+            // SAFETY: the caller's promise; rows beyond the last tile repeat it, and their products are not used.
+            unsafe {
+                let patches = self.patches.as_ptr().add(part * plan.block * plan.padded_channels);
+                let a: [*const f32; ROWS] =
+                    std::array::from_fn(|r| patches.add((row + r).min(count - 1) * plan.padded_channels));
+                let panel = self.packed.as_ptr().add(PARTS * channels * column);
+                let zero = [[isa.zero(); VECTORS]; ROWS];
+                let sums = multiply_add(isa, &reduction, a, panel.add(part * channels * width), width, zero);
+                let to = self.products.as_mut_ptr().add(part * plan.size.rows * plan.size.columns);
+                for r in 0..ROWS {
+                    for v in 0..VECTORS {
+                        isa.store(to.add(r * plan.size.columns + v * I::LANES), sums[r][v]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Transforms the products of some tiles back, `A^T m A`, and stores what becomes of them.
+    ///
+    /// # Safety
+    /// As for [`transform`](Self::transform).
+    #[inline(always)]
+    unsafe fn finish<I: Isa>(&mut self, isa: I, first: usize, count: usize, column: usize) {
+        let plan = self.plan;
+        let [down, across] = plan.tiles;
+        let [height, width] = plan.output;
+        let part = plan.size.rows * plan.size.columns;
+        let columns = plan.size.columns.min(plan.filters - column);
+        for vector in (0..columns).step_by(I::LANES) {
+            let used = I::LANES.min(columns - vector);
+            let filter = column + vector;
+            let mask = isa.first(used);
+            // SAFETY: the mask ends at the filters.
+            let bias = match self.bias {
+                Some(bias) => unsafe { isa.load_masked(mask, bias.as_ptr().add(filter)) },
+                None => isa.zero(),
+            };
+            for tile in 0..count {
+                let mut rows = [[isa.zero(); 4]; 2];
+                for i in 0..4 {
+                    // SAFETY: the products hold whole vectors for every row of a tile.
+                    let load = |j: usize| unsafe {
+                        let at = (4 * j + i) * part + tile * plan.size.columns + vector;
+                        isa.load(self.products.as_ptr().add(at))
+                    };
+                    let (a, b, c, d) = (load(0), load(1), load(2), load(3));
+                    rows[0][i] = isa.add(a, isa.add(b, c));
+                    rows[1][i] = isa.sub(isa.sub(b, c), d);
+                }
+                let mut outputs = [isa.zero(); 4];
+                for i in 0..2 {
+                    let [a, b, c, d] = rows[i];
+                    outputs[2 * i] = isa.add(a, isa.add(b, c));
+                    outputs[2 * i + 1] = isa.sub(isa.sub(b, c), d);
+                }
+                let number = first + tile;
+                match &mut self.output {
+                    Output::Pooled { relu, maxima, positions } => {
+                        let (best, position) = maximum(isa, outputs, bias, *relu);
+                        let to = number * plan.filters + filter;
+                        // SAFETY: the caller's promise, and the mask ends at the filters.
+                        unsafe {
+                            if used == I::LANES {
+                                isa.store(maxima.as_mut_ptr().add(to), best);
+                            } else {
+                                isa.store_masked(mask, maxima.as_mut_ptr().add(to), best);
+                            }
+                            isa.store_bytes(positions.as_mut_ptr().add(to), used, position);
+                        }
+                    }
+                    Output::Plain { epilogue, y } => {
+                        let (low, high) = epilogue.bounds();
+                        let (low, high) = (isa.splat(low), isa.splat(high));
+                        let (sample, row) = (number / (down * across), number / across % down);
+                        let column = number % across;
+                        for i in 0..4 {
+                            let (row, column) = (2 * row + i / 2, 2 * column + i % 2);
+                            if row < height && column < width {
+                                let value = isa.min(high, isa.max(low, isa.add(outputs[i], bias)));
+                                let to = ((sample * height + row) * width + column) * plan.filters + filter;
+                                // SAFETY: the caller's promise, and the mask ends at the filters.
+                                unsafe {
+                                    let to = y.as_mut_ptr().add(to);
+                                    if used == I::LANES {
+                                        isa.store(to, value)
+                                    } else {
+                                        isa.store_masked(mask, to, value)
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+const _: () = assert!(MOST_ROWS == 12, "tiles of this many rows are dispatched above");
