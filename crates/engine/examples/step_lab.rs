@@ -1,5 +1,7 @@
 //! Times a training step of the reference net, step by step: `cargo run --release -p ocellus-engine --example step_lab [batch] [threads] [level]`.
 
+#![allow(clippy::print_stdout, reason = "a program that prints what it measures")]
+
 use ocellus_engine::ops::*;
 use ocellus_engine::{
     DType, Graph, Input, Level, ParameterKind, Parameters, Plan, PlanOptions, Pool, Rule, Runner, Scalars, Update,
@@ -71,7 +73,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{plan}");
     let mut pool = Pool::new(threads);
     let mut runner = Runner::new(plan, pool.threads());
-    let pixels: Vec<u8> = (0..batch * 784).map(|i| (i * 2_654_435_761 >> 13) as u8).collect();
+    let pixels: Vec<u8> = (0..batch * 784).map(|i| ((i * 2_654_435_761) >> 13) as u8).collect();
     let targets: Vec<f32> = (0..batch * 10).map(|i| if i % 10 == i / 10 * 7 % 10 { 1.0 } else { 0.0 }).collect();
     let ones = vec![1.0; batch];
     let inputs = [Input::U8(&pixels), Input::F32(&targets), Input::F32(&ones)];

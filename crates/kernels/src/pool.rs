@@ -110,7 +110,7 @@ impl Pool {
         while shared.busy.load(Ordering::Acquire) != 0 {
             spins += 1;
             // On a machine with fewer free cores than workers, the one waited for may need this core.
-            if spins % 1024 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if spins.is_multiple_of(1024) { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
@@ -169,7 +169,7 @@ fn work(shared: &Shared, worker: usize) {
         while shared.generation.load(Ordering::Acquire) == seen {
             std::hint::spin_loop();
             spins += 1;
-            if spins % 64 == 0 && since.get_or_insert_with(Instant::now).elapsed() > SPIN {
+            if spins.is_multiple_of(64) && since.get_or_insert_with(Instant::now).elapsed() > SPIN {
                 std::thread::park();
             }
         }

@@ -58,7 +58,7 @@ losses! {
 
 impl Kind {
     /// Whether it takes logits and gives the probabilities beside the loss.
-    fn from_logits(self) -> bool {
+    fn takes_logits(self) -> bool {
         matches!(self, Kind::SoftmaxCrossEntropy | Kind::SigmoidBinaryCrossEntropy)
     }
 }
@@ -71,12 +71,12 @@ fn outputs(kind: Kind, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         return Err(format!("expected one axis of classes, received {}; add Flatten or global pooling", inputs[0]));
     }
     let loss = Spec::sample([1]);
-    Ok(if kind.from_logits() { vec![loss, inputs[0].clone()] } else { vec![loss] })
+    Ok(if kind.takes_logits() { vec![loss, inputs[0].clone()] } else { vec![loss] })
 }
 
 fn gradient(kind: Kind, smoothing: f32, at: &mut Backward<'_>) -> Result<(), GraphError> {
     let (predictions, targets, seed) = (at.inputs[0], at.inputs[1], at.gradient());
-    let from: Value = if kind.from_logits() { at.outputs[1] } else { predictions };
+    let from: Value = if kind.takes_logits() { at.outputs[1] } else { predictions };
     let gradient = at.add(LossBackward { kind, smoothing }, &[from, targets, seed])?;
     at.set(0, gradient);
     Ok(())
