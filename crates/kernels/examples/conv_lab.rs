@@ -1,5 +1,7 @@
 //! Measures the convolution kernels at real nets' shapes, against the multiply-add peak found in the same run.
 //!
+//! Rates count the operations of the definition, so minimal filtering and sparse gradients can exceed the peak.
+//!
 //! `cargo run --release -p ocellus-kernels --example conv_lab [part of a name]`
 #![allow(clippy::print_stdout, reason = "a lab prints its table")]
 
@@ -90,6 +92,9 @@ impl Lab {
 
     fn pooled(&mut self, name: &str, conv: ConvShape, pool: [usize; 2]) {
         let shape = PooledShape { conv, pool };
+        // Pixels that no window covers are never computed.
+        let [pixels, all] = [shape.output(), conv.output()].map(|[height, width, _]| (height * width) as u64);
+        let flops = conv.flops() * pixels * (pool[0] * pool[1]) as u64 / all;
         let (forward, data) = (PooledForward::new(shape, self.level), PooledBackwardData::new(shape, self.level));
         let weights = PooledBackwardWeights::new(shape, self.level);
         let x = noise(1, SAMPLES * conv.input_len());
@@ -109,13 +114,13 @@ impl Lab {
                 let (bias, scratch) = (Some(bias.f32()), scratch.f32_mut());
                 forward.run(SAMPLES, x.f32(), packed_forward, bias, relu, y.f32_mut(), &mut argmax, scratch);
             });
-            self.report(name, what, conv.flops(), seconds);
+            self.report(name, what, flops, seconds);
         }
 
         let packed_data = &mut packed.f32_mut()[..data.packed_len()];
         let seconds = time(|| data.pack(&mut self.pool, w.f32(), packed_data));
         println!("{name:<22} pack for data    {:>9.2} us", seconds * 1e6);
-        // The rate counts the operations of the dense gradient: above 100% is what the zeros save.
+        // The rate counts the operations of the dense gradient; what exceeds 100% is what the zeros save.
         for (closed, which) in [(0, ""), (50, ", half closed")] {
             if closed > 0 {
                 let random = noise(7, argmax.len());
@@ -123,12 +128,12 @@ impl Lab {
                 argmax.iter_mut().zip(closing).filter(|(_, closed)| *closed).for_each(|(a, _)| *a = CLOSED);
             }
             let seconds = time(|| data.run(SAMPLES, dy.f32(), &argmax, packed_data, dx.f32_mut(), scratch.f32_mut()));
-            self.report(name, &format!("data{which}"), conv.flops(), seconds);
+            self.report(name, &format!("data{which}"), flops, seconds);
             let seconds = time(|| {
                 let (dw, db, scratch) = (dw.f32_mut(), db.f32_mut(), scratch.f32_mut());
                 weights.run(SAMPLES, x.f32(), dy.f32(), &argmax, dw, db, true, scratch);
             });
-            self.report(name, &format!("weights{which}"), conv.flops(), seconds);
+            self.report(name, &format!("weights{which}"), flops, seconds);
         }
     }
 }

@@ -5,8 +5,15 @@
 //!
 //! Each operation is a plan made once from a [`ConvShape`] and a [`Level`]: `new` lays out offset tables, `pack` brings
 //! the weights into the order that the kernel reads (again after every update), and `run` computes some samples
-//! on the calling thread, allocating nothing. All of the tables serve one matrix microkernel (`tile`): its rows are
-//! arbitrary offsets into the input, so no image is ever unrolled into a matrix.
+//! on the calling thread, allocating nothing.
+//!
+//! | way | for | file |
+//! |---|---|---|
+//! | matrix tiles whose rows are arbitrary offsets into the input, so that no image is ever unrolled | everything | `tile`, `pooled_tile` |
+//! | minimal filtering: 16 multiplications for 36 | 3x3, unit strides | `winograd`, `winograd_weights` |
+//! | vectors over channels | depthwise | `depthwise` |
+//! | only the maxima have a gradient | behind a max-pool | `sparse_data`, `sparse_weights` |
+//! | permutations fetch each filter's pixel | first layers before a max-pool | `patch_weights` |
 
 mod backward_data;
 mod backward_weights;
@@ -27,6 +34,7 @@ mod sparse_weights;
 mod tests;
 mod tile;
 mod winograd;
+mod winograd_weights;
 
 pub use backward_data::BackwardData;
 pub use backward_weights::BackwardWeights;

@@ -114,8 +114,21 @@ fn a_model_that_has_seen_no_images_can_be_saved() {
 }
 
 #[test]
-fn attack_no_file_or_a_folder() {
-    for path in ["/nowhere/model.safetensors", env!("CARGO_MANIFEST_DIR")] {
+fn what_one_instruction_set_wrote_another_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut model = trained();
+    for level in ocellus::Level::available() {
+        model.set_level(level);
+        model.save(&path).unwrap();
+        Model::load(&path).unwrap_or_else(|error| panic!("{level:?}: {error}"));
+    }
+}
+
+#[test]
+fn attack_no_file_or_a_folder_or_a_device() {
+    let device = if cfg!(unix) { "/dev/zero" } else { "/nowhere" };
+    for path in ["/nowhere/model.safetensors", env!("CARGO_MANIFEST_DIR"), device] {
         let error = Model::load(Path::new(path)).unwrap_err().to_string();
         assert!(error.starts_with(path), "{error}");
     }

@@ -4,6 +4,8 @@ use super::depthwise::{DepthwiseWeights, is_depthwise};
 use super::geometry::{Segment, Source, forward_taps};
 use super::pack::TileSize;
 use super::tile::{Columns, Product, Reduction, Rows};
+use super::winograd;
+use super::winograd_weights::WinogradWeights;
 use super::{ConvShape, Epilogue};
 use crate::Level;
 
@@ -21,6 +23,7 @@ pub struct BackwardWeights {
     /// The pixels of one sample, and the input's offset from one to the next within a segment.
     segments: Vec<Segment>,
     step: usize,
+    winograd: Option<WinogradWeights>,
 }
 
 impl BackwardWeights {
@@ -53,6 +56,7 @@ impl BackwardWeights {
             rows: (0..shape.taps() * channels).map(|row| (row * shape.filters) as u32).collect(),
             segments,
             step,
+            winograd: winograd::suits(&shape, [height, width]).then(|| WinogradWeights::new(shape, level)),
             source,
         }
     }
@@ -74,7 +78,10 @@ impl BackwardWeights {
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
-        self.source.scratch_len(samples) + self.copied_dy_len(samples)
+        match &self.winograd {
+            Some(winograd) => winograd.scratch_len(samples),
+            None => self.source.scratch_len(samples) + self.copied_dy_len(samples),
+        }
     }
 
     /// Sums the gradient of `samples` images into `dw` (HWIO): over what it holds if `accumulate`, else over zero.
@@ -84,6 +91,9 @@ impl BackwardWeights {
         assert_eq!(dy.len(), samples * shape.output_len(), "dy of {shape:?}");
         assert_eq!(dw.len(), shape.weights_len(), "dw of {shape:?}");
         assert!(scratch.len() >= self.scratch_len(samples), "scratch of {shape:?}");
+        if let Some(winograd) = self.winograd.as_ref().filter(|_| samples > 0) {
+            return winograd.run(samples, x, dy, dw, accumulate, scratch);
+        }
         let [height, width, _] = shape.output();
         let (channels, filters, pixels) = (shape.group_channels(), shape.group_filters(), height * width);
         let (dy_scratch, scratch) = scratch.split_at_mut(self.copied_dy_len(samples));

@@ -2,6 +2,9 @@
 
 use super::ConvShape;
 
+/// Values in a cache line: scratch memory is cut in multiples of it, so that every part is as aligned as the whole.
+pub(super) const LINE: usize = 16;
+
 /// The image that a kernel reads: the source itself where every window lies inside it, else a zero-padded copy.
 #[derive(Clone, Debug)]
 pub(super) struct Source {

@@ -19,7 +19,7 @@ enum Way {
     Patch(PatchWeights),
     Sparse(SparseWeights),
     /// Through the gradient of the whole convolution.
-    Dense(BackwardWeights),
+    Dense(Box<BackwardWeights>),
 }
 
 impl PooledBackwardWeights {
@@ -28,7 +28,8 @@ impl PooledBackwardWeights {
         shape.check();
         let patch = || PatchWeights::new(shape, level).map(Way::Patch);
         let sparse = || SparseWeights::new(shape, level).map(Way::Sparse);
-        let way = patch().or_else(sparse).unwrap_or_else(|| Way::Dense(BackwardWeights::new(shape.conv, level)));
+        let way =
+            patch().or_else(sparse).unwrap_or_else(|| Way::Dense(Box::new(BackwardWeights::new(shape.conv, level))));
         PooledBackwardWeights { shape, level, way }
     }
 

@@ -1,7 +1,7 @@
 //! Convolution, bias, ReLU and max-pooling in one pass: only the maxima and where they were found are stored.
 
 use super::forward::forward_matrix;
-use super::geometry::{Segment, Source, Tap, forward_taps, segments};
+use super::geometry::{LINE, Segment, Source, Tap, forward_taps, segments};
 use super::pack::{Matrix, TileSize};
 use super::pooled_tile::PooledProduct;
 use super::sparse_weights::pooled_windows;
@@ -81,7 +81,11 @@ impl PooledForward {
 
     /// Values of the whole convolution, where the maxima are found afterwards.
     fn unpooled_len(&self, samples: usize) -> usize {
-        if self.in_registers() { 0 } else { samples * self.windows.len() * self.shape.conv.filters }
+        if self.in_registers() {
+            0
+        } else {
+            (samples * self.windows.len() * self.shape.conv.filters).next_multiple_of(LINE)
+        }
     }
 
     /// Computes the maxima `y` of `samples` images and, in `argmax`, which pixel of its window each is: the first of equal

@@ -6,7 +6,7 @@
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
 use super::PooledShape;
-use super::geometry::{Source, forward_taps};
+use super::geometry::{LINE, Source, forward_taps};
 use super::sparse_weights::pooled_windows;
 use crate::isa::{Isa, Kernel};
 use crate::pool::Disjoint;
@@ -84,7 +84,7 @@ impl SparseData {
     }
 
     fn masks_len(&self) -> usize {
-        self.windows.len() * self.shape.conv.filters.div_ceil(BLOCK)
+        (self.windows.len() * self.shape.conv.filters.div_ceil(BLOCK)).next_multiple_of(LINE)
     }
 
     pub(super) fn scratch_len(&self) -> usize {

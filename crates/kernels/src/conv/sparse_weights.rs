@@ -6,7 +6,7 @@
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
 use super::PooledShape;
-use super::geometry::{Source, window_offset};
+use super::geometry::{LINE, Source, window_offset};
 use crate::Level;
 use crate::isa::{Isa, Kernel};
 
@@ -87,6 +87,7 @@ impl SparseWeights {
     fn parts(&self) -> [usize; 3] {
         let filters = self.shape.conv.filters;
         [filters.next_multiple_of(self.lanes) * self.filter_len(), 2 * filters, self.chunk * self.shape.window()]
+            .map(|len| len.next_multiple_of(LINE))
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
@@ -116,7 +117,7 @@ impl SparseWeights {
             dy,
             argmax,
             sums,
-            masks: bytemuck::cast_slice_mut(masks),
+            masks: &mut bytemuck::cast_slice_mut(masks)[..self.shape.conv.filters],
             offsets: bytemuck::cast_slice_mut(offsets),
         });
         self.level.dispatch(Transpose { plan: self, sums, dw, accumulate });

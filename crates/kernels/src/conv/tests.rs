@@ -43,12 +43,21 @@ impl Sum {
     }
 }
 
+/// What each value may be off by besides its own rounding: minimal filtering adds and subtracts whole tiles, so that even a
+/// value with few terms of its own has the rounding of its neighbours' terms.
+fn neighbours(shape: &ConvShape, want: &[Sum]) -> f64 {
+    let filtered = shape.kernel == [3, 3] && shape.strides == [1, 1] && shape.dilation == [1, 1] && shape.groups == 1;
+    let greatest = want.iter().map(|sum| sum.magnitude).fold(0.0, f64::max);
+    if filtered { f64::from(f32::EPSILON) * greatest } else { 0.0 }
+}
+
 #[track_caller]
-fn assert_near(what: &str, context: &dyn std::fmt::Debug, got: &[f32], want: &[Sum]) {
+fn assert_near(what: &str, shape: &ConvShape, context: &dyn std::fmt::Debug, got: &[f32], want: &[Sum]) {
     assert_eq!(got.len(), want.len(), "{what} of {context:?}");
+    let slack = neighbours(shape, want);
     for (i, (&got, want)) in got.iter().zip(want).enumerate() {
         let error = (f64::from(got) - want.value).abs();
-        assert!(error <= want.tolerance(), "{what}[{i}] is {got}, not {}, in {context:?}", want.value);
+        assert!(error <= want.tolerance() + slack, "{what}[{i}] is {got}, not {}, in {context:?}", want.value);
     }
 }
 
@@ -117,7 +126,7 @@ fn check(shape: ConvShape, samples: usize) {
                 Epilogue::Relu6 => v.clamp(0.0, 6.0),
             };
             let want: Vec<_> = case.y.iter().map(|&sum| Sum { value: apply(sum.value), ..sum }).collect();
-            assert_near("y", &context, &y, &want);
+            assert_near("y", &shape, &context, &y, &want);
         }
         let mut y = dirty(case.y.len());
         forward.run(
@@ -130,23 +139,23 @@ fn check(shape: ConvShape, samples: usize) {
             &mut dirty(forward.scratch_len(samples)),
         );
         let unbiased: Vec<f32> = case.bias.iter().map(|b| -b).cycle().take(y.len()).collect();
-        assert_near("y without bias", &context, &y, &over(&unbiased, &case.y));
+        assert_near("y without bias", &shape, &context, &y, &over(&unbiased, &case.y));
 
         let data = BackwardData::new(shape, level);
         let mut packed = dirty(data.packed_len());
         data.pack(&mut pool, &case.w, &mut packed);
         let mut dx = dirty(case.dx.len());
         data.run(samples, &case.dy, &packed, &mut dx, &mut dirty(data.scratch_len(samples)));
-        assert_near("dx", &context, &dx, &case.dx);
+        assert_near("dx", &shape, &context, &dx, &case.dx);
 
         let weights = BackwardWeights::new(shape, level);
         let mut dw = dirty(case.dw.len());
         let mut scratch = dirty(weights.scratch_len(samples));
         weights.run(samples, &case.x, &case.dy, &mut dw, false, &mut scratch);
-        assert_near("dw", &context, &dw, &case.dw);
+        assert_near("dw", &shape, &context, &dw, &case.dw);
         let mut dw = case.before.clone();
         weights.run(samples, &case.x, &case.dy, &mut dw, true, &mut dirty(weights.scratch_len(samples)));
-        assert_near("accumulated dw", &context, &dw, &over(&case.before, &case.dw));
+        assert_near("accumulated dw", &shape, &context, &dw, &over(&case.before, &case.dw));
     }
 }
 
@@ -166,20 +175,30 @@ fn check_pooled(shape: PooledShape, samples: usize) {
         let mut scratch = dirty(forward.scratch_len(samples));
         forward.run(samples, &case.x, &packed, Some(&case.bias), relu, &mut y, &mut argmax, &mut scratch);
         let window = shape.pool[0] * shape.pool[1];
+        let slack = neighbours(&conv, &case.y);
         for (i, (&y, &position)) in y.iter().zip(&argmax).enumerate() {
             let pixels = (0..window).map(|position| case.y[window_pixel(&shape, i, position)]);
             let best = pixels.clone().reduce(|a, b| if b.value > a.value { b } else { a }).unwrap_or_default();
             let want = if relu { best.value.max(0.0) } else { best.value };
-            assert!((f64::from(y) - want).abs() <= best.tolerance(), "y[{i}] is {y}, not {want}, in {context:?}");
+            assert!(
+                (f64::from(y) - want).abs() <= best.tolerance() + slack,
+                "y[{i}] is {y}, not {want}, in {context:?}"
+            );
             if position == CLOSED {
-                assert!(relu && y == 0.0 && best.value <= best.tolerance(), "argmax[{i}] is closed in {context:?}");
+                assert!(
+                    relu && y == 0.0 && best.value <= best.tolerance() + slack,
+                    "argmax[{i}] is closed in {context:?}"
+                );
                 continue;
             }
             assert!(usize::from(position) < window, "argmax[{i}] is {position} in {context:?}");
             assert!(!relu || y > 0.0, "argmax[{i}] should be closed in {context:?}");
             let chosen = case.y[window_pixel(&shape, i, usize::from(position))];
             let error = best.value - chosen.value;
-            assert!(error <= best.tolerance() + chosen.tolerance(), "argmax[{i}] is {position} in {context:?}");
+            assert!(
+                error <= best.tolerance() + chosen.tolerance() + 2.0 * slack,
+                "argmax[{i}] is {position} in {context:?}"
+            );
         }
 
         let full = unpooled(&shape, samples, &double(&dy), &argmax);
@@ -198,19 +217,19 @@ fn check_pooled(shape: PooledShape, samples: usize) {
         data.pack(&mut pool, &case.w, &mut packed);
         let mut dx = dirty(case.x.len());
         data.run(samples, &dy, &argmax, &packed, &mut dx, &mut dirty(data.scratch_len(samples)));
-        assert_near("dx", &context, &dx, &want_dx);
+        assert_near("dx", &conv, &context, &dx, &want_dx);
 
         let weights = PooledBackwardWeights::new(shape, level);
         let (mut dw, mut db) = (dirty(case.w.len()), dirty(conv.filters));
         let mut scratch = dirty(weights.scratch_len(samples));
         weights.run(samples, &case.x, &dy, &argmax, &mut dw, &mut db, false, &mut scratch);
-        assert_near("dw", &context, &dw, &want_dw);
-        assert_near("db", &context, &db, &want_db);
+        assert_near("dw", &conv, &context, &dw, &want_dw);
+        assert_near("db", &conv, &context, &db, &want_db);
         let (mut dw, mut db) = (case.before.clone(), case.bias.clone());
         let mut scratch = dirty(weights.scratch_len(samples));
         weights.run(samples, &case.x, &dy, &argmax, &mut dw, &mut db, true, &mut scratch);
-        assert_near("accumulated dw", &context, &dw, &over(&case.before, &want_dw));
-        assert_near("accumulated db", &context, &db, &over(&case.bias, &want_db));
+        assert_near("accumulated dw", &conv, &context, &dw, &over(&case.before, &want_dw));
+        assert_near("accumulated db", &conv, &context, &db, &over(&case.bias, &want_db));
     }
 }
 
@@ -290,6 +309,12 @@ const SHAPES: &[ConvShape] = &[
     plain([11, 13, 7], 19, [5, 3]),
     plain([13, 13, 32], 64, [3, 3]),
     padded([8, 8, 16], 48, [3, 3], [1, 1, 1, 1]),
+    // 3x3 kernels with enough channels for minimal filtering: odd sizes, parts of vectors, padding that is cropped.
+    plain([10, 11, 8], 8, [3, 3]),
+    padded([9, 8, 13], 19, [3, 3], [1, 1, 1, 1]),
+    padded([7, 6, 9], 33, [3, 3], [2, 2, 2, 2]),
+    padded([6, 7, 17], 12, [3, 3], [3, 4, 0, 5]),
+    padded([3, 4, 40], 70, [3, 3], [1, 1, 1, 1]),
     // Larger than its input: no output, and the input has no gradient.
     plain([2, 2, 3], 4, [3, 3]),
 ];
@@ -297,7 +322,7 @@ const SHAPES: &[ConvShape] = &[
 #[test]
 fn agrees_with_the_definition() {
     for &shape in SHAPES {
-        for samples in [1, 2, 5] {
+        for samples in [0, 1, 2, 5] {
             check(shape, samples);
         }
     }
@@ -313,7 +338,7 @@ fn pooled_agrees_with_the_definition() {
     let first = plain([28, 28, 1], 32, [3, 3]);
     let second = plain([13, 13, 32], 64, [3, 3]);
     for conv in [first, second, padded([9, 9, 3], 20, [5, 5], [2, 2, 2, 2]), plain([12, 10, 16], 24, [3, 3])] {
-        for samples in [1, 3] {
+        for samples in [0, 1, 3] {
             check_pooled(PooledShape { conv, pool: [2, 2] }, samples);
         }
     }
@@ -353,6 +378,41 @@ fn the_first_of_equal_maxima_wins() {
 }
 
 #[test]
+fn pixels_of_a_flat_image_are_equal_to_the_bit() {
+    let shape = PooledShape { conv: plain([8, 6, 16], 24, [3, 3]), pool: [2, 2] };
+    let (x, w) = (noise(1, 16).repeat(48), noise(2, shape.conv.weights_len()));
+    for level in Level::available() {
+        let forward = PooledForward::new(shape, level);
+        let mut packed = dirty(forward.packed_len());
+        forward.pack(&mut Pool::new(1), &w, &mut packed);
+        let (mut y, mut argmax) = (dirty(shape.output_len()), vec![9; shape.output_len()]);
+        forward.run(1, &x, &packed, None, false, &mut y, &mut argmax, &mut dirty(forward.scratch_len(1)));
+        assert!(argmax.iter().all(|&position| position == 0), "{level:?}: {argmax:?}");
+    }
+}
+
+#[test]
+fn packing_does_not_depend_on_the_threads() {
+    for &shape in SHAPES {
+        let w = noise(2, shape.weights_len());
+        let pooled = PooledShape { conv: shape, pool: [2, 2] };
+        let pack = |threads: usize| {
+            let (mut pool, level) = (Pool::new(threads), Level::detect());
+            let (forward, data) = (Forward::new(shape, level), BackwardData::new(shape, level));
+            let pooled_data = PooledBackwardData::new(pooled, level);
+            let mut packed = [forward.packed_len(), data.packed_len(), pooled_data.packed_len()].map(dirty);
+            forward.pack(&mut pool, &w, &mut packed[0]);
+            data.pack(&mut pool, &w, &mut packed[1]);
+            pooled_data.pack(&mut pool, &w, &mut packed[2]);
+            packed
+        };
+        let packed = pack(1);
+        assert!(packed.iter().flatten().all(|v| v.is_finite()), "all of it is written for {shape:?}");
+        assert_eq!(packed, pack(3), "{shape:?}");
+    }
+}
+
+#[test]
 fn not_a_number_stays_one() {
     let shape = plain([3, 3, 1], 4, [2, 2]);
     for level in Level::available() {
@@ -368,7 +428,7 @@ fn not_a_number_stays_one() {
 }
 
 fn any_shape() -> impl Strategy<Value = ConvShape> {
-    let image = (1..=9usize, 1..=9usize, 1..=3usize, 1..=4usize, 1..=20usize);
+    let image = (1..=9usize, 1..=9usize, 1..=3usize, 1..=10usize, 1..=20usize);
     let window = ((1..=4usize, 1..=4usize), (1..=3usize, 1..=3usize), (1..=2usize, 1..=2usize));
     let padding = [0..=3usize, 0..=3, 0..=3, 0..=3];
     (image, window, padding).prop_map(

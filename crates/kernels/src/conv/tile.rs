@@ -128,10 +128,15 @@ impl Kernel for Product<'_> {
             while done < total {
                 let count = tile_rows(total - done, I::TILE_ROWS);
                 let (mut input, mut output) = ([0usize; MOST_ROWS], [0usize; MOST_ROWS]);
-                for i in 0..count {
-                    input[i] = self.rows.input[row] as usize + sample * self.rows.input_stride;
-                    output[i] = self.rows.output[row] as usize + sample * self.rows.output_stride + column;
-                    row += 1;
+                let mut filled = 0;
+                while filled < count {
+                    let here = (count - filled).min(per_sample - row);
+                    let (from, to) = (sample * self.rows.input_stride, sample * self.rows.output_stride + column);
+                    for i in 0..here {
+                        input[filled + i] = self.rows.input[row + i] as usize + from;
+                        output[filled + i] = self.rows.output[row + i] as usize + to;
+                    }
+                    (filled, row) = (filled + here, row + here);
                     if row == per_sample {
                         (sample, row) = (sample + 1, 0);
                     }

@@ -16,7 +16,7 @@ use crate::isa::{Isa, Kernel};
 use crate::{Level, Pool};
 
 /// Matrices: one for each pixel of a transformed patch.
-const PARTS: usize = 16;
+pub(super) const PARTS: usize = 16;
 
 /// The plan: offsets and sizes.
 #[derive(Clone, Debug)]
@@ -245,32 +245,11 @@ impl Run<'_> {
             let column = (first + tile) % across;
             let corner = sample * plan.source.sample() + plan.source.origin() + 2 * row * pitch + 2 * column * channels;
             for channel in (0..channels).step_by(I::LANES) {
-                let whole = channels - channel >= I::LANES;
-                let mask = isa.first(channels - channel);
                 // SAFETY: the caller's promise; a part has whole vectors for every tile.
                 unsafe {
                     let from = self.x.as_ptr().add(corner + channel);
                     let to = self.patches.as_mut_ptr().add(tile * plan.padded_channels + channel);
-                    let mut rows = [[isa.zero(); 4]; 4];
-                    for column in 0..4 {
-                        let mut pixels = [isa.zero(); 4];
-                        for row in 0..4 {
-                            let from = from.add(row * pitch + column * channels);
-                            pixels[row] = if whole { isa.load(from) } else { isa.load_masked(mask, from) };
-                        }
-                        let [a, b, c, d] = pixels;
-                        rows[0][column] = isa.sub(a, c);
-                        rows[1][column] = isa.add(b, c);
-                        rows[2][column] = isa.sub(c, b);
-                        rows[3][column] = isa.sub(b, d);
-                    }
-                    for row in 0..4 {
-                        let [a, b, c, d] = rows[row];
-                        isa.store(to.add(4 * row * part), isa.sub(a, c));
-                        isa.store(to.add((4 * row + 1) * part), isa.add(b, c));
-                        isa.store(to.add((4 * row + 2) * part), isa.sub(c, b));
-                        isa.store(to.add((4 * row + 3) * part), isa.sub(b, d));
-                    }
+                    transform_patch(isa, from, pitch, channels, channels - channel, to, part);
                 }
             }
         }
@@ -358,18 +337,17 @@ impl Run<'_> {
             let used = I::LANES.min(columns - vector);
             let filter = column + vector;
             let mask = isa.first(used);
-            // SAFETY: the mask ends at the filters.
-            let bias = match self.bias {
-                Some(bias) => unsafe { isa.load_masked(mask, bias.as_ptr().add(filter)) },
-                None => isa.zero(),
-            };
+            let bias = self.bias.map_or(isa.zero(), |bias| {
+                // SAFETY: the mask ends at the filters.
+                unsafe { isa.load_masked(mask, bias.as_ptr().add(filter)) }
+            });
             for tile in 0..count {
                 let mut rows = [[isa.zero(); 4]; 2];
                 for i in 0..4 {
-                    // SAFETY: the products hold whole vectors for every row of a tile.
-                    let load = |j: usize| unsafe {
+                    let load = |j: usize| {
                         let at = (4 * j + i) * part + tile * plan.size.columns + vector;
-                        isa.load(self.products.as_ptr().add(at))
+                        // SAFETY: the products hold whole vectors for every row of a tile.
+                        unsafe { isa.load(self.products.as_ptr().add(at)) }
                     };
                     let (a, b, c, d) = (load(0), load(1), load(2), load(3));
                     rows[0][i] = isa.add(a, isa.add(b, c));
@@ -420,6 +398,46 @@ impl Run<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Transforms one vector of channels of a patch, `B^T d B`: from 4x4 pixels at `from` to sixteen vectors `part` values apart.
+///
+/// # Safety
+/// Of every pixel, `left` channels, at most a vector, are readable; the sixteen vectors are writable.
+#[inline(always)]
+pub(super) unsafe fn transform_patch<I: Isa>(
+    isa: I,
+    from: *const f32,
+    pitch: usize,
+    channels: usize,
+    left: usize,
+    to: *mut f32,
+    part: usize,
+) {
+    let mask = isa.first(left);
+    let mut rows = [[isa.zero(); 4]; 4];
+    // SAFETY: the caller's promise.
+    unsafe {
+        for column in 0..4 {
+            let mut pixels = [isa.zero(); 4];
+            for row in 0..4 {
+                let from = from.add(row * pitch + column * channels);
+                pixels[row] = if left >= I::LANES { isa.load(from) } else { isa.load_masked(mask, from) };
+            }
+            let [a, b, c, d] = pixels;
+            rows[0][column] = isa.sub(a, c);
+            rows[1][column] = isa.add(b, c);
+            rows[2][column] = isa.sub(c, b);
+            rows[3][column] = isa.sub(b, d);
+        }
+        for row in 0..4 {
+            let [a, b, c, d] = rows[row];
+            isa.store(to.add(4 * row * part), isa.sub(a, c));
+            isa.store(to.add((4 * row + 1) * part), isa.add(b, c));
+            isa.store(to.add((4 * row + 2) * part), isa.sub(c, b));
+            isa.store(to.add((4 * row + 3) * part), isa.sub(b, d));
         }
     }
 }

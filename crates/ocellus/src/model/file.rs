@@ -26,7 +26,7 @@ const KEY: &str = "ocellus";
 const IMAGES: &str = "golden/images";
 const OUTPUTS: &str = "golden/outputs";
 /// Bytes of the largest file that is read.
-const LARGEST: u64 = 1 << 33;
+const LARGEST: u64 = 1 << 32;
 /// Most golden images that are computed.
 const MOST_GOLDEN: usize = 16;
 
@@ -173,12 +173,16 @@ impl Model {
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = File::open(path)?;
-    if file.metadata()?.is_dir() {
+    // Asked before opening: opening a pipe would wait for a writer, and a device may never end.
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_dir() {
         return Err(std::io::ErrorKind::IsADirectory.into());
     }
-    file.take(LARGEST).read_to_end(&mut bytes)?;
+    if !metadata.is_file() || metadata.len() > LARGEST {
+        return Err(std::io::Error::other("not a regular file of at most 4 GiB"));
+    }
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    File::open(path)?.take(LARGEST).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

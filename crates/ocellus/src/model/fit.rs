@@ -60,8 +60,9 @@ impl Model {
         let (batch_size, shuffle, seed) = (*batch_size, *shuffle, *seed);
         let batching = BatchOptions { batch_size, shuffle, seed, class_weight: class_weight.clone() };
         let batches = Batches::new(samples, self.input_shape(), self.outputs(), batching)?;
-        let validation = validation.map(|samples| self.batches(samples, batch_size)).transpose()?;
         self.adopt(samples, seed)?;
+        // Only now, since the training data may be what tells the classes.
+        let validation = validation.map(|samples| self.batches(samples, batch_size)).transpose()?;
         if options.threads.is_some() {
             self.engine.set_threads(options.threads);
         }

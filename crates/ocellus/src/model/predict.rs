@@ -8,7 +8,7 @@ use ocellus_engine::{DType, Input, Level, Parameters, Pool, Runner, Scalars};
 use std::collections::HashMap;
 
 /// Images for each step of a prediction.
-const BATCH: usize = 32;
+const BATCH: usize = 128;
 
 /// What runs plans: instruction set, threads, and the plans made so far.
 #[derive(Default)]

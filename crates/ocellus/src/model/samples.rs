@@ -8,9 +8,9 @@ use std::ops::Range;
 /// Images: a data set's, or an array in the order sample, height, width, channel.
 #[derive(Clone, Copy, Debug)]
 pub enum Images<'a> {
-    /// The images of a data set; they are scaled as its preprocessing says.
+    /// The images of a data set, which are bytes.
     Dataset(&'a Dataset),
-    /// Pixels; they are scaled as the model's preprocessing says.
+    /// Bytes; they are scaled as the model's preprocessing says.
     U8(&'a [u8]),
     /// Numbers, which go into the model as they are.
     F32(&'a [f32]),

@@ -1,0 +1,242 @@
+//! The weight gradient of a 3x3 convolution with unit strides by minimal filtering, the transpose of [`winograd`](super::winograd).
+//!
+//! Where the forward pass is `A^T [(G g G^T) * (B^T d B)] A`, the gradient of `g` is `G^T [sum over tiles of (A dy A^T) * (B^T d B)] G`:
+//! sixteen products of transformed patches with transformed gradients, each summed over all tiles of 2x2 outputs.
+
+#![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
+
+use super::geometry::{Segment, Source};
+use super::pack::TileSize;
+use super::tile::{Columns, Product, Reduction, Rows};
+use super::winograd::{PARTS, transform_patch};
+use super::{ConvShape, Epilogue};
+use crate::Level;
+use crate::isa::{Isa, Kernel};
+
+/// The plan: offsets and sizes.
+#[derive(Clone, Debug)]
+pub(super) struct WinogradWeights {
+    shape: ConvShape,
+    level: Level,
+    source: Source,
+    /// Tiles of 2x2 outputs, down and across.
+    tiles: [usize; 2],
+    /// Channels and filters in whole vectors.
+    padded_channels: usize,
+    padded_filters: usize,
+    /// Tiles that are transformed together.
+    block: usize,
+    /// Where each channel starts in a tile's patch, and in the products.
+    channels: Vec<u32>,
+    rows: Vec<u32>,
+}
+
+impl WinogradWeights {
+    pub(super) fn new(shape: ConvShape, level: Level) -> Self {
+        let size = TileSize::of(level);
+        let [height, width, filters] = shape.output();
+        let tiles = [height.div_ceil(2), width.div_ceil(2)];
+        let (padded_channels, padded_filters) = (size.padded(shape.input[2]), size.padded(filters));
+        let before = [shape.padding[0] as isize, shape.padding[2] as isize];
+        // Enough tiles to be worth loading the sums for, as many as the second-level cache holds.
+        let room = 128 * 1024 / (PARTS * (padded_channels + padded_filters));
+        WinogradWeights {
+            shape,
+            level,
+            source: Source::new(shape.input, before, tiles.map(|n| 2 * n + 2)),
+            tiles,
+            padded_channels,
+            padded_filters,
+            block: room.clamp(32, 128),
+            channels: (0..shape.input[2] as u32).collect(),
+            rows: (0..shape.input[2]).map(|c| (c * padded_filters) as u32).collect(),
+        }
+    }
+
+    /// Lengths of the transformed patches, the transformed gradients and the sums of their products.
+    fn parts(&self) -> [usize; 3] {
+        let (channels, filters) = (self.padded_channels, self.padded_filters);
+        [PARTS * self.block * channels, PARTS * self.block * filters, PARTS * self.shape.input[2] * filters]
+    }
+
+    pub(super) fn scratch_len(&self, samples: usize) -> usize {
+        self.source.scratch_len(samples) + self.parts().iter().sum::<usize>()
+    }
+
+    pub(super) fn run(
+        &self,
+        samples: usize,
+        x: &[f32],
+        dy: &[f32],
+        dw: &mut [f32],
+        accumulate: bool,
+        scratch: &mut [f32],
+    ) {
+        let [patches, gradients, sums] = self.parts();
+        let (patches, scratch) = scratch.split_at_mut(patches);
+        let (gradients, scratch) = scratch.split_at_mut(gradients);
+        let (sums, scratch) = scratch.split_at_mut(sums);
+        let x = self.source.prepare(samples, x, scratch);
+        let total = samples * self.tiles[0] * self.tiles[1];
+        for first in (0..total).step_by(self.block) {
+            let count = self.block.min(total - first);
+            let (patches, gradients) = (&mut *patches, &mut *gradients);
+            self.level.dispatch(Transform { plan: self, samples, x, dy, first, count, patches, gradients });
+            let segments = [Segment { a: 0, k: 0, len: count }];
+            for part in 0..PARTS {
+                let step = self.padded_channels;
+                Product {
+                    rows: Rows {
+                        input: &self.channels,
+                        output: &self.rows,
+                        samples: 1,
+                        input_stride: 0,
+                        output_stride: 0,
+                    },
+                    reduction: Reduction { segments: &segments, step, repeat: 1, a_stride: 0, k_stride: 0 },
+                    a: &patches[part * self.block * step..][..self.block * step],
+                    b: &gradients[part * self.block * self.padded_filters..],
+                    layout: Columns::Plain { pitch: self.padded_filters },
+                    columns: self.padded_filters,
+                    bias: None,
+                    epilogue: Epilogue::Linear,
+                    accumulate: first > 0,
+                    out: &mut sums[part * self.rows.len() * self.padded_filters..],
+                }
+                .run_on(self.level);
+            }
+        }
+        self.level.dispatch(Finish { plan: self, sums, dw, accumulate });
+    }
+}
+
+/// Transforms the patches and the gradients of some tiles.
+struct Transform<'a> {
+    plan: &'a WinogradWeights,
+    samples: usize,
+    x: &'a [f32],
+    dy: &'a [f32],
+    first: usize,
+    count: usize,
+    /// `[part][tile][channel]`.
+    patches: &'a mut [f32],
+    /// `[part][tile][filter]`.
+    gradients: &'a mut [f32],
+}
+
+impl Kernel for Transform<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let plan = self.plan;
+        let [down, across] = plan.tiles;
+        let [height, width, filters] = plan.shape.output();
+        let (channels, pitch) = (plan.source.channels, plan.source.pitch());
+        assert_eq!(self.patches.len(), plan.parts()[0], "room for the patches");
+        assert_eq!(self.gradients.len(), plan.parts()[1], "room for the gradients");
+        assert_eq!(self.dy.len(), self.samples * height * width * filters, "gradients of every pixel");
+        let last = plan.source.origin() + (2 * down + 1) * pitch + (2 * across + 2) * channels;
+        assert!(last + (self.samples - 1) * plan.source.sample() <= self.x.len(), "patches inside x");
+        assert!(
+            self.first + self.count <= self.samples * down * across && self.count <= plan.block,
+            "tiles that exist"
+        );
+        for tile in 0..self.count {
+            let number = self.first + tile;
+            let (sample, row, column) = (number / (down * across), 2 * (number / across % down), 2 * (number % across));
+            let corner = sample * plan.source.sample() + plan.source.origin() + row * pitch + column * channels;
+            for channel in (0..channels).step_by(I::LANES) {
+                // SAFETY: the assertions above bound every patch; parts have whole vectors for every tile of a block.
+                unsafe {
+                    let from = self.x.as_ptr().add(corner + channel);
+                    let to = self.patches.as_mut_ptr().add(tile * plan.padded_channels + channel);
+                    let part = plan.block * plan.padded_channels;
+                    transform_patch(isa, from, pitch, channels, channels - channel, to, part);
+                }
+            }
+            let part = plan.block * plan.padded_filters;
+            for filter in (0..filters).step_by(I::LANES) {
+                let mask = isa.first(filters - filter);
+                let mut pixels = [[isa.zero(); 2]; 2];
+                for i in 0..2 {
+                    for j in 0..2 {
+                        if row + i < height && column + j < width {
+                            let at = ((sample * height + row + i) * width + column + j) * filters + filter;
+                            // SAFETY: the pixel exists, and the mask ends at the filters.
+                            pixels[i][j] = unsafe { isa.load_masked(mask, self.dy.as_ptr().add(at)) };
+                        }
+                    }
+                }
+                // `A dy`, then `(A dy) A^T`.
+                let [[a, b], [c, d]] = pixels;
+                let rows = [
+                    [a, b],
+                    [isa.add(a, c), isa.add(b, d)],
+                    [isa.sub(a, c), isa.sub(b, d)],
+                    [isa.sub(isa.zero(), c), isa.sub(isa.zero(), d)],
+                ];
+                for i in 0..4 {
+                    let [a, b] = rows[i];
+                    let columns = [a, isa.add(a, b), isa.sub(a, b), isa.sub(isa.zero(), b)];
+                    for j in 0..4 {
+                        let at = (4 * i + j) * part + tile * plan.padded_filters + filter;
+                        // SAFETY: parts have whole vectors for every tile of a block.
+                        unsafe { isa.store(self.gradients.as_mut_ptr().add(at), columns[j]) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Transforms the sums back, `G^T s G`, into the gradient.
+struct Finish<'a> {
+    plan: &'a WinogradWeights,
+    sums: &'a [f32],
+    dw: &'a mut [f32],
+    accumulate: bool,
+}
+
+impl Kernel for Finish<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let plan = self.plan;
+        let (channels, filters) = (plan.rows.len(), plan.shape.filters);
+        let part = channels * plan.padded_filters;
+        assert_eq!(self.sums.len(), PARTS * part, "sixteen parts");
+        assert_eq!(self.dw.len(), 9 * channels * filters, "nine taps");
+        let half = isa.splat(0.5);
+        for channel in 0..channels {
+            for filter in (0..filters).step_by(I::LANES) {
+                let mask = isa.first(filters - filter);
+                // SAFETY: parts have whole vectors of filters for every channel; the mask ends at the filters.
+                unsafe {
+                    let sums = self.sums.as_ptr().add(channel * plan.padded_filters + filter);
+                    let mut rows = [[isa.zero(); 4]; 3];
+                    for j in 0..4 {
+                        let sum = |i: usize| sums.add((4 * i + j) * part);
+                        let (a, b, c, d) = (isa.load(sum(0)), isa.load(sum(1)), isa.load(sum(2)), isa.load(sum(3)));
+                        let (plus, minus) = (isa.mul(half, isa.add(b, c)), isa.mul(half, isa.sub(b, c)));
+                        rows[0][j] = isa.add(a, plus);
+                        rows[1][j] = minus;
+                        rows[2][j] = isa.add(plus, d);
+                    }
+                    for i in 0..3 {
+                        let [a, b, c, d] = rows[i];
+                        let (plus, minus) = (isa.mul(half, isa.add(b, c)), isa.mul(half, isa.sub(b, c)));
+                        let taps = [isa.add(a, plus), minus, isa.add(plus, d)];
+                        for j in 0..3 {
+                            let to = self.dw.as_mut_ptr().add(((3 * i + j) * channels + channel) * filters + filter);
+                            let mut tap = taps[j];
+                            if self.accumulate {
+                                tap = isa.add(tap, isa.load_masked(mask, to));
+                            }
+                            isa.store_masked(mask, to, tap);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
