@@ -1,6 +1,6 @@
 //! A training run's curves as a picture.
 
-use super::svg::{Anchor, BLUE, FAINT_INK, GRID, INK, Number, Svg, VERMILION};
+use super::svg::{Anchor, BLUE, FAINT_INK, GRID, INK, Number, Svg, VERMILION, text_width};
 use super::text::{printable, shorten};
 use crate::history::History;
 
@@ -158,10 +158,12 @@ fn draw_panel(svg: &mut Svg, history: &History, panel: &Panel<'_>, area: &Area) 
         let (x, y) = (area.left + area.width / 2.0, area.top + area.height / 2.0);
         svg.text(x, y, 13.0, Anchor::Middle, &faint, "never a finite number");
     }
+    let mut drawn = Vec::new();
     for (values, curve) in [(panel.training, Curve::TRAINING), (panel.validation, Curve::VALIDATION)] {
         let points = values.into_iter().flatten().zip(&epochs).map(|(value, epoch)| (*epoch, *value));
-        let points: Vec<_> = points.map(|(epoch, value)| drawable(value).then(|| (x(epoch), y(value)))).collect();
+        let points: Points = points.map(|(epoch, value)| drawable(value).then(|| (x(epoch), y(value)))).collect();
         draw_curve(svg, &points, &curve);
+        drawn.push(points);
     }
     // What counts is how the model does on what it has not seen, where that was measured.
     let chosen =
@@ -170,7 +172,7 @@ fn draw_panel(svg: &mut Svg, history: &History, panel: &Panel<'_>, area: &Area) 
     if let Some(best) = best.filter(|best| drawable(best.value)) {
         let at = (x(best.epoch as f64 + 1.0), y(best.value));
         let label = format!("{} in epoch {}", short_number(best.value), best.epoch + 1);
-        draw_best(svg, area, at, &label);
+        draw_best(svg, area, at, &label, &drawn);
     }
 }
 
@@ -191,21 +193,47 @@ fn draw_curve(svg: &mut Svg, points: &[Option<(f64, f64)>], curve: &Curve) {
     }
 }
 
-fn draw_best(svg: &mut Svg, area: &Area, (x, y): (f64, f64), label: &str) {
+/// A curve's points in pixels; none where its value cannot be drawn.
+type Points = Vec<Option<(f64, f64)>>;
+
+fn draw_best(svg: &mut Svg, area: &Area, (x, y): (f64, f64), label: &str, curves: &[Points]) {
     let dotted = format!(r#"stroke="{FAINT_INK}" stroke-width="1" stroke-dasharray="2 4""#);
     svg.line((x, area.top), (x, area.top + area.height), &dotted);
     let (cx, cy) = (Number(x), Number(y));
     svg.raw(format_args!(r#"<circle cx="{cx}" cy="{cy}" r="6.5" fill="none" stroke="{INK}" stroke-width="1.6"/>"#));
-    let (anchor, offset) = match (x - area.left) / area.width {
-        place if place > 0.6 => (Anchor::End, -11.0),
-        _ => (Anchor::Start, 11.0),
+    // Beside the ring, above or below, near or further off: where it covers least of the curves.
+    const SIZE: f64 = 12.0;
+    let width = text_width(label, SIZE) * 1.1;
+    let places = [-12.0, 21.0, -30.0, 39.0].into_iter().flat_map(|down| {
+        [(Anchor::End, x - 11.0 - width), (Anchor::Start, x + 11.0)].map(|(anchor, left)| (anchor, left, y + down))
+    });
+    let covered = |left: f64, baseline: f64| {
+        let (top, bottom) = (baseline - SIZE, baseline + 4.0);
+        let inside = |(x, y): &(f64, f64)| (left..=left + width).contains(x) && (top..=bottom).contains(y);
+        let (right_edge, bottom_edge) = (area.left + area.width, area.top + area.height);
+        let outside = left < area.left || left + width > right_edge || top < area.top || bottom > bottom_edge;
+        let points = curves.iter().flat_map(along).filter(inside).count();
+        points + if outside { 10_000 } else { 0 }
     };
-    let below = if y - area.top > area.height / 2.0 { -13.0 } else { 22.0 };
+    let best = places.min_by_key(|(_, left, baseline)| covered(*left, *baseline));
+    let Some((anchor, left, baseline)) = best else { return };
+    let at = if matches!(anchor, Anchor::End) { left + width } else { left };
     // A white rim keeps the label readable across the curves.
     let halo = format!(
         r##"fill="{INK}" font-weight="600" stroke="#ffffff" stroke-width="4" stroke-linejoin="round" paint-order="stroke""##
     );
-    svg.text(x + offset, y + below, 12.0, anchor, &halo, label);
+    svg.text(at, baseline, SIZE, anchor, &halo, label);
+}
+
+/// Points along a curve's lines, close to each other.
+fn along(points: &Points) -> impl Iterator<Item = (f64, f64)> {
+    const STEPS: u32 = 32;
+    points.windows(2).filter_map(|pair| Some((pair[0]?, pair[1]?))).flat_map(|(from, to)| {
+        (0..=STEPS).map(move |step| {
+            let share = f64::from(step) / f64::from(STEPS);
+            (from.0 + (to.0 - from.0) * share, from.1 + (to.1 - from.1) * share)
+        })
+    })
 }
 
 /// Whether a value can be drawn: a number, and none so large that computing with it overflows.
