@@ -14,7 +14,7 @@ BIG = 4096  # tensors with more elements are stored as a sample, a sum and a sum
 STRIDE = 37  # the sample: elements 0, 37, 74, ...
 INPUT_KEY = 1000  # the images' key in `unit`; a parameter's key is its index
 OPTIMIZERS = {
-    "sgd": {"class": "SGD", "learning_rate": 0.01, "momentum": 0.9},
+    "sgd": {"class": "SGD", "learning_rate": 0.002, "momentum": 0.9},
     "adam": {"class": "Adam", "learning_rate": 1e-3, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
 }
 

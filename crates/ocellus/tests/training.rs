@@ -280,3 +280,28 @@ fn what_does_not_fit_is_said() {
     let error = model.evaluate(&clothes(10)).unwrap_err().to_string();
     assert!(error.contains("the data has a class \"T-shirt/top\" that the model does not know"), "{error}");
 }
+
+#[test]
+fn models_that_compute_nothing_give_what_went_in() {
+    let numbers = [0.5, -1.0, 2.0, 0.0, 1.0, 3.0];
+    for layer in [
+        AnyLayer::from(Dropout::new(0.5)),
+        Activation::Linear.into(),
+        Flatten::new().into(),
+        Rescaling::new(1.0).into(),
+    ] {
+        let mut model = Sequential::new([3]).add(layer.clone()).build().unwrap();
+        assert_eq!(model.predict(&numbers).unwrap().values(), numbers, "{layer:?}");
+        let mut model = Sequential::new([3]).add(layer.clone()).add(Flatten::new()).build().unwrap();
+        assert_eq!(model.predict(&numbers).unwrap().values(), numbers, "{layer:?}");
+        model.compile(Sgd::new(), Loss::mean_squared_error(), ()).unwrap();
+        let history = model.fit((&numbers, &[0.0f32; 6]), FitOptions::new()).unwrap();
+        assert!(history.last("loss").unwrap() > 0.0, "{layer:?}");
+    }
+    let bytes = [0u8, 255, 0];
+    let mut model = Sequential::new([3]).add(Dropout::new(0.5)).build().unwrap();
+    assert_eq!(model.predict(&bytes).unwrap().values(), [0.0, 1.0, 0.0]);
+    let input = Input::new([3]);
+    let mut model = Model::new(&input, &Add::new().call([&input, &input])).unwrap();
+    assert_eq!(model.predict(&bytes).unwrap().values(), [0.0, 2.0, 0.0]);
+}

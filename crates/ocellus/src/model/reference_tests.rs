@@ -13,6 +13,8 @@ const BATCH: usize = 8;
 const STRIDE: usize = 37;
 /// Relative to a tensor's largest magnitude.
 const TOLERANCE: f64 = 1e-4;
+/// Losses change slowly in ten steps, so that a mistake in the updates shows only in small differences.
+const LOSS_TOLERANCE: f64 = 1e-5;
 
 #[derive(Deserialize)]
 struct Net {
@@ -174,7 +176,7 @@ impl Case {
         for (step, (&found, expected)) in history.get("loss").unwrap().iter().zip(expected).enumerate() {
             let difference = (found / f64::from(expected) - 1.0).abs();
             let name = &self.name;
-            assert!(difference <= TOLERANCE, "{name}: {optimizer}, loss {step}: {found}, not {expected}");
+            assert!(difference <= LOSS_TOLERANCE, "{name}: {optimizer}, loss {step}: {found}, not {expected}");
         }
         let probabilities = model.predict(&images).unwrap();
         self.compare(&format!("{optimizer}/inference/probabilities"), probabilities.values());
