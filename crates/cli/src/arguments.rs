@@ -132,6 +132,10 @@ pub(crate) struct Benchmark {
     #[arg(long, value_name = "NAME|FILE.toml", default_value = crate::models::DEFAULT)]
     pub(crate) model: String,
 
+    /// Shape of the images; the carried images are used at 28x28x1, else random ones.
+    #[arg(long, value_name = "HEIGHTxWIDTHxCHANNELS", default_value = "28x28x1", value_parser = image_shape)]
+    pub(crate) image_shape: [usize; 3],
+
     /// Images per training step.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
@@ -151,11 +155,22 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "expected a whole number, at least 1".into())
 }
 
+/// Height, width and channels of an image.
+pub(crate) fn image_shape(text: &str) -> Result<[usize; 3], String> {
+    let sizes: Option<Vec<usize>> = text.split('x').map(|size| size.parse().ok()).collect();
+    let shape: Option<[usize; 3]> = sizes.and_then(|sizes| sizes.try_into().ok());
+    let fits = |shape: &[usize; 3]| shape.iter().all(|size| (1..=MOST_PIXELS).contains(size));
+    shape.filter(fits).ok_or_else(|| format!("expected three numbers from 1 to {MOST_PIXELS}, such as 224x224x3"))
+}
+
 /// A number of threads: more than any machine has would only use up its memory.
 pub(crate) fn threads(text: &str) -> Result<usize, String> {
     let number = text.parse::<usize>().ok().filter(|number| (1..=MOST_THREADS).contains(number));
     number.ok_or_else(|| format!("expected a whole number from 1 to {MOST_THREADS}"))
 }
+
+/// Largest side of an image in a benchmark.
+const MOST_PIXELS: usize = 4096;
 
 pub(crate) const MOST_THREADS: usize = 1024;
 

@@ -8,6 +8,7 @@ use ocellus::losses::Loss;
 use ocellus::metrics::Accuracy;
 use ocellus::model::{FitOptions, Model};
 use ocellus::optimizers::Adam;
+use ocellus::random::{Purpose, Random};
 use serde::Serialize;
 
 use crate::arguments::Benchmark;
@@ -21,6 +22,9 @@ const SECONDS: f64 = 1.5;
 const FEWEST_STEPS: usize = 4;
 /// Single predictions, of which the median counts.
 const SINGLES: usize = 300;
+
+/// Images of noise, where the carried ones do not have the shape that is asked for.
+const NOISE: usize = 64;
 
 #[derive(Serialize)]
 struct Figures {
@@ -39,7 +43,7 @@ struct Figures {
 }
 
 pub(crate) fn run(arguments: Benchmark) -> Result<()> {
-    let images = builtin(Split::Train)?;
+    let images = images(arguments.image_shape)?;
     let plan = models::Plan::find(&arguments.model)?;
     let mut model = plan.build(images.image_shape(), images.class_count(), 0)?;
     model.set_threads(arguments.threads);
@@ -77,6 +81,18 @@ impl Figures {
             self.latency_us
         )
     }
+}
+
+/// The carried images where they have that shape; else images of noise, which take as long.
+fn images(shape: [usize; 3]) -> Result<Dataset> {
+    let carried = builtin(Split::Train)?;
+    if shape == carried.image_shape() {
+        return Ok(carried);
+    }
+    let labels: Vec<u32> = (0..NOISE as u32).map(|i| i % carried.class_count() as u32).collect();
+    let mut random = Random::new(0, Purpose::Sample, 0, 0);
+    let pixels = (0..NOISE * shape.iter().product::<usize>()).map(|_| random.next_u64() as u8).collect();
+    Ok(Dataset::from_pixels(pixels, shape, labels, carried.class_names().to_vec())?)
 }
 
 fn train_rate(model: &mut Model, images: &Dataset, batch_size: usize, threads: Option<usize>) -> Result<f64> {

@@ -7,6 +7,7 @@
 //! | batch normalisation, then ReLU | the same with ReLU |
 //! | softmax, then categorical cross-entropy | `SoftmaxCrossEntropy` |
 //! | sigmoid, then binary cross-entropy | `SigmoidBinaryCrossEntropy` |
+//! | for inference: convolution or dense, then batch normalisation by moving averages | the same with other weights |
 //!
 //! A value that is read elsewhere, or kept, is left as it is. The graph that was not fused is the reference that the fused
 //! one is tested against.
@@ -14,8 +15,8 @@
 use crate::graph::Source;
 use crate::op::Op;
 use crate::ops::{
-    Activate, Activation, BatchNorm, BinaryCrossEntropy, CategoricalCrossEntropy, Conv2d, Dense, Epilogue, MaxPool2d,
-    PooledConv2d, SigmoidBinaryCrossEntropy, Softmax, SoftmaxCrossEntropy,
+    Activate, Activation, BatchNorm, BinaryCrossEntropy, CategoricalCrossEntropy, Conv2d, Dense, Epilogue,
+    FoldBatchNorm, MaxPool2d, PooledConv2d, SigmoidBinaryCrossEntropy, Softmax, SoftmaxCrossEntropy,
 };
 use crate::{Graph, GraphError, Node, Value};
 use std::sync::Arc;
@@ -40,7 +41,19 @@ impl Fused {
 /// # Errors
 /// None that a checked graph can have; they are passed on all the same.
 pub fn fuse(graph: &Graph, kept: &[Value]) -> Result<Fused, GraphError> {
-    let mut fuser = Fuser::new(graph, kept);
+    rewrite(graph, kept, false)
+}
+
+/// Rewrites a graph that no gradient is taken of, so that batch normalisation can disappear in the weights before it.
+///
+/// # Errors
+/// As for [`fuse`].
+pub fn fuse_for_inference(graph: &Graph, kept: &[Value]) -> Result<Fused, GraphError> {
+    rewrite(graph, kept, true)
+}
+
+fn rewrite(graph: &Graph, kept: &[Value], fold: bool) -> Result<Fused, GraphError> {
+    let mut fuser = Fuser::new(graph, kept, fold);
     for index in 0..graph.nodes.len() {
         if !fuser.done[index] {
             fuser.copy(index)?;
@@ -57,10 +70,20 @@ struct Fuser<'a> {
     readers: Vec<Vec<usize>>,
     kept: Vec<bool>,
     done: Vec<bool>,
+    /// Whether batch normalisation may be folded into weights.
+    fold: bool,
+}
+
+/// A node with what is joined to it: one operation that does the work of all up to the last.
+struct Joined {
+    op: Arc<dyn Op>,
+    /// The batch normalisation whose part the weights take over.
+    norm: Option<usize>,
+    last: usize,
 }
 
 impl<'a> Fuser<'a> {
-    fn new(old: &'a Graph, kept: &[Value]) -> Self {
+    fn new(old: &'a Graph, kept: &[Value], fold: bool) -> Self {
         let mut new = Graph::new();
         let mut map = vec![None; old.values.len()];
         let mut readers = vec![Vec::new(); old.values.len()];
@@ -76,22 +99,24 @@ impl<'a> Fuser<'a> {
         }
         let mut is_kept = vec![false; old.values.len()];
         kept.iter().for_each(|v| is_kept[v.index()] = true);
-        Fuser { old, new, map, readers, kept: is_kept, done: vec![false; old.nodes.len()] }
+        Fuser { old, new, map, readers, kept: is_kept, done: vec![false; old.nodes.len()], fold }
     }
 
     fn copy(&mut self, index: usize) -> Result<(), GraphError> {
         let node = &self.old.nodes[index];
-        let (op, last) = self.with_followers(index);
         if self.waits_for_loss(node) {
             return Ok(());
         }
-        let (op, inputs) = self.with_predecessor(node, op);
+        let joined = self.with_followers(index);
+        let (op, inputs) = self.with_predecessor(node, joined.op);
         self.new.set_place(node.place.clone());
-        let inputs: Vec<Value> =
-            inputs.iter().map(|v| self.map[v.index()].expect("a node's inputs are copied before it")).collect();
+        let mut inputs = self.mapped(&inputs)?;
+        if let Some(norm) = joined.norm {
+            inputs = self.folded(norm, &inputs)?;
+        }
         let outputs = self.new.add_node(op, &inputs)?;
         self.done[index] = true;
-        for (&old, &new) in self.old.nodes[last].outputs.iter().zip(&outputs) {
+        for (&old, &new) in self.old.nodes[joined.last].outputs.iter().zip(&outputs) {
             self.map[old.index()] = Some(new);
         }
         if let Some(loss_input) = self.loss_input(node) {
@@ -99,6 +124,26 @@ impl<'a> Fuser<'a> {
             self.map[loss_input.outputs[0].index()] = outputs.get(1).copied();
         }
         Ok(())
+    }
+
+    /// Where the values are in the new graph; constants are copied when they are first needed.
+    fn mapped(&mut self, values: &[Value]) -> Result<Vec<Value>, GraphError> {
+        for value in values {
+            if let (None, Source::Node(index)) = (self.map[value.index()], self.old.values[value.index()].source) {
+                self.copy(index)?;
+            }
+        }
+        Ok(values.iter().map(|v| self.map[v.index()].expect("a node's inputs are copied before it")).collect())
+    }
+
+    /// The inputs of a convolution whose weights take over the batch normalisation behind it.
+    fn folded(&mut self, norm: usize, inputs: &[Value]) -> Result<Vec<Value>, GraphError> {
+        let norm = &self.old.nodes[norm];
+        let epsilon = norm.op.is::<BatchNorm>().map_or(0.0, |norm| norm.epsilon);
+        let statistics = self.mapped(&norm.inputs[1..])?;
+        let weights: Vec<Value> = [&inputs[1..2], &statistics, &inputs[2..]].concat();
+        let folded = self.new.add_all(FoldBatchNorm { epsilon }, &weights)?;
+        Ok(vec![inputs[0], folded[0], folded[1]])
     }
 
     /// The only node that reads the value, unless the value is kept.
@@ -109,26 +154,44 @@ impl<'a> Fuser<'a> {
         }
     }
 
-    /// The operation that does the node's work and that of the nodes behind it, and the last of these.
-    fn with_followers(&mut self, index: usize) -> (Arc<dyn Op>, usize) {
+    fn with_followers(&mut self, index: usize) -> Joined {
         let node = &self.old.nodes[index];
-        let mut last = index;
-        let mut op = Arc::clone(&node.op);
+        let mut joined = Joined { op: Arc::clone(&node.op), norm: None, last: index };
         if let Some(next) = self.only_reader(node.outputs[0])
-            && let Some(fused) = activated(&*op, &*self.old.nodes[next].op)
+            && self.foldable(node, &self.old.nodes[next])
         {
             self.done[next] = true;
-            (op, last) = (fused, next);
+            joined = Joined { norm: Some(next), last: next, ..joined };
         }
-        if node.inputs.len() == 3
-            && let Some(next) = self.only_reader(self.old.nodes[last].outputs[0])
+        if let Some(next) = self.only_reader(self.old.nodes[joined.last].outputs[0])
+            && let Some(op) = activated(&*joined.op, &*self.old.nodes[next].op)
+        {
+            self.done[next] = true;
+            joined = Joined { op, last: next, ..joined };
+        }
+        let biased = node.inputs.len() == 3 || joined.norm.is_some();
+        if biased
+            && let Some(next) = self.only_reader(self.old.nodes[joined.last].outputs[0])
             && self.positions_unread(next)
-            && let Some(fused) = pooled(&*op, &*self.old.nodes[next].op)
+            && let Some(op) = pooled(&*joined.op, &*self.old.nodes[next].op)
         {
             self.done[next] = true;
-            (op, last) = (fused, next);
+            joined = Joined { op, last: next, ..joined };
         }
-        (op, last)
+        joined
+    }
+
+    /// Whether a batch normalisation can disappear in the weights of the node before it.
+    fn foldable(&self, node: &Node, next: &Node) -> bool {
+        let linear = node.op.is::<Conv2d>().is_some_and(|conv| conv.epilogue == Epilogue::Linear)
+            || node.op.is::<Dense>().is_some_and(|dense| dense.epilogue == Epilogue::Linear);
+        let norm = next.op.is::<BatchNorm>().is_some_and(|norm| !norm.batch_statistics && !norm.relu);
+        // What the statistics are must be known before any sample is: parameters or constants.
+        let known = |v: &Value| match self.old.values[v.index()].source {
+            Source::Node(index) => self.old.nodes[index].inputs.is_empty(),
+            _ => true,
+        };
+        self.fold && linear && norm && next.inputs[0] == node.outputs[0] && next.inputs[1..].iter().all(known)
     }
 
     fn positions_unread(&self, index: usize) -> bool {

@@ -23,7 +23,7 @@ mod update;
 mod value;
 
 pub use error::GraphError;
-pub use fuse::{Fused, fuse};
+pub use fuse::{Fused, fuse, fuse_for_inference};
 pub use graph::{Graph, Node};
 pub use inputs::{Input, Inputs};
 pub use op::{At, Backward, Op, Output, Run, Scalars};

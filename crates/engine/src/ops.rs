@@ -9,6 +9,7 @@ mod constant;
 mod conv2d;
 mod dense;
 mod dropout;
+mod fold_batch_norm;
 mod loss;
 mod pool2d;
 mod pooled_conv2d;
@@ -25,6 +26,7 @@ pub use constant::Constant;
 pub use conv2d::Conv2d;
 pub use dense::Dense;
 pub use dropout::Dropout;
+pub(crate) use fold_batch_norm::FoldBatchNorm;
 pub use loss::{
     BinaryCrossEntropy, CategoricalCrossEntropy, MeanSquaredError, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy,
 };

@@ -7,7 +7,7 @@ use harness::*;
 use ocellus_engine::ops::*;
 use ocellus_engine::{
     Clip, DType, Graph, GraphError, Input, Level, Outcome, ParameterId, ParameterKind, Parameters, Plan, PlanOptions,
-    Pool, Role, Rule, Runner, Scalars, Spec, Update, Value,
+    Pool, Role, Rule, Runner, Scalars, Spec, Update, Value, fuse_for_inference,
 };
 
 /// The loss along a line through each parameter in turn must change as its gradient says.
@@ -236,6 +236,56 @@ fn inference_batch_norm_uses_the_moving_averages() {
     let mut read = [0.0; 4];
     runner.read(y, &mut read);
     assert_close("y", &read, &[2.5, 2.0, 0.5, 0.0], 1e-6);
+}
+
+#[test]
+fn folding_batch_norm_into_weights_does_not_change_inference() {
+    let relu = |g: &mut Graph, x: Value| g.add(Activate(Activation::Relu), &[x]).unwrap();
+    let pool =
+        |g: &mut Graph, x: Value| g.add(MaxPool2d { size: [2, 2], strides: [2, 2], padding: [0; 4] }, &[x]).unwrap();
+    type Follower<'a> = &'a dyn Fn(&mut Graph, Value) -> Value;
+    let followers: [Follower<'_>; 4] = [&|_, x| x, &|g, x| relu(g, x), &|g, x| pool(g, x), &|g, x| {
+        let y = relu(g, x);
+        pool(g, y)
+    }];
+    for (bias, centered) in [(false, true), (true, true), (true, false)] {
+        for follower in followers {
+            let mut graph = Graph::new();
+            let mut parameters = Parameters::new();
+            let mut add = |graph: &mut Graph, shape: &[usize], low: f32| {
+                let values = numbers(shape.iter().product(), 40 + parameters.len() as u32);
+                let values: Vec<f32> = values.iter().map(|v| v * 0.5 + low).collect();
+                let id = parameters.add(format!("{}", parameters.len()), shape, ParameterKind::Weight, &values);
+                graph.parameter(id, shape)
+            };
+            let x = graph.input(&[6, 5, 3], DType::F32);
+            let kernel = add(&mut graph, &[3, 3, 3, 18], 0.0);
+            let bias = bias.then(|| add(&mut graph, &[18], 0.0));
+            let inputs: Vec<Value> = [x, kernel].into_iter().chain(bias).collect();
+            let y = graph.add(conv2d(1), &inputs).unwrap();
+            let (mean, variance) = (add(&mut graph, &[18], 0.0), add(&mut graph, &[18], 1.0));
+            let gamma = add(&mut graph, &[18], 0.2);
+            let beta = match centered {
+                true => add(&mut graph, &[18], 0.0),
+                false => graph.add(Constant { value: 0.0, shape: vec![18] }, &[]).unwrap(),
+            };
+            let y = batch_norm_inference(&mut graph, y, gamma, beta, mean, variance, 1e-3).unwrap();
+            let y = follower(&mut graph, y);
+            let fused = fuse_for_inference(&graph, &[y]).unwrap();
+            assert!(fused.graph.nodes().iter().all(|node| node.op.name() != "BatchNorm"));
+            let images = numbers(4 * 90, 9);
+            let mut infer = |graph: &Graph, y: Value| {
+                let plan = Plan::new(graph, &[y], PlanOptions::new(4, Level::detect())).unwrap();
+                let mut runner = Runner::new(plan, 1);
+                runner.run(&mut Pool::new(1), &mut parameters, &[Input::F32(&images)], 4, &Scalars::default());
+                let mut read = vec![0.0; 4 * graph.spec(y).len()];
+                runner.read(y, &mut read);
+                read
+            };
+            let want = infer(&graph, y);
+            assert_close("folded", &infer(&fused.graph, fused.value(y).unwrap()), &want, 1e-5);
+        }
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 mod reference_cnn;
 mod residual_cnn;
+mod resnet_cifar;
 
 use crate::model::{LayerError, Model};
 
@@ -32,7 +33,7 @@ impl Recipe {
 }
 
 /// All models that are known by name, the default first.
-pub const ALL: [Recipe; 2] = [
+pub const ALL: [Recipe; 3] = [
     Recipe {
         name: "reference_cnn",
         description: "the small convolutional network of every tutorial: two convolutions with pooling, two dense layers",
@@ -42,6 +43,11 @@ pub const ALL: [Recipe; 2] = [
         name: "residual_cnn",
         description: "a small residual network with batch normalisation: three blocks of 16, 32 and 64 channels",
         layers: residual_cnn::build,
+    },
+    Recipe {
+        name: "resnet20",
+        description: "the residual network of 20 layers for images of 32x32",
+        layers: |shape, classes| resnet_cifar::build(3, shape, classes),
     },
 ];
 
@@ -53,6 +59,14 @@ pub fn find(name: &str) -> Option<Recipe> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_are_as_many_as_published() {
+        // The paper counts 0.27 million: 269,722 with option A; two projections and their normalisation add 2,752, and
+        // moving averages are 1,568 more.
+        let model = find("resnet20").unwrap().build([32, 32, 3], 10).unwrap();
+        assert_eq!(model.parameter_count(), 269_722 + 2_752 + 1_568);
+    }
 
     #[test]
     fn all_are_buildable_and_end_in_the_classes() {

@@ -30,9 +30,9 @@ impl Op for Affine {
         Ok(vec![Spec::sample(inputs[0].shape.clone())])
     }
     fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
-        let width = row_width(inputs[0]);
-        let spread = |v: &[f32]| v.iter().copied().cycle().take(width).collect();
-        Box::new(RunAffine { level, width, scale: spread(&self.scale), offset: spread(&self.offset) })
+        let channels = inputs[0].channels();
+        let spread = |v: &[f32]| v.iter().copied().cycle().take(channels).collect();
+        Box::new(RunAffine { level, channels, scale: spread(&self.scale), offset: spread(&self.offset) })
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
         let dy = at.gradient();
@@ -44,19 +44,10 @@ impl Op for Affine {
     }
 }
 
-/// Columns that the kernel sees. An image of one or three channels would leave most of a vector empty, so several pixels
-/// make one row.
-fn row_width(spec: &Spec) -> usize {
-    let channels = spec.channels().max(1);
-    let pixels = spec.len() / channels;
-    let together = (1..=256usize.div_ceil(channels)).rev().find(|n| pixels.is_multiple_of(*n));
-    channels * together.unwrap_or(1)
-}
-
 #[derive(Debug)]
 struct RunAffine {
     level: Level,
-    width: usize,
+    channels: usize,
     scale: Vec<f32>,
     offset: Vec<f32>,
 }
@@ -65,9 +56,9 @@ impl Run for RunAffine {
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], _at: &At<'_>) {
         let y = outputs[0].f32();
         if inputs.is_u8(0) {
-            elementwise::affine_u8(self.level, self.width, inputs.u8(0), &self.scale, &self.offset, y);
+            elementwise::affine_u8(self.level, self.channels, inputs.u8(0), &self.scale, &self.offset, y);
         } else {
-            elementwise::affine(self.level, self.width, inputs.f32(0), &self.scale, &self.offset, y);
+            elementwise::affine(self.level, self.channels, inputs.f32(0), &self.scale, &self.offset, y);
         }
     }
 }

@@ -7,7 +7,8 @@ use crate::layers::Build;
 use crate::losses::Loss;
 use crate::optimizers::Optimizer;
 use ocellus_engine::{
-    DType, Graph, GraphError, Level, ParameterId, ParameterKind, Plan, PlanOptions, Runner, Update, Value, fuse, ops,
+    DType, Graph, GraphError, Level, ParameterId, ParameterKind, Plan, PlanOptions, Runner, Update, Value, fuse,
+    fuse_for_inference, ops,
 };
 
 /// The layers in a graph.
@@ -151,7 +152,7 @@ impl Model {
             predictions = probabilities;
         }
         let fetched: Vec<Value> = [predictions].into_iter().chain(total).collect();
-        let fused = fuse(&graph, &fetched)?;
+        let fused = fuse_for_inference(&graph, &fetched)?;
         let of = |value: Value| fused.value(value).expect("kept values stay");
         let (predictions, total) = (of(predictions), total.map(of));
         let fetched: Vec<Value> = [predictions].into_iter().chain(total).collect();

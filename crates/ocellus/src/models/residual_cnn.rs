@@ -16,14 +16,14 @@ pub(super) fn build(input_shape: [usize; 3], classes: usize) -> Result<Model, La
 }
 
 /// Two convolutions whose result is added to what went in, which is brought to the same shape where that changes.
-fn block(input: &Tensor, filters: usize, strides: usize) -> Tensor {
+pub(super) fn block(input: &Tensor, filters: usize, strides: usize) -> Tensor {
     let x = Activation::Relu.call(normalized(input, filters, 3, strides));
     let x = normalized(&x, filters, 3, 1);
     let shortcut = if strides == 1 { input.clone() } else { normalized(input, filters, 1, strides) };
     Activation::Relu.call(Add::new().call([&x, &shortcut]))
 }
 
-fn normalized(input: &Tensor, filters: usize, kernel_size: usize, strides: usize) -> Tensor {
+pub(super) fn normalized(input: &Tensor, filters: usize, kernel_size: usize, strides: usize) -> Tensor {
     let convolution = Conv2d::new(filters, kernel_size)
         .strides(strides)
         .padding(Padding::Same)
