@@ -206,7 +206,7 @@ def golden(framework, net):
         put(tensors, f"output/{layer['name']}", outputs[layer["name"]])
     for name, gradient in gradients.items():
         put(tensors, f"gradient/{name}", gradient)
-    for optimizer, config in nets.OPTIMIZERS.items():
+    for optimizer, config in net["optimizers"].items():
         framework.build(net)
         tensors[f"{optimizer}/losses"] = np.array(framework.train(images, labels, config), np.float32)
         tensors[f"{optimizer}/inference/probabilities"] = framework.infer(images).astype(np.float32)
@@ -226,7 +226,7 @@ def main():
     for name, net in nets.NETS.items():
         description = {"made_by": framework.version, "precision": arguments.precision, "input_shape": net["input_shape"],
                        "layers": nets.chain(net["layers"]), "parameters": nets.parameters(net),
-                       "optimizers": nets.OPTIMIZERS, "batch": nets.BATCH, "sample_stride": nets.STRIDE}
+                       "optimizers": net["optimizers"], "batch": nets.BATCH, "sample_stride": nets.STRIDE}
         path = arguments.out / f"{name}_{arguments.framework}.safetensors"
         save_file(golden(framework, net), path, {"net": json.dumps(description)})
         print(path, path.stat().st_size, "bytes")

@@ -14,7 +14,7 @@ BIG = 4096  # tensors with more elements are stored as a sample, a sum and a sum
 STRIDE = 37  # the sample: elements 0, 37, 74, ...
 INPUT_KEY = 1000  # the images' key in `unit`; a parameter's key is its index
 OPTIMIZERS = {
-    "sgd": {"class": "SGD", "learning_rate": 0.002, "momentum": 0.9},
+    "sgd": {"class": "SGD", "learning_rate": 0.05, "momentum": 0.9},
     "adam": {"class": "Adam", "learning_rate": 1e-3, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
 }
 
@@ -92,10 +92,13 @@ RESIDUAL = [
     dense("dense", CLASSES, "softmax"),
 ]
 
+# At 0.05 the reference net's run meets a kink that f32's rounding decides (README.md).
+SLOWER = OPTIMIZERS | {"sgd": OPTIMIZERS["sgd"] | {"learning_rate": 0.002}}
+
 NETS = {
-    "reference": {"input_shape": (28, 28, 1), "layers": REFERENCE},
-    "varied": {"input_shape": (17, 14, 4), "layers": VARIED},
-    "residual": {"input_shape": (12, 12, 3), "layers": RESIDUAL},
+    "reference": {"input_shape": (28, 28, 1), "layers": REFERENCE, "optimizers": SLOWER},
+    "varied": {"input_shape": (17, 14, 4), "layers": VARIED, "optimizers": OPTIMIZERS},
+    "residual": {"input_shape": (12, 12, 3), "layers": RESIDUAL, "optimizers": OPTIMIZERS},
 }
 
 

@@ -62,7 +62,10 @@ fn open(model: &Model, path: &Path, strict: bool) -> Result<Dataset> {
         return Ok(dataset);
     }
     let record = model.training_record();
-    let (train, test) = dataset.split_stratified(TEST_FRACTION, record.seed)?;
+    let (mut train, test) = dataset.split_stratified(TEST_FRACTION, record.seed)?;
+    if let Some(share) = record.validation_split {
+        (train, _) = train.split_stratified(share, record.seed)?;
+    }
     if record.data_fingerprint.is_some() && train.fingerprint().ok() == record.data_fingerprint {
         note(format_args!("note: the model was trained on this data: measured on the images that were kept apart"));
         return Ok(test);

@@ -75,6 +75,8 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
 /// The images of a training.
 struct Data {
     train: Dataset,
+    /// Where validation images are kept apart from the training images: both together, and the share kept apart.
+    undivided: Option<(Dataset, f64)>,
     test: Dataset,
     validation: Dataset,
     /// Where test and validation images come from, in words.
@@ -93,10 +95,12 @@ fn open(settings: &Resolved) -> Result<Data> {
     }
     let Splits { train, validation, test } = splits.hold_back_test(TEST_FRACTION, settings.seed)?;
     let test = test.context("the data has no test images")?;
+    let mut undivided = None;
     let (train, validation, validation_origin) = match (&settings.validation, validation) {
         (Some(Validation::Fraction(fraction)), _) => {
-            let (train, validation) = train.split_stratified(*fraction, settings.seed)?;
-            (train, validation, "of the training images, kept apart".to_owned())
+            let (rest, validation) = train.split_stratified(*fraction, settings.seed)?;
+            undivided = Some((train, *fraction));
+            (rest, validation, "of the training images, kept apart".to_owned())
         }
         (Some(Validation::Data(path)), _) => {
             let present = splits_of(path)?;
@@ -122,7 +126,7 @@ fn open(settings: &Resolved) -> Result<Data> {
             settings.data.display()
         );
     }
-    Ok(Data { train, test, validation, test_origin, validation_origin })
+    Ok(Data { train, undivided, test, validation, test_origin, validation_origin })
 }
 
 fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) {
@@ -154,14 +158,17 @@ fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, confi
         .batch_size(settings.batch_size)
         .epochs(settings.epochs)
         .seed(settings.seed)
-        .validation_data(&data.validation)
         .callback(&mut progress)
         .callback(&mut keeper);
     let options = match settings.threads {
         Some(threads) => options.threads(threads),
         None => options,
     };
-    let fitted = model.fit(&data.train, options);
+    // Left to `fit`, which divides alike, so that the model file tells how: `evaluate` finds the test images by it.
+    let fitted = match &data.undivided {
+        Some((images, share)) => model.fit(images, options.validation_split(*share)),
+        None => model.fit(&data.train, options.validation_data(&data.validation)),
+    };
     progress.clear();
     fitted.map_err(|error| match (error, keeper.kept) {
         (error @ (ModelError::NotFinite { .. } | ModelError::Callback(_)), Some(epoch)) => {
@@ -184,11 +191,6 @@ struct Keeper<'a> {
 
 impl Callback for Keeper<'_> {
     fn on_epoch_end(&mut self, epoch: &EpochEnd<'_>, control: &mut Control<'_>) -> CallbackResult {
-        if let Some(loss) = epoch.get("val_loss").filter(|loss| !loss.is_finite()) {
-            // Weights that answer so are none to keep, though the training loss did not see it yet.
-            let number = epoch.epoch + 1;
-            return Err(format!("the validation loss became {loss} in epoch {number}; lower the learning rate").into());
-        }
         if self.history.is_empty() {
             create_folder(&self.files.folder)?;
             write_atomically(&self.files.config, self.config)?;

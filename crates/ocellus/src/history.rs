@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::{WriteError, write_atomically};
 
+/// The column of the time that an epoch took.
+pub(crate) const SECONDS: &str = "seconds";
+
 /// A training run's metrics, a column per metric and a row per epoch.
 ///
 /// Columns bear Keras' names: `accuracy`, `loss`, `val_accuracy`, `val_loss`, `learning_rate`, and `seconds` for the time
@@ -109,7 +112,7 @@ impl History {
     /// The metrics' names: Keras' CSVLogger's order, which is the alphabet's, then `learning_rate` and `seconds`.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
-        names.sort_by_key(|name| (["learning_rate", "seconds"].contains(name), *name));
+        names.sort_by_key(|name| (["learning_rate", SECONDS].contains(name), *name));
         names
     }
 

@@ -29,6 +29,7 @@ pub use sequential::Sequential;
 pub use tensor::{Input, IntoInputs, Tensor};
 
 use crate::data::Preprocessing;
+use crate::history::History;
 use crate::losses::Loss;
 use crate::metrics::{Evaluation, Metric};
 use crate::optimizers::Optimizer;
@@ -69,6 +70,7 @@ pub struct Model {
     compile_count: u64,
     golden: Option<GoldenImages>,
     record: TrainingRecord,
+    history: History,
     evaluation: Option<Evaluation>,
     engine: Engine,
 }
@@ -138,6 +140,7 @@ impl Model {
             compile_count: 0,
             golden: None,
             record: TrainingRecord::default(),
+            history: History::new(),
             evaluation: None,
             engine: Engine::default(),
         }
@@ -278,9 +281,9 @@ impl Model {
         }
     }
 
-    /// Whether every weight is a finite number.
-    pub(crate) fn is_finite(&self) -> bool {
-        self.weights().all(|(_, _, values)| values.iter().all(|value| value.is_finite()))
+    /// The first value among the weights that is no finite number.
+    fn first_not_finite(&self) -> Option<f32> {
+        self.weights().find_map(|(_, _, values)| values.iter().copied().find(|value| !value.is_finite()))
     }
 
     /// Comes back to a snapshot.
@@ -325,6 +328,11 @@ impl Model {
     /// How the model was trained.
     pub fn training_record(&self) -> &TrainingRecord {
         &self.record
+    }
+
+    /// What the epochs of the last training measured, Keras' `model.history`: also of a training that ended with an error.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// What was measured on data kept apart, where [`set_evaluation`](Self::set_evaluation) was told.

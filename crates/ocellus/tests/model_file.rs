@@ -1,6 +1,6 @@
 //! Model files: what is written comes back to the bit, and no file from a stranger does harm. One test for each attack.
 
-use ocellus::data::{self, Split};
+use ocellus::data::{self, Preprocessing, Split};
 use ocellus::layers::*;
 use ocellus::losses::Loss;
 use ocellus::model::{FitOptions, Model, Sequential};
@@ -102,6 +102,37 @@ fn comes_back_to_the_bit() {
     let first = std::fs::read(&path).unwrap();
     loaded.save(&path).unwrap();
     assert!(std::fs::read(&path).unwrap() == first, "saving what was loaded gives the same file");
+}
+
+#[test]
+fn the_same_training_makes_the_same_file() {
+    assert!(saved() == saved());
+    assert!(!String::from_utf8_lossy(&saved()).contains("seconds"));
+}
+
+#[test]
+fn what_loading_would_refuse_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let refuses = |model: &mut Model, problem: &str| {
+        let error = model.save(&path).expect_err(problem).to_string();
+        assert!(error.contains(problem), "{error:?} instead of {problem:?}");
+        assert!(!path.exists());
+    };
+    let mut model = trained();
+    model.set_weight("dense/bias", &[f32::MAX; 10]).unwrap();
+    model.set_weight("dense/kernel", &[f32::MAX; 2430 / 10 * 10]).unwrap();
+    refuses(&mut model, "not written: the model gives NaN for one of its golden images (image 0, output 0)");
+    let mut model = trained();
+    model.set_preprocessing(Preprocessing { scale: f32::NAN, ..model.preprocessing().clone() });
+    refuses(&mut model, "not written");
+    let mut model = trained();
+    model.set_preprocessing(Preprocessing { image_size: [9, 9], ..model.preprocessing().clone() });
+    refuses(&mut model, "the preprocessing makes images of 9x9x1, but the layers take 28x28x1");
+    let mut model = trained();
+    model.compile(Adam::new().learning_rate(f32::NAN), Loss::categorical_cross_entropy(), ()).unwrap();
+    let _ = model.fit(&data::builtin(Split::Train).unwrap().take(64), FitOptions::new());
+    refuses(&mut model, "the model cannot be written");
 }
 
 #[test]

@@ -217,14 +217,46 @@ fn schedules_count_steps_over_all_trainings() {
     assert_eq!(rates, [0.3, 0.2, 0.2]);
 }
 
+/// Trains for five epochs at a rate that is good in the first two and then ruinous.
+fn spoiled_in_the_third_epoch(model: &mut Model, train: &Dataset, validation: Option<&Dataset>) -> (ModelError, Model) {
+    let steps = train.len().div_ceil(32) as u64;
+    let schedule = Schedule::piecewise_constant([2 * steps - 1], [0.01, 1e30]);
+    let compile = |model: &mut Model, rate: Schedule| {
+        model.compile(Sgd::new().learning_rate(rate), Loss::categorical_cross_entropy(), [Accuracy::new()]).unwrap();
+    };
+    let options =
+        |epochs| FitOptions { validation_data: validation.map(Into::into), ..FitOptions::new().epochs(epochs) };
+    let mut good = small_net();
+    compile(&mut good, 0.01.into());
+    good.fit(train, options(2)).unwrap();
+    compile(model, schedule);
+    (model.fit(train, options(5)).unwrap_err(), good)
+}
+
 #[test]
-fn a_loss_that_is_not_finite_ends_the_training_with_the_weights_of_before() {
-    let train = clothes(96);
-    let mut model = compiled(small_net(), Sgd::new().learning_rate(1e30));
-    let error = model.fit(&train, FitOptions::new()).unwrap_err();
-    assert!(matches!(error, ModelError::NotFinite { epoch: 1, step: 2.., .. }), "{error}");
-    assert!(error.to_string().contains("in epoch 1, step"), "{error}");
-    assert!(model.weights().all(|(_, _, values)| values.iter().all(|value| value.is_finite())));
+fn what_is_not_finite_ends_the_training_with_the_weights_of_the_last_good_epoch() {
+    let images = clothes(96);
+    let (one_step, three_steps) = (images.take(32), images.clone());
+    // The rate ruins the weights in the third epoch's first step, and the next thing computed with them shows it.
+    for (train, validation, what, at_step) in [
+        (&three_steps, None, "loss", 2),
+        (&three_steps, Some(&images), "loss", 2),
+        (&one_step, None, "outputs", 1),
+        (&one_step, Some(&images), "validation loss", 1),
+    ] {
+        let mut model = small_net();
+        let (error, good) = spoiled_in_the_third_epoch(&mut model, train, validation);
+        let ModelError::NotFinite { what: found, epoch, step, loss, learning_rate } = error else { panic!("{error}") };
+        assert_eq!((found, epoch, step, learning_rate), (what, 3, at_step, 1e30), "{error}");
+        assert!(!loss.is_finite());
+        assert!(error.to_string().contains(&format!("the {what} became {loss} in epoch 3, step {at_step}")), "{error}");
+        assert_eq!(weights(&model), weights(&good), "{what}");
+        assert_eq!(model.history().get("loss"), good.history().get("loss"), "the epochs before are not lost");
+        assert_eq!(model.history().epochs(), [0, 1]);
+        assert_eq!(model.training_record().epochs, 2);
+        // The optimizer has nothing left of what it did to the weights.
+        model.fit(train, FitOptions::new()).unwrap();
+    }
 }
 
 #[test]
@@ -232,11 +264,43 @@ fn weights_that_are_not_finite_are_not_kept() {
     // The first step's loss is finite, and its gradient times the learning rate is not.
     let (features, _) = flowers();
     let mut model = Sequential::new([4]).add(Dense::new(1)).build().unwrap();
-    model.compile(Sgd::new().learning_rate(1e35), Loss::mean_squared_error(), ()).unwrap();
+    model.compile(Sgd::new().learning_rate(1e35).momentum(0.9), Loss::mean_squared_error(), ()).unwrap();
     let before = model.snapshot();
     let error = model.fit((&features, &[1e10; 10]), FitOptions::new().epochs(3)).unwrap_err();
-    assert!(matches!(error, ModelError::NotFinite { epoch: 1, step: 1, .. }), "{error}");
+    assert!(matches!(error, ModelError::NotFinite { what: "weights", epoch: 1, step: 1, .. }), "{error}");
     assert_eq!(model.snapshot(), before);
+    assert!(model.history().is_empty());
+}
+
+#[test]
+fn the_history_outlives_an_error_of_a_callback() {
+    let train = clothes(32);
+    let mut model = compiled(small_net(), Sgd::new());
+    let full = ocellus::callbacks::Closure::on_epoch_end(|_, control| control.stop());
+    model.fit(&train, FitOptions::new().epochs(3).callback(full)).unwrap();
+    assert_eq!(model.history().len(), 1);
+    struct Fails;
+    impl ocellus::callbacks::Callback for Fails {
+        fn on_epoch_end(
+            &mut self,
+            epoch: &ocellus::callbacks::EpochEnd<'_>,
+            _: &mut ocellus::callbacks::Control<'_>,
+        ) -> ocellus::callbacks::CallbackResult {
+            if epoch.epoch == 1 { Err("the disk is full".into()) } else { Ok(()) }
+        }
+    }
+    let error = model.fit(&train, FitOptions::new().epochs(3).callback(Fails)).unwrap_err();
+    assert_eq!(error.to_string(), "the disk is full");
+    assert_eq!(model.history().epochs(), [0, 1]);
+}
+
+#[test]
+fn learning_rates_are_told_in_their_own_digits() {
+    let train = clothes(32);
+    let mut model = compiled(small_net(), Adam::new());
+    model.fit(&train, FitOptions::new()).unwrap();
+    assert_eq!(model.history().get("learning_rate"), Some(&[0.001][..]));
+    assert_eq!(model.training_record().metrics["learning_rate"], Some(0.001));
 }
 
 #[test]

@@ -43,6 +43,37 @@ fn a_run_keeps_everything_and_says_what_to_try_next() {
 }
 
 #[test]
+fn evaluation_finds_the_images_kept_apart_by_training() {
+    let place = Place::new();
+    place.photos("photos", 10);
+    for validation in ["", "--validation 0.25", "--validation 0.2 --seed 3"] {
+        let trained = place.run(&format!("train photos --epochs 1 {validation} --output run --json")).succeeds().json();
+        let evaluated = place.run("evaluate run/model.safetensors photos --json").succeeds();
+        assert!(evaluated.stderr().contains("measured on the images that were kept apart"), "{}", evaluated.stderr());
+        let evaluated = evaluated.json();
+        for key in ["samples", "loss", "confusion_matrix"] {
+            assert_eq!(evaluated[key], trained["test"][key], "{validation}: {key}");
+        }
+    }
+    place.photos("photos", 11);
+    let evaluated = place.run("evaluate run/model.safetensors photos").succeeds();
+    assert!(evaluated.stderr().contains("measured on all"), "{}", evaluated.stderr());
+}
+
+#[test]
+fn the_same_run_twice_makes_the_same_model_file() {
+    let place = Place::new();
+    place.photos("photos", 6);
+    for run in ["a", "b"] {
+        place.run(&format!("train photos --epochs 2 --output {run}")).succeeds();
+    }
+    let bytes = |run: &str| std::fs::read(place.path(&format!("{run}/model.safetensors"))).unwrap();
+    assert!(bytes("a") == bytes("b"));
+    let history = place.text("a/history.csv");
+    assert!(history.lines().nth(1).unwrap().contains(",0.001,"), "{history}");
+}
+
+#[test]
 fn runs_are_numbered_and_never_written_over_unasked() {
     let place = Place::new();
     place.photos("photos", 5);

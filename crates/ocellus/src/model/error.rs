@@ -24,17 +24,19 @@ pub enum ModelError {
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The loss was infinite or not a number, or the weights were.
+    /// The loss was infinite or not a number, or what follows from it.
     #[error(
-        "the loss became {loss} in epoch {epoch}, step {step}, at learning rate {learning_rate:e}; the weights are the \
+        "the {what} became {loss} in epoch {epoch}, step {step}, at learning rate {learning_rate:e}; the weights are the \
          last good ones. Lower the learning rate, clip gradients (global_clipnorm) or look for damaged images"
     )]
     NotFinite {
+        /// What it was: the `loss`, the `weights` after a step, or after an epoch the `validation loss` or the `outputs`.
+        what: &'static str,
         /// The epoch, 1 for the first.
         epoch: u64,
-        /// The step within the epoch, 1 for the first.
+        /// The step within the epoch, 1 for the first: the last one where it shows only after the epoch.
         step: u64,
-        /// The loss.
+        /// The loss, or the value that was not finite.
         loss: f32,
         /// The learning rate of that step.
         learning_rate: f32,

@@ -58,23 +58,24 @@ impl Model {
         }))
     }
 
-    /// Loss and metrics on validation samples, as `val_…` values.
+    /// Loss and metrics on validation samples, as `val_…` values; gives the loss.
     pub(super) fn validate(
         &mut self,
         batches: &mut Batches<'_>,
         loss: &Loss,
         metrics: &mut [Box<dyn Metric + Send>],
         values: &mut Vec<(String, f64)>,
-    ) -> Result<(), ModelError> {
+    ) -> Result<f64, ModelError> {
         let mut mean = Mean::new();
         metrics.iter_mut().for_each(|metric| metric.reset());
         self.measure(batches, loss, |predictions, labels, loss| {
             mean.update(f64::from(loss), labels.len() as f64);
             metrics.iter_mut().for_each(|metric| metric.update(predictions, labels, None));
         })?;
-        values.push(("val_loss".into(), mean.value() + self.penalty()));
+        let loss = mean.value() + self.penalty();
+        values.push(("val_loss".into(), loss));
         values.extend(metrics.iter().map(|metric| (format!("val_{}", metric.name()), metric.value())));
-        Ok(())
+        Ok(loss)
     }
 
     fn measure(

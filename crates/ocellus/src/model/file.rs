@@ -103,6 +103,21 @@ pub enum FileError {
         /// The output computed now.
         found: f32,
     },
+    /// The model was not written, for it would be refused when loaded.
+    #[error(
+        "{}: not written: the model gives {found} for one of its golden images (image {image}, output {output})",
+        path.display()
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// Which golden image.
+        image: usize,
+        /// Which of its outputs.
+        output: usize,
+        /// The output.
+        found: f32,
+    },
     /// The file could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -127,10 +142,16 @@ impl Model {
     /// Writes the model file, whole or not at all.
     ///
     /// # Errors
-    /// Where the file cannot be written; what was there before is still there then.
+    /// Where the file cannot be written, or could not be loaded because the model gives numbers that are not finite; what
+    /// was there before is still there then.
     pub fn save(&mut self, path: impl AsRef<Path>) -> Result<(), ModelError> {
-        let golden = self.golden.clone().unwrap_or_else(|| GoldenImages::random(self.input_shape()));
-        let outputs = self.predict(golden.images())?.values().to_vec();
+        let path = path.as_ref();
+        let (golden, outputs) = self.golden_outputs()?;
+        if let Some(at) = outputs.iter().position(|output| !output.is_finite()) {
+            let (count, found) = (self.outputs(), outputs[at]);
+            let place = path.to_owned();
+            return Err(FileError::NotFinite { path: place, image: at / count, output: at % count, found }.into());
+        }
         let document = Document {
             format_version: FORMAT_VERSION,
             architecture: self.network.architecture.clone(),
@@ -152,6 +173,9 @@ impl Model {
         tensors.insert(OUTPUTS.into(), (Dtype::F32, of_golden(self.output_shape()), to_bytes(&outputs)));
         let internal = |problem: String| ModelError::Argument(format!("the model cannot be written: {problem}"));
         let json = serde_json::to_string(&document).map_err(|error| internal(error.to_string()))?;
+        // JSON has no NaN: settings that are none would not come back.
+        serde_json::from_str::<Document>(&json).map_err(|error| internal(error.to_string()))?;
+        Reader { path }.check_preprocessing(&document.preprocessing, &self.network)?;
         let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
             TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name.as_str(), view))
         });
@@ -159,6 +183,13 @@ impl Model {
         let bytes = safetensors::serialize(views, Some(HashMap::from([(KEY.to_owned(), json)])))
             .map_err(|error| internal(error.to_string()))?;
         Ok(write_atomically(path, bytes).map_err(FileError::from)?)
+    }
+
+    /// The golden images, and what the model gives for them.
+    pub(super) fn golden_outputs(&mut self) -> Result<(GoldenImages, Vec<f32>), ModelError> {
+        let golden = self.golden.clone().unwrap_or_else(|| GoldenImages::random(self.input_shape()));
+        let outputs = self.predict(golden.images())?.values().to_vec();
+        Ok((golden, outputs))
     }
 
     /// Reads a model file, and checks that the model gives the outputs that it gave when it was saved.

@@ -5,7 +5,7 @@ use super::golden::GoldenImages;
 use super::graph::Training;
 use super::{FitOptions, Images, Model, ModelError, Samples, Snapshot, Verbose};
 use crate::callbacks::{self, BatchEnd, Callback, CallbackResult, Control, EpochEnd, Progress};
-use crate::history::History;
+use crate::history::{History, SECONDS};
 use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
 use crate::schedules::Schedule;
@@ -19,8 +19,9 @@ impl Model {
     /// preprocessing says; numbers go in as they are.
     ///
     /// # Errors
-    /// Where the model was not compiled, arguments or samples do not suit it, a callback fails, or the loss is no longer
-    /// finite: then the model has the last weights with which it was.
+    /// Where the model was not compiled, arguments or samples do not suit it, a callback fails, or the loss, the validation
+    /// loss or the weights are no longer finite: then the model has the weights after the last epoch in which all were, or
+    /// those of the beginning, and its optimizer begins anew. [`history`](Self::history) has the epochs so far.
     pub fn fit<'a>(
         &mut self,
         samples: impl Into<Samples<'a>>,
@@ -28,9 +29,10 @@ impl Model {
     ) -> Result<History, ModelError> {
         let samples = samples.into();
         self.check_class_names(samples)?;
+        self.history = History::new();
         let validation = options.validation_data.take();
         let Some(share) = options.validation_split.filter(|_| validation.is_none()) else {
-            return self.fit_and_validate(samples, validation, options);
+            return self.fit_and_validate(samples, validation, FitOptions { validation_split: None, ..options });
         };
         if !(share > 0.0 && share < 1.0) {
             return Err(ModelError::Argument(format!("validation_split must be between 0 and 1, received {share}")));
@@ -136,7 +138,7 @@ struct Fit<'a, 'b> {
     callbacks: Vec<Box<dyn Callback + 'b>>,
     stop: bool,
     predictions: Vec<f32>,
-    /// Weights with which the loss was finite for a whole epoch, or those of the beginning.
+    /// The weights after the last epoch in which all was finite, or those of the beginning.
     safe: Snapshot,
     /// How often the model had been compiled when the training began.
     compiled: u64,
@@ -154,7 +156,6 @@ impl Fit<'_, '_> {
             threads: self.threads,
         };
         self.learning_rate = self.schedule.at(self.iterations());
-        let mut history = History::new();
         self.call(|callback, control| callback.on_train_begin(&training, control))?;
         for epoch in initial_epoch..epochs {
             if self.stop {
@@ -162,10 +163,11 @@ impl Fit<'_, '_> {
             }
             self.call(|callback, control| callback.on_epoch_begin(epoch, control))?;
             let values = self.epoch(epoch)?;
-            history.push(epoch, values.iter().map(|(name, value)| (name.as_str(), *value)));
+            self.model.history.push(epoch, values.iter().map(|(name, value)| (name.as_str(), *value)));
             self.model.record.end_epoch(&values, self.samples.images);
             self.call(|callback, control| callback.on_epoch_end(&EpochEnd { epoch, values: &values }, control))?;
         }
+        let history = self.model.history.clone();
         self.call(|callback, control| callback.on_train_end(&history, control))?;
         Ok(history)
     }
@@ -187,7 +189,8 @@ impl Fit<'_, '_> {
             let scalars = Scalars { step: at.iteration + 1, seed: self.seed, learning_rate: self.learning_rate };
             let predictions = &mut self.predictions;
             let loss = run_step(self.model, &mut self.training, self.threads, &batch, &scalars, predictions);
-            let loss = loss?.map_err(|loss| not_finite(self.model, &self.safe, at, loss, self.learning_rate))?;
+            let loss =
+                loss?.map_err(|loss| not_finite("loss", loss, self.model, &self.safe, at, self.learning_rate))?;
             mean.update(loss, batch.samples() as f64);
             let predictions = &predictions[..batch.samples() * self.model.outputs()];
             for (metric, value) in self.metrics.iter_mut().zip(&mut values[1..]) {
@@ -202,17 +205,23 @@ impl Fit<'_, '_> {
                 break;
             }
         }
-        if self.model.is_finite() {
-            self.model.snapshot_into(&mut self.safe);
-        } else {
+        let mut spoiled = self.model.first_not_finite().map(|value| ("weights", value));
+        if let (None, Some(validation)) = (spoiled, &mut self.validation) {
+            let loss = self.model.validate(validation, &self.loss, &mut self.metrics, &mut values)?;
+            spoiled = (!loss.is_finite()).then_some(("validation loss", loss as f32));
+        }
+        if spoiled.is_none() {
+            // Finite weights may be too large to compute with, and without validation nothing else tells.
+            let (_, outputs) = self.model.golden_outputs()?;
+            spoiled = outputs.into_iter().find(|output| !output.is_finite()).map(|output| ("outputs", output));
+        }
+        if let Some((what, value)) = spoiled {
             let at = Step { epoch, step, iteration: 0 };
-            return Err(not_finite(self.model, &self.safe, at, f32::NAN, self.learning_rate));
+            return Err(not_finite(what, value, self.model, &self.safe, at, self.learning_rate));
         }
-        if let Some(validation) = &mut self.validation {
-            self.model.validate(validation, &self.loss, &mut self.metrics, &mut values)?;
-        }
-        values.push(("learning_rate".into(), f64::from(self.learning_rate)));
-        values.push(("seconds".into(), started.elapsed().as_secs_f64()));
+        self.model.snapshot_into(&mut self.safe);
+        values.push(("learning_rate".into(), shortest(self.learning_rate)));
+        values.push((SECONDS.into(), started.elapsed().as_secs_f64()));
         Ok(values)
     }
 
@@ -274,14 +283,25 @@ fn run_step(
     if let Some(compiled) = &mut model.compiled {
         compiled.iterations += 1;
     }
-    Ok(Ok(f64::from(loss) + penalty))
+    let total = f64::from(loss) + penalty;
+    Ok(if total.is_finite() { Ok(total) } else { Err(total as f32) })
 }
 
-/// The error of a loss or weights that are not finite. A step with such a loss changed nothing; but where the step before
-/// left weights that are not finite either, the model goes back to the epoch's beginning.
-fn not_finite(model: &mut Model, safe: &Snapshot, at: Step, loss: f32, learning_rate: f32) -> ModelError {
-    if !model.is_finite() {
-        model.restore(safe);
-    }
-    ModelError::NotFinite { epoch: at.epoch + 1, step: at.step, loss, learning_rate }
+/// The error of a value that is not finite: the model goes back to good weights, without the memory of how it left them.
+fn not_finite(
+    what: &'static str,
+    value: f32,
+    model: &mut Model,
+    safe: &Snapshot,
+    at: Step,
+    learning_rate: f32,
+) -> ModelError {
+    model.restore(safe);
+    model.reset_optimizer();
+    ModelError::NotFinite { what, epoch: at.epoch + 1, step: at.step, loss: value, learning_rate }
+}
+
+/// The number with the fewest digits that is this one in single precision: 0.001, not 0.0010000000474974513.
+fn shortest(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
 }

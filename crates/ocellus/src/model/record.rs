@@ -2,6 +2,7 @@
 
 use super::batches::Batches;
 use super::{FitOptions, Images};
+use crate::history::SECONDS;
 use crate::losses::Loss;
 use crate::optimizers::Optimizer;
 use ocellus_engine::Level;
@@ -18,8 +19,10 @@ pub struct TrainingRecord {
     pub instruction_set: String,
     /// Key of everything random.
     pub seed: u64,
-    /// A hash of the data set, where there was one.
+    /// A hash of the data set that was learnt from, where there was one.
     pub data_fingerprint: Option<String>,
+    /// The share of the data that `fit` held back for validation, chosen by the seed; the hash is of the rest.
+    pub validation_split: Option<f64>,
     /// Samples in an epoch.
     pub samples: usize,
     /// Samples in a step.
@@ -30,7 +33,8 @@ pub struct TrainingRecord {
     pub optimizer: Option<Optimizer>,
     /// What was made small.
     pub loss: Option<Loss>,
-    /// What the last epoch measured; null where that is no finite number.
+    /// What the last epoch measured; null where that is no finite number. Not the time it took: the same training makes
+    /// the same file.
     pub metrics: BTreeMap<String, Option<f64>>,
 }
 
@@ -48,6 +52,7 @@ impl TrainingRecord {
             instruction_set: level.name().into(),
             seed: options.seed,
             data_fingerprint: None,
+            validation_split: options.validation_split,
             samples: batches.count(),
             batch_size: options.batch_size,
             epochs: options.initial_epoch,
@@ -64,6 +69,7 @@ impl TrainingRecord {
         }
         self.epochs += 1;
         let finite = |value: f64| value.is_finite().then_some(value);
-        self.metrics = values.iter().map(|(name, value)| (name.clone(), finite(*value))).collect();
+        let measured = values.iter().filter(|(name, _)| name != SECONDS);
+        self.metrics = measured.map(|(name, value)| (name.clone(), finite(*value))).collect();
     }
 }

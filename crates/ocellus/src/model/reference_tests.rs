@@ -13,7 +13,7 @@ const BATCH: usize = 8;
 const STRIDE: usize = 37;
 /// Relative to a tensor's largest magnitude.
 const TOLERANCE: f64 = 1e-4;
-/// Losses change slowly in ten steps, so that a mistake in the updates shows only in small differences.
+/// A loss changes little in a step, so that a mistake in the updates shows only in small differences.
 const LOSS_TOLERANCE: f64 = 1e-5;
 
 #[derive(Deserialize)]
