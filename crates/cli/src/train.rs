@@ -137,7 +137,7 @@ fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) 
     let count = thousands(data.validation.len() as u64);
     note(format_args!("  validation: {count} images ({})", data.validation_origin));
     note(format_args!(
-        "{model_name}: {} parameters, {} at {}, batch size {}, seed {}",
+        "{model_name}: {} parameters, {} at {:?}, batch size {}, seed {}",
         thousands(model.parameter_count() as u64),
         serde_json::to_string(&settings.optimizer).unwrap_or_default().trim_matches('"'),
         settings.learning_rate,

@@ -1,5 +1,8 @@
 //! `ocellus train` from its data to its last file.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use crate::harness::{Place, names};
 
 const FILES: [&str; 6] =
@@ -40,6 +43,32 @@ fn a_run_keeps_everything_and_says_what_to_try_next() {
     assert!(evaluated.stderr().contains("measured on the images that were kept apart"), "{}", evaluated.stderr());
     let predicted = place.run(next[1]).succeeds();
     assert!(predicted.stdout().contains("%"), "{}", predicted.stdout());
+}
+
+#[test]
+fn a_batch_can_be_larger_than_the_data() {
+    let place = Place::new();
+    place.photos("photos", 4);
+    let whole = place.run("train photos --epochs 2 --batch-size 8 --json --output a").succeeds().json();
+    let huge = format!("train photos --epochs 2 --batch-size {} --json --output b", usize::MAX);
+    assert_eq!(place.run(&huge).succeeds().json()["test"], whole["test"]);
+}
+
+#[test]
+fn a_run_that_is_killed_keeps_its_last_whole_epoch() {
+    let place = Place::new();
+    place.photos("photos", 10);
+    let mut run = place.command("train photos --epochs 9999 --output run").stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(run.stderr.take().unwrap()).lines();
+    let reached = lines.map_while(Result::ok).any(|line| line.starts_with("epoch    3/9999"));
+    run.kill().unwrap();
+    assert!(!run.wait().unwrap().success() && reached);
+    // A file that was being written may lie beside.
+    let mut found = names(&place.path("run"));
+    found.retain(|name| !name.ends_with(".part"));
+    assert_eq!(found, ["config.toml", "history.csv", "model.safetensors"]);
+    assert!(place.text("run/history.csv").lines().count() >= 3);
+    place.run("evaluate run/model.safetensors photos").succeeds();
 }
 
 #[test]
