@@ -63,7 +63,8 @@ DATA may be:
   a folder with MNIST's IDX files or CIFAR's binary files
   the name of a data set: see `ocellus datasets`
 
-Where the data has no test images, a fifth of the training images of each class is kept apart for the test.
+Without test images the validation images measure the result; without these, too, a fifth of the training images of
+each class is kept apart for it.
 The run's folder receives config.toml, history.csv, model.safetensors, confusion_matrix.svg and learning_curves.svg.";
 
 #[derive(Args)]

@@ -11,13 +11,14 @@ use ocellus::optimizers::Adam;
 use serde::Serialize;
 
 use crate::arguments::Evaluate;
+use crate::models;
 use crate::output::{lossy, note, print, print_json};
 use crate::progress::Reading;
 use crate::results::{results, tell_about};
 use crate::train::TEST_FRACTION;
 
 pub(crate) fn run(arguments: Evaluate) -> Result<()> {
-    let mut model = Model::load(&arguments.model)?;
+    let mut model = models::load(&arguments.model)?;
     model.set_threads(arguments.threads);
     let loss = model.training_record().loss;
     let outputs = model.output_shape().iter().product();

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use ocellus::model::ModelError;
+
 /// The program was told something that makes no sense; another argument is needed, not another machine.
 #[derive(Debug)]
 pub(crate) struct Usage(String);
@@ -65,7 +67,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         // A closed stderr leaves the exit code.
         let _ = writeln!(io::stderr(), "error: {}", whole(error));
     }
-    ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+    // The environment is typed, too.
+    let level = matches!(error.downcast_ref(), Some(ModelError::Level(_)));
+    ExitCode::from(if error.is::<Usage>() || level { 2 } else { 1 })
 }
 
 /// The error with its causes, without those that it already tells.

@@ -1,9 +1,9 @@
 //! Models by name or from a TOML file, and `ocellus models`, which lists them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use ocellus::model::{Architecture, Model};
 use ocellus::models::{ALL, Recipe, find};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use crate::arguments::List;
 use crate::failure::usage;
-use crate::output::{print, print_json, shape, table, thousands};
+use crate::output::{print, print_json, quoted, shape, table, thousands};
 
 /// The model that is trained where none is named.
 pub(crate) const DEFAULT: &str = ALL[0].name;
@@ -49,13 +49,14 @@ struct Entry<'a> {
 
 /// How a model is to be built, once the images and classes are known.
 pub(crate) struct Plan {
+    /// What the model is called.
     name: String,
     layers: Layers,
 }
 
 enum Layers {
     Known(Recipe),
-    File(Table),
+    File(PathBuf, Table),
 }
 
 impl Plan {
@@ -67,15 +68,16 @@ impl Plan {
         let path = Path::new(name);
         if path.extension().is_none_or(|end| end != "toml") {
             let names: Vec<&str> = ALL.iter().map(|recipe| recipe.name).collect();
+            let similar = nearest(name, &names).map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
             return Err(usage(format!(
-                "{name}: no model of this name; expected {} or the path of an architecture in TOML (FILE.toml)",
+                "{name}: no model of this name{similar}; expected {} or the path of an architecture in TOML (FILE.toml)",
                 names.join(", ")
             )));
         }
         let text = fs::read_to_string(path).map_err(|error| usage(format!("{name}: {error}")))?;
         let layers = text.parse().map_err(|error: toml::de::Error| of_file(path, error.to_string().trim_end()))?;
         let stem = path.file_stem().map_or_else(|| name.into(), |stem| stem.to_string_lossy().into_owned());
-        Ok(Self { name: stem, layers: Layers::File(layers) })
+        Ok(Self { name: stem, layers: Layers::File(path.to_owned(), layers) })
     }
 
     /// The model's name, without folder and ending where it is a file's.
@@ -91,13 +93,32 @@ impl Plan {
                 model.initialize(seed);
                 Ok(model)
             }
-            Layers::File(layers) => {
+            Layers::File(path, layers) => {
                 let architecture = architecture(layers.clone(), image_shape, classes);
-                let architecture = architecture.map_err(|problem| of_file(Path::new(&self.name), &problem))?;
-                Ok(Model::from_architecture(architecture, seed)?)
+                let architecture = architecture.map_err(|problem| of_file(path, &problem))?;
+                Model::from_architecture(architecture, seed).with_context(|| path.display().to_string())
             }
         }
     }
+}
+
+/// The model in a file.
+pub(crate) fn load(path: &Path) -> Result<Model> {
+    let inside = path.join("model.safetensors");
+    if path.is_dir() && inside.is_file() {
+        bail!("{}: is a run's folder; name the model file in it: {}", path.display(), quoted(&inside));
+    }
+    if path.is_dir() {
+        bail!("{}: is a folder; expected a model file, such as runs/NAME/model.safetensors", path.display());
+    }
+    Ok(Model::load(path)?)
+}
+
+/// The one of these names that was probably meant.
+fn nearest<'a>(typed: &str, names: &[&'a str]) -> Option<&'a str> {
+    let typed = typed.to_lowercase().replace('-', "_");
+    let likeness = |name: &str| strsim::jaro_winkler(&typed, name);
+    names.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > 0.8)
 }
 
 fn of_file(path: &Path, problem: &str) -> anyhow::Error {
@@ -140,8 +161,8 @@ mod tests {
     use super::*;
 
     fn build(text: &str) -> Result<Model, String> {
-        let plan = Plan { name: "test.toml".into(), layers: Layers::File(text.parse().unwrap()) };
-        plan.build([28, 28, 1], 10, 0).map_err(|error| error.to_string())
+        let plan = Plan { name: "test.toml".into(), layers: Layers::File("test.toml".into(), text.parse().unwrap()) };
+        plan.build([28, 28, 1], 10, 0).map_err(|error| format!("{error:#}"))
     }
 
     #[test]

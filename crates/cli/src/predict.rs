@@ -10,13 +10,14 @@ use serde::Serialize;
 
 use crate::arguments::Predict;
 use crate::failure::Partly;
+use crate::models;
 use crate::output::{lossy, note, print, print_json};
 
 /// Images that are read, predicted and told together.
 const BATCH: usize = 64;
 
 pub(crate) fn run(arguments: Predict) -> Result<()> {
-    let mut model = Model::load(&arguments.model)?;
+    let mut model = models::load(&arguments.model)?;
     model.set_threads(arguments.threads);
     if model.input_shape() != model.preprocessing().image_shape() {
         bail!("{}: the model takes no images", arguments.model.display());

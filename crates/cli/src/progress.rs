@@ -12,6 +12,9 @@ use crate::output::{note, thousands};
 /// How often the bar is drawn anew: more often is not seen.
 const INTERVAL: Duration = Duration::from_millis(80);
 
+/// Narrow enough for the message to be whole on 80 columns, with two digits of epochs and four of steps.
+const BAR: &str = "{prefix} {bar:8} {pos}/{len} {wide_msg}";
+
 /// Shows a training's epochs and steps.
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
@@ -54,7 +57,7 @@ impl Callback for Progress {
         self.drawn = self.epoch_began;
         if let (Some(bar), Some(training)) = (&mut self.bar, &self.training) {
             *bar = ProgressBar::with_draw_target(Some(training.steps), ProgressDrawTarget::stderr_with_hz(20));
-            bar.set_style(style("{prefix} {bar:12} {pos}/{len} {wide_msg}"));
+            bar.set_style(style(BAR));
             bar.set_prefix(format!("epoch {}", count_of(epoch + 1, training.epochs)));
         }
         Ok(())

@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: Summary) -> Result<()> {
         let plan = models::Plan::find(&named)?;
         plan.build(models::EXAMPLE_SHAPE, models::EXAMPLE_CLASSES, 0)?
     } else {
-        Model::load(&arguments.model)?
+        models::load(&arguments.model)?
     };
     if arguments.json {
         return print_json(&Description::of(&model, &arguments.model));

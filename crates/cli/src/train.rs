@@ -88,9 +88,13 @@ fn open(settings: &Resolved) -> Result<Data> {
     let options = OpenOptions { strict: settings.strict, ..OpenOptions::default() };
     let reading = Reading::stderr();
     let progress = |done, all| reading.update(done, all);
-    let splits = Splits::open(&settings.data, &options, &progress)?;
+    let mut splits = Splits::open(&settings.data, &options, &progress)?;
     let mut test_origin = "the data's".to_owned();
-    if splits.test.is_none() {
+    if splits.test.is_none() && splits.validation.is_some() {
+        // Validation decides nothing here, so these images measure as honestly as a part of the training images would.
+        test_origin = "the validation images, which decide nothing".to_owned();
+        splits.test = splits.validation.clone();
+    } else if splits.test.is_none() {
         test_origin = format!("{:.0}% of the training images of each class, kept apart", TEST_FRACTION * 100.0);
     }
     let Splits { train, validation, test } = splits.hold_back_test(TEST_FRACTION, settings.seed)?;
@@ -141,7 +145,7 @@ fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) 
     let count = thousands(data.validation.len() as u64);
     note(format_args!("  validation: {count} images ({})", data.validation_origin));
     note(format_args!(
-        "{model_name}: {} parameters, {} at {}, batch size {}, seed {}",
+        "{model_name}: {} parameters, {} at {:?}, batch size {}, seed {}",
         thousands(model.parameter_count() as u64),
         serde_json::to_string(&settings.optimizer).unwrap_or_default().trim_matches('"'),
         settings.learning_rate,

@@ -68,6 +68,27 @@ fn bad_models_are_refused() {
 }
 
 #[test]
+fn a_folder_is_no_model_file() {
+    let place = Place::new();
+    place.trained();
+    for line in ["predict run photos/above/1.png", "evaluate run photos", "summary run"] {
+        place.run(line).fails(1, &["error: run: is a run's folder", "run/model.safetensors"]);
+    }
+    place.run("summary photos").fails(1, &["error: photos: is a folder; expected a model file"]);
+}
+
+#[test]
+fn an_architecture_that_cannot_be_is_told_with_its_file_and_layer() {
+    let place = Place::new();
+    place.photos("photos", 4);
+    place.write("nets/big.toml", "[[layers]]\nname = 'first'\nclass = 'Conv2D'\nfilters = 3\nkernel_size = 50");
+    for line in ["train photos --model nets/big.toml", "summary nets/big.toml", "benchmark --model nets/big.toml"] {
+        place.run(line).fails(1, &["error: nets/big.toml: first (Conv2d): the kernel covers 50x50"]);
+    }
+    assert!(!place.exists("runs"));
+}
+
+#[test]
 fn data_of_other_classes_is_refused() {
     let place = Place::new();
     place.trained();

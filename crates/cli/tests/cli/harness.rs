@@ -64,7 +64,12 @@ impl Place {
     }
 
     pub(crate) fn run(&self, line: &str) -> Run {
-        let output = self.command(line).output().expect("to start ocellus");
+        self.run_with(line, &[])
+    }
+
+    /// As `run`, with these environment variables.
+    pub(crate) fn run_with(&self, line: &str, variables: &[(&str, &str)]) -> Run {
+        let output = self.command(line).envs(variables.iter().copied()).output().expect("to start ocellus");
         Run { line: line.into(), output }
     }
 }

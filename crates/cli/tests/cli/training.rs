@@ -1,5 +1,8 @@
 //! `ocellus train` from its data to its last file.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use crate::harness::{Place, names};
 
 const FILES: [&str; 6] =
@@ -74,6 +77,32 @@ fn the_same_run_twice_makes_the_same_model_file() {
 }
 
 #[test]
+fn a_batch_can_be_larger_than_the_data() {
+    let place = Place::new();
+    place.photos("photos", 4);
+    let whole = place.run("train photos --epochs 2 --batch-size 8 --json --output a").succeeds().json();
+    let huge = format!("train photos --epochs 2 --batch-size {} --json --output b", usize::MAX);
+    assert_eq!(place.run(&huge).succeeds().json()["test"], whole["test"]);
+}
+
+#[test]
+fn a_run_that_is_killed_keeps_its_last_whole_epoch() {
+    let place = Place::new();
+    place.photos("photos", 10);
+    let mut run = place.command("train photos --epochs 9999 --output run").stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(run.stderr.take().unwrap()).lines();
+    let reached = lines.map_while(Result::ok).any(|line| line.starts_with("epoch    3/9999"));
+    run.kill().unwrap();
+    assert!(!run.wait().unwrap().success() && reached);
+    // A file that was being written may lie beside.
+    let mut found = names(&place.path("run"));
+    found.retain(|name| !name.ends_with(".part"));
+    assert_eq!(found, ["config.toml", "history.csv", "model.safetensors"]);
+    assert!(place.text("run/history.csv").lines().count() >= 3);
+    place.run("evaluate run/model.safetensors photos").succeeds();
+}
+
+#[test]
 fn runs_are_numbered_and_never_written_over_unasked() {
     let place = Place::new();
     place.photos("photos", 5);
@@ -131,6 +160,17 @@ fn validation_images_come_from_where_they_are_said_to() {
     place.photos("photos/val", 4);
     let run = place.run("train photos --epochs 1").succeeds();
     assert!(run.stderr().contains("validation: 8 images (the data's)"), "{}", run.stderr());
+}
+
+#[test]
+fn validation_images_are_the_test_where_there_are_no_others() {
+    let place = Place::new();
+    place.photos("photos/train", 6);
+    place.photos("photos/val", 4);
+    let trained = place.run("train photos --epochs 1 --output run --json").succeeds();
+    assert!(trained.stderr().contains("test: 8 images (the validation images"), "{}", trained.stderr());
+    let evaluated = place.run("evaluate run/model.safetensors photos --json").succeeds().json();
+    assert_eq!(evaluated["confusion_matrix"], trained.json()["test"]["confusion_matrix"]);
 }
 
 #[test]

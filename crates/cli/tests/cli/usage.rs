@@ -19,6 +19,8 @@ fn wrong_usage_is_told_before_anything_is_done() {
         ("train --seed x", &["--seed"]),
         ("train --validation 1.5", &["--validation", "between 0 and 1", "1.5"]),
         ("train --optimizer adamant", &["--optimizer", "adam, adamw, sgd"]),
+        ("train --model reference_cn", &["did you mean reference_cnn?"]),
+        ("summary Residual-CNN", &["did you mean residual_cnn?"]),
         ("train --model resnet9000", &["error: resnet9000", "reference_cnn", "FILE.toml"]),
         ("train --model none.toml", &["error: none.toml", "No such file"]),
         ("train --config none.toml", &["--config none.toml", "No such file"]),
@@ -53,6 +55,17 @@ fn what_is_wrong_with_a_config_file_is_told() {
     place.run("train photos --model net.toml").fails(2, &["net", "Conv3D"]);
     place.write("net.toml", "[[layers");
     place.run("train photos --model net.toml").fails(2, &["error: net.toml: TOML parse error"]);
+    assert!(!place.exists("runs"));
+}
+
+#[test]
+fn an_instruction_set_that_is_none_is_wrong_usage() {
+    let place = Place::new();
+    place.photos("photos", 4);
+    for line in ["train photos", "benchmark"] {
+        let run = place.run_with(line, &[("OCELLUS_ISA", "sse9")]);
+        run.fails(2, &["error: OCELLUS_ISA: ", "sse9", "portable"]);
+    }
     assert!(!place.exists("runs"));
 }
 

@@ -347,7 +347,7 @@ impl Dataset {
         let [to_height, to_width, _] = preprocessing.image_shape();
         if [height, width] != [to_height, to_width] {
             let note = format!("images of {height} x {width} are resized to {to_height} x {to_width}");
-            self.notes = self.notes.iter().cloned().chain([note]).collect();
+            self.note(note);
         }
         let image_len = preprocessing.image_len();
         let on_demand = Prepared { from: self.source.clone(), shape, preprocessing: preprocessing.clone() };
@@ -363,6 +363,29 @@ impl Dataset {
         }
         self.source = Arc::new(InMemory { pixels, on_demand });
         Ok(self)
+    }
+
+    /// Notes which classes have no sample, for `path` names the file of labels.
+    pub(super) fn with_gaps_noted(mut self, path: &Path) -> Self {
+        let counts = self.samples_per_class();
+        let names = counts.iter().zip(self.class_names()).filter(|(count, _)| **count == 0);
+        let names: Vec<&str> = names.map(|(_, name)| name.as_str()).collect();
+        let note = match names[..] {
+            [] => return self,
+            [name] => format!("{}: no label is `{name}`", path.display()),
+            [first, .., last] => format!(
+                "{}: {} of the {} classes have no label, from `{first}` to `{last}`",
+                path.display(),
+                names.len(),
+                counts.len()
+            ),
+        };
+        self.note(note + "; is one of the others wrong?");
+        self
+    }
+
+    fn note(&mut self, note: String) {
+        self.notes = self.notes.iter().cloned().chain([note]).collect();
     }
 
     pub(super) fn with_remarks(mut self, skipped: Vec<Skipped>, notes: Vec<String>) -> Self {

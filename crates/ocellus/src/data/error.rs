@@ -99,7 +99,7 @@ pub enum DataError {
         hint: String,
     },
     /// A class that the model does not know.
-    #[error("{}: class `{class}` is not among the {} classes of the training data ({})", path.display(), known.len(), shortened(known))]
+    #[error("{}: class `{class}` is not among the {} classes of the training data ({}); remove its images or train with them", path.display(), known.len(), shortened(known))]
     UnknownClass {
         /// The folder or file that names it.
         path: PathBuf,

@@ -153,7 +153,7 @@ impl Loader {
     /// # Errors
     /// An image can no longer be read; a data set in memory never fails.
     pub fn next_batch(&mut self) -> Result<Option<&Batch>, DataError> {
-        let end = (self.position + self.options.batch_size).min(self.order.len());
+        let end = self.position.saturating_add(self.options.batch_size).min(self.order.len());
         let indices = &self.order[self.position..end];
         if indices.is_empty() {
             return Ok(None);

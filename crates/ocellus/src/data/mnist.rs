@@ -73,11 +73,13 @@ impl IdxFiles {
         }
         let named = self.is_fashion(&labels);
         let classes = labels.iter().max().map_or(0, |&label| usize::from(label) + 1);
+        if (named || self.is_digits())
+            && let Some(index) = labels.iter().position(|&label| usize::from(label) >= FASHION_MNIST.len())
+        {
+            let (label, classes) = (u32::from(labels[index]), FASHION_MNIST.len());
+            return Err(DataError::LabelOutOfRange { path: self.labels.clone(), index, label, classes });
+        }
         let class_names: Vec<String> = if named {
-            if let Some(index) = labels.iter().position(|&label| usize::from(label) >= FASHION_MNIST.len()) {
-                let (label, classes) = (u32::from(labels[index]), FASHION_MNIST.len());
-                return Err(DataError::LabelOutOfRange { path: self.labels.clone(), index, label, classes });
-            }
             FASHION_MNIST.map(String::from).to_vec()
         } else {
             // A split may lack the last digits, but digits are ten.
@@ -100,6 +102,11 @@ impl IdxFiles {
 
     fn is_mnist(&self) -> bool {
         self.folder_name().contains("mnist")
+    }
+
+    /// Ten classes and no more, unlike EMNIST.
+    fn is_digits(&self) -> bool {
+        ["mnist", "qmnist", "kmnist"].contains(&self.folder_name().as_str())
     }
 
     /// Name of the folder, in lower case.

@@ -204,6 +204,8 @@ fn fit(data: Dataset, path: &Path, numbered: bool, options: &OpenOptions) -> Res
     {
         return Err(DataError::OneClass { path: path.to_owned(), class: class.clone(), hint: String::new() });
     }
+    // A gap in the numbers may be the labels' first number, or the mark of a wrong label.
+    let data = if options.classes.is_none() { data.with_gaps_noted(path) } else { data };
     let data = match &options.classes {
         Some(classes) if data.class_names() != classes.as_slice() => data.with_classes(classes, path, numbered)?,
         _ => data,

@@ -170,7 +170,7 @@ impl<'a> Arrays<'a> {
     }
 
     fn next_batch(&mut self) -> Result<Option<Batch<'_>>, ModelError> {
-        let end = (self.position + self.options.batch_size).min(self.order.len());
+        let end = self.position.saturating_add(self.options.batch_size).min(self.order.len());
         let indices = self.position..end;
         if indices.is_empty() {
             return Ok(None);

@@ -48,7 +48,7 @@ pub enum ModelError {
     #[error(transparent)]
     File(#[from] FileError),
     /// `OCELLUS_ISA` names an instruction set that this machine lacks.
-    #[error(transparent)]
+    #[error("OCELLUS_ISA: {0}; name one of these or unset it")]
     Level(#[from] UnknownLevel),
 }
 

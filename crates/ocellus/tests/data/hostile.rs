@@ -178,6 +178,27 @@ fn idx_files_that_lie() {
 }
 
 #[test]
+fn labels_that_leave_classes_empty() {
+    for (name, labels, expected) in [
+        ("mnist", [0, 10], Err("sample 1 has label 10, expected 0 to 9")),
+        ("emnist", [0, 10], Ok("9 of the 11 classes have no label, from `1` to `9`; is one of the others wrong?")),
+        ("shapes", [0, 2], Ok("no label is `1`; is one of the others wrong?")),
+        ("shapes", [0, 1], Ok("")),
+    ] {
+        let file = |file: &str| format!("{name}/train-{file}-ubyte");
+        let (images, numbers) = (file("images-idx3"), file("labels-idx1"));
+        let root = folder([(&*images, idx(&[2, 1, 1], &[7; 2])), (&*numbers, idx(&[2], &labels))]);
+        let opened = Dataset::open(root.path().join(name), &OpenOptions::default());
+        let notes = opened.map(|data| data.notes().join("\n")).map_err(|error| error.to_string());
+        match (&notes, expected) {
+            (Ok(notes), Ok("")) => assert_eq!(notes, "", "{name}"),
+            (Ok(told), Ok(part)) | (Err(told), Err(part)) => assert!(told.contains(part), "{name}: {told}"),
+            _ => panic!("{name}: expected {expected:?}, received {notes:?}"),
+        }
+    }
+}
+
+#[test]
 fn cifar_files_that_lie() {
     let record = |label: u8| [vec![label], vec![0; 3072]].concat();
     check(vec![("data_batch_1.bin", vec![])], &["data_batch_1.bin: has 0 bytes, expected records of 3073"]);

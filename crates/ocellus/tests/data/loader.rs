@@ -27,7 +27,9 @@ fn indices(batches: &[Batch]) -> Vec<u32> {
 
 #[test]
 fn an_epoch_has_every_sample_once_with_its_label() {
-    for (count, batch_size, shuffle) in [(10, 3, true), (10, 3, false), (9, 3, true), (2, 5, true), (1, 1, false)] {
+    for (count, batch_size, shuffle) in
+        [(10, 3, true), (10, 3, false), (9, 3, true), (2, 5, true), (1, 1, false), (10, usize::MAX, true)]
+    {
         let options = LoaderOptions { batch_size, shuffle, seed: 1, class_weight: Some(vec![1.0, 0.5, 0.0]) };
         let mut loader = Loader::new(numbered(count), options).unwrap();
         let batches = epoch(&mut loader, 4);
