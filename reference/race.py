@@ -32,13 +32,14 @@ def run(command, environment):
 
 def contestants(arguments, batch):
     """Name → command and environment."""
-    common = ["--batch", str(batch), "--threads", str(arguments.threads)]
-    found = {"ocellus": ([arguments.ocellus, "benchmark", "--json", *common], {})}
+    threads = ["--threads", str(arguments.threads)]
+    ours = ["benchmark", "--json", "--batch-size", str(batch), *threads]
+    found = {"ocellus": ([arguments.ocellus, *ours], {})}
     if arguments.peer:
         data = ["--data", arguments.data] if arguments.data else []
         for framework in arguments.frameworks:
             plain = framework.removesuffix("-tuned")
-            found[framework] = ([arguments.python, arguments.peer, plain, *common, *data], {} if plain == framework else TUNED)
+            found[framework] = ([arguments.python, arguments.peer, plain, "--batch", str(batch), *threads, *data], {} if plain == framework else TUNED)
     return found
 
 

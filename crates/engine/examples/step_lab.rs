@@ -1,4 +1,4 @@
-//! Times a training step of the reference net, step by step: `cargo run --release -p ocellus-engine --example step_lab [batch] [threads] [level]`.
+//! Times a training step of the reference net, step by step: `cargo run --release -p ocellus-engine --example step_lab [batch] [threads] [level] [slots]`.
 
 #![allow(clippy::print_stdout, reason = "a program that prints what it measures")]
 
@@ -69,7 +69,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .collect();
         graph.update(Update { parameter, gradient: gradient.expect("it depends"), rule, state, l1: 0.0, l2: 0.0 });
     }
-    let plan = Plan::new(&graph, &[total, p], PlanOptions { guard: Some(total), ..PlanOptions::new(batch, level) })?;
+    let plan = Plan::new(
+        &graph,
+        &[total, p],
+        PlanOptions {
+            guard: Some(total),
+            slots: args.get(3).and_then(|a| a.parse().ok()),
+            ..PlanOptions::new(batch, level)
+        },
+    )?;
     println!("{plan}");
     let mut pool = Pool::new(threads);
     let mut runner = Runner::new(plan, pool.threads());

@@ -118,7 +118,7 @@ impl Runner {
             }
             self.run_samples(number, pool, parameters, inputs, scalars);
             self.gather(number);
-            self.run_once(number, pool, parameters, inputs, scalars);
+            self.run_once(number, parameters, inputs, scalars);
             self.pack(number, pool, parameters, inputs);
         }
         self.packed = parameters.version();
@@ -245,15 +245,7 @@ impl Runner {
         }
     }
 
-    fn run_once(
-        &mut self,
-        number: usize,
-        pool: &mut Pool,
-        parameters: &Parameters,
-        batch: &[Input<'_>],
-        scalars: &Scalars,
-    ) {
-        let _ = pool;
+    fn run_once(&mut self, number: usize, parameters: &Parameters, batch: &[Input<'_>], scalars: &Scalars) {
         for i in 0..self.plan.stages[number].once.len() {
             let start = Instant::now();
             let index = self.plan.stages[number].once[i];
