@@ -63,7 +63,7 @@ pub enum DataError {
         problem: ImageProblem,
     },
     /// Images could not be used, where that is not to be borne.
-    #[error("{}: {problem}{}; repair or remove, or allow damaged images to be skipped", path.display(), and_others(*others))]
+    #[error("{}: {problem}{}; repair or remove, or leave out strict reading", path.display(), and_others(*others))]
     Strict {
         /// The first such file.
         path: PathBuf,

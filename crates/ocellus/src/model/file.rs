@@ -39,7 +39,7 @@ const TOLERANCE: f32 = 1e-4;
 #[non_exhaustive]
 pub enum FileError {
     /// The file could not be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: the model file cannot be read: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -9,9 +9,9 @@ const MOST_CLASSES: usize = 20;
 const MOST_MISTAKES: usize = 15;
 const LONGEST_NAME: usize = 16;
 /// The table's width, where the classes' names fit it.
-const COLUMNS: usize = 100;
+const COLUMNS: usize = 80;
 /// A narrower column shows numbers instead of shortened names.
-const SHORTEST_NAME: usize = 5;
+const SHORTEST_NAME: usize = 4;
 
 /// A row per true class and a column per predicted class; zeros are dots. Of more than twenty classes, the
 /// [most frequent mistakes](most_confused).
@@ -103,6 +103,15 @@ mod tests {
             (0..count).for_each(|_| matrix.record(actual, Some(predicted)));
         }
         matrix
+    }
+
+    #[test]
+    fn ten_classes_of_thousands_fit_a_terminal() {
+        let names =
+            ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"];
+        let table = confusion_table(&matrix(&names, &[(0, 0, 1000), (9, 8, 20)]));
+        assert!(table.lines().all(|line| width(line) <= 80), "{table}");
+        assert!(table.contains("Coat"), "{table}");
     }
 
     #[test]
