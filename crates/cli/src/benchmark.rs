@@ -9,6 +9,7 @@ use ocellus::metrics::Accuracy;
 use ocellus::model::{FitOptions, Model};
 use ocellus::optimizers::Adam;
 use ocellus::random::{Purpose, Random};
+use ocellus::{Level, StepTime, peak};
 use serde::Serialize;
 
 use crate::arguments::Benchmark;
@@ -26,6 +27,9 @@ const SINGLES: usize = 300;
 /// Images of noise, where the carried ones do not have the shape that is asked for.
 const NOISE: usize = 64;
 
+/// Time for measuring the peak.
+const PEAK_MILLIS: u64 = 30;
+
 #[derive(Serialize)]
 struct Figures {
     version: &'static str,
@@ -40,6 +44,23 @@ struct Figures {
     infer_samples_s: u64,
     /// Microseconds for the prediction of one image.
     latency_us: f64,
+    /// Fused multiply-add on one core, billions of operations per second, measured in this run.
+    peak_gflops: f64,
+    /// Where a training step's time goes, in running order.
+    steps: Vec<Step>,
+}
+
+/// One operation of a training step.
+#[derive(Serialize)]
+struct Step {
+    layer: String,
+    operation: &'static str,
+    /// Microseconds for each image, of one thread.
+    us: f64,
+    /// As the operation's definition counts them, so that filtering and sparsity exceed the peak.
+    gflops: f64,
+    gbs: f64,
+    percent_of_peak: f64,
 }
 
 pub(crate) fn run(arguments: Benchmark) -> Result<()> {
@@ -53,6 +74,8 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
     let train = train_rate(&mut model, &images, arguments.batch_size, arguments.threads)?;
     let infer = infer_rate(&mut model, &images)?;
     let latency = latency(&mut model, &images)?;
+    let peak = peak::fma_gflops(Level::named(&model.training_record().instruction_set)?, PEAK_MILLIS);
+    let steps = steps(&mut model, &images, &arguments, train, peak)?;
     let figures = Figures {
         version: env!("CARGO_PKG_VERSION"),
         model: plan.name().into(),
@@ -63,13 +86,15 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
         train_samples_s: train as u64,
         infer_samples_s: infer as u64,
         latency_us: (latency * 1e7).round() / 10.0,
+        peak_gflops: rounded(peak),
+        steps,
     };
     if arguments.json { print_json(&figures) } else { print(figures.text()) }
 }
 
 impl Figures {
     fn text(&self) -> String {
-        format!(
+        let mut text = format!(
             "{} on {} threads, {}\n  training    {:>10} images/s (batch size {})\n  prediction  {:>10} images/s\n  \
              one image   {:>10} µs\n",
             self.model,
@@ -79,7 +104,19 @@ impl Figures {
             self.batch_size,
             thousands(self.infer_samples_s),
             self.latency_us
-        )
+        );
+        text += &format!(
+            "\nA training step, microseconds of one thread for each image, against {} GFLOP/s:\n",
+            self.peak_gflops
+        );
+        text += "layer                   operation                        µs  GFLOP/s     GB/s  % of peak\n";
+        for step in &self.steps {
+            text += &format!(
+                "{:<23} {:<26} {:>8.2} {:>8.1} {:>8.1} {:>9.0}%\n",
+                step.layer, step.operation, step.us, step.gflops, step.gbs, step.percent_of_peak
+            );
+        }
+        text
     }
 }
 
@@ -108,6 +145,33 @@ fn train_rate(model: &mut Model, images: &Dataset, batch_size: usize, threads: O
     let first = rate(batch_size * FEWEST_STEPS, 2)?;
     let steps = (first * SECONDS / batch_size as f64) as usize;
     rate(batch_size * steps.max(FEWEST_STEPS), REPEATS as u64)
+}
+
+/// Trains once more with a clock in every operation; shorter, since nothing but shares is taken from it.
+fn steps(model: &mut Model, images: &Dataset, arguments: &Benchmark, rate: f64, peak: f64) -> Result<Vec<Step>> {
+    let batches = (rate * SECONDS / arguments.batch_size as f64) as usize;
+    let samples = arguments.batch_size * batches.max(FEWEST_STEPS);
+    let mut options = FitOptions::new().batch_size(arguments.batch_size);
+    (options.threads, options.profile) = (arguments.threads, true);
+    model.fit(&repeated(images, samples), options)?;
+    let step = |time: &StepTime| {
+        let us = time.time.as_secs_f64() * 1e6 / samples as f64;
+        let per_second = |count: u64| count as f64 / us.max(1e-9) / 1e3;
+        let gflops = per_second(time.flops);
+        Step {
+            layer: time.place.clone(),
+            operation: time.op,
+            us: (us * 1000.0).round() / 1000.0,
+            gflops: rounded(gflops),
+            gbs: rounded(per_second(time.bytes)),
+            percent_of_peak: rounded(100.0 * gflops / peak),
+        }
+    };
+    Ok(model.step_times().iter().map(step).collect())
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
 }
 
 fn infer_rate(model: &mut Model, images: &Dataset) -> Result<f64> {

@@ -33,5 +33,6 @@ pub use runner::{Outcome, Runner, StepTime};
 pub use update::{Clip, Update};
 pub use value::{DType, Role, Spec, Value};
 
+pub use ocellus_kernels::peak;
 pub use ocellus_kernels::update::Rule;
 pub use ocellus_kernels::{Buffer, Level, Pool, UnknownLevel};

@@ -86,6 +86,8 @@ pub(crate) struct Step {
     /// The input that is read in packed form, and the shared buffer that holds it.
     pub(crate) packed: Option<(usize, usize)>,
     pub(crate) flops: u64,
+    /// Bytes that one sample's values take, read and written.
+    pub(crate) bytes: u64,
 }
 
 /// What runs between two meetings of all workers.

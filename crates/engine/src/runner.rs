@@ -47,8 +47,10 @@ pub struct StepTime {
     pub op: &'static str,
     /// Time, added up over the workers.
     pub time: Duration,
-    /// Floating-point operations for one sample.
+    /// Floating-point operations for one sample, as the operation's definition counts them.
     pub flops: u64,
+    /// Bytes of one sample's values, read and written.
+    pub bytes: u64,
 }
 
 /// A fixed run of samples: what it keeps from stage to stage.
@@ -171,9 +173,15 @@ impl Runner {
         let mut times: Vec<StepTime> = Vec::new();
         for (i, step) in self.plan.steps.iter().enumerate() {
             let time = self.once_times[i] + self.workers.iter().map(|w| w.times[i]).sum::<Duration>();
-            times.push(StepTime { place: step.place.clone(), op: step.name, time, flops: step.flops });
+            times.push(StepTime {
+                place: step.place.clone(),
+                op: step.name,
+                time,
+                flops: step.flops,
+                bytes: step.bytes,
+            });
         }
-        times.push(StepTime { place: String::new(), op: "Update", time: self.update_time, flops: 0 });
+        times.push(StepTime { place: String::new(), op: "Update", time: self.update_time, flops: 0, bytes: 0 });
         times
     }
 

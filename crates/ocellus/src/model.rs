@@ -36,7 +36,7 @@ use crate::optimizers::Optimizer;
 use crate::regularizers::Regularizer;
 use golden::GoldenImages;
 use network::Network;
-use ocellus_engine::{Level, ParameterId, ParameterKind, Parameters};
+use ocellus_engine::{Level, ParameterId, ParameterKind, Parameters, StepTime};
 use predict::Engine;
 use std::collections::HashMap;
 
@@ -71,6 +71,7 @@ pub struct Model {
     golden: Option<GoldenImages>,
     record: TrainingRecord,
     history: History,
+    step_times: Vec<StepTime>,
     evaluation: Option<Evaluation>,
     engine: Engine,
 }
@@ -141,6 +142,7 @@ impl Model {
             golden: None,
             record: TrainingRecord::default(),
             history: History::new(),
+            step_times: Vec::new(),
             evaluation: None,
             engine: Engine::default(),
         }
@@ -333,6 +335,11 @@ impl Model {
     /// What the epochs of the last training measured, Keras' `model.history`: also of a training that ended with an error.
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// How long each operation of the last training took, where [`FitOptions::profile`] asked for it.
+    pub fn step_times(&self) -> &[StepTime] {
+        &self.step_times
     }
 
     /// What was measured on data kept apart, where [`set_evaluation`](Self::set_evaluation) was told.

@@ -50,6 +50,26 @@ fn the_same_seed_gives_the_same_bits_with_any_number_of_threads() {
 }
 
 #[test]
+fn a_profile_times_every_operation_and_changes_nothing() {
+    let train = clothes(40);
+    let run = |profile: bool| {
+        let mut model = compiled(small_net(), Adam::new());
+        let mut options = FitOptions::new().seed(1);
+        options.profile = profile;
+        model.fit(&train, options).unwrap();
+        model
+    };
+    let (plain, profiled) = (run(false), run(true));
+    assert!(weights(&plain) == weights(&profiled));
+    assert!(plain.step_times().is_empty());
+    let times = profiled.step_times();
+    assert!(times.iter().any(|step| step.op == "Update" && !step.time.is_zero()));
+    let convolution = times.iter().find(|step| step.place == "conv2d" && step.op == "Conv2d").unwrap();
+    // 13x13 outputs of 8 filters over 3x3x1 values, a multiplication and an addition each.
+    assert_eq!((convolution.flops, convolution.time.is_zero()), (13 * 13 * 8 * 9 * 2, false));
+}
+
+#[test]
 fn data_sets_and_arrays_train_alike() {
     let train = clothes(50);
     let mut pixels = vec![0u8; 50 * 784];

@@ -104,6 +104,9 @@ impl Op for BackwardData {
     fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
         Box::new(RunBackwardData(PooledBackwardData::new(self.shape, level)))
     }
+    fn flops(&self, _inputs: &[&Spec], _outputs: &[&Spec]) -> u64 {
+        self.shape.conv.flops()
+    }
 }
 
 #[derive(Debug)]
@@ -140,6 +143,9 @@ impl Op for BackwardWeights {
     }
     fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
         Box::new(RunBackwardWeights(PooledBackwardWeights::new(self.shape, level)))
+    }
+    fn flops(&self, _inputs: &[&Spec], _outputs: &[&Spec]) -> u64 {
+        self.shape.conv.flops()
     }
 }
 

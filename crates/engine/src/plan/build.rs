@@ -330,7 +330,12 @@ impl<'a> Builder<'a> {
             outputs: node.outputs.clone(),
             packed,
             flops: node.op.flops(&inputs, &outputs),
+            bytes: node.inputs.iter().chain(&node.outputs).map(|&v| self.sample_bytes(v) as u64).sum(),
         }
+    }
+
+    fn sample_bytes(&self, value: Value) -> usize {
+        if self.spec(value).role == Role::Sample { self.bytes(value) } else { 0 }
     }
 
     fn input_specs(&self) -> Vec<Spec> {

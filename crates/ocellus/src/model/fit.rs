@@ -75,6 +75,8 @@ impl Model {
         self.record.begin(&options, &batches, &optimizer, &loss, level);
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
         let (plan, total, predictions) = self.training_plan(&optimizer, &loss, images, batches.batch_size(), level)?;
+        let mut runner = Runner::new(plan, threads);
+        runner.set_profile(options.profile);
         let mut callbacks = options.callbacks;
         if options.verbose != Verbose::Silent {
             callbacks.push(Box::new(Progress::stderr(options.verbose == Verbose::Bar)));
@@ -88,7 +90,7 @@ impl Model {
             samples,
             batches,
             validation,
-            training: Training { runner: Runner::new(plan, threads), total, predictions },
+            training: Training { runner, total, predictions },
             threads,
             loss,
             schedule: optimizer.learning_rate().clone(),
@@ -98,10 +100,12 @@ impl Model {
             stop: false,
         };
         let result = fit.run(options.initial_epoch, options.epochs);
+        let profiled = options.profile.then(|| fit.training.runner.profile());
         let metrics = fit.metrics;
         if let Some(compiled) = &mut self.compiled {
             compiled.metrics = metrics;
         }
+        self.step_times = profiled.unwrap_or_default();
         result
     }
 

@@ -42,6 +42,8 @@ pub struct FitOptions<'a> {
     pub seed: u64,
     /// How many threads compute; as many as the machine has by default. Results do not depend on it.
     pub threads: Option<usize>,
+    /// Whether each operation is timed, for [`Model::step_times`](super::Model::step_times); it is not by default.
+    pub profile: bool,
 }
 
 /// What a training tells on standard error.
@@ -81,6 +83,7 @@ impl Default for FitOptions<'_> {
             callbacks: Vec::new(),
             seed: 0,
             threads: None,
+            profile: false,
         }
     }
 }
