@@ -34,9 +34,7 @@ impl Earlier {
             Err(error) => bail!("{file}: {error}; expected what `ocellus benchmark --json` has printed"),
         };
         if !figures["model"].is_string() || !FIGURES.iter().any(|(name, ..)| figures[name].is_number()) {
-            return Err(usage(format!(
-                "{file}: no figures in it; expected what `ocellus benchmark --json` has printed"
-            )));
+            bail!("{file}: no figures in it; expected what `ocellus benchmark --json` has printed");
         }
         Ok(Earlier { file, figures })
     }
