@@ -5,7 +5,7 @@
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
 use super::Epilogue;
-use super::geometry::Segment;
+use super::geometry::{LINE, Segment};
 use super::pack::TileSize;
 use crate::Level;
 use crate::isa::{Isa, Kernel};
@@ -112,51 +112,106 @@ impl Kernel for Product<'_> {
         self.check(size);
         let per_sample = self.rows.input.len();
         let total = per_sample * self.rows.samples;
+        // Partial sums are stored and taken up again, which does not change them, so that every tile of a chunk finds the
+        // weights in a near cache.
+        let most = match self.layout {
+            Columns::Packed { .. } if self.reduction.repeat == 1 => CHUNK,
+            _ => usize::MAX,
+        };
         for column in (0..self.columns).step_by(size.columns) {
             let width = size.panel(column, self.columns);
             let (start, pitch) = match self.layout {
                 Columns::Packed { depth } => (column * depth, width),
                 Columns::Plain { pitch } => (column, pitch),
             };
-            let panel = Panel {
-                b: self.b[start.min(self.b.len())..].as_ptr(),
-                pitch,
-                column,
-                columns: (self.columns - column).min(size.columns),
-            };
-            let (mut done, mut sample, mut row) = (0, 0, 0);
-            while done < total {
-                let count = tile_rows(total - done, I::TILE_ROWS);
-                let (mut input, mut output) = ([0usize; MOST_ROWS], [0usize; MOST_ROWS]);
-                let mut filled = 0;
-                while filled < count {
-                    let here = (count - filled).min(per_sample - row);
-                    let (from, to) = (sample * self.rows.input_stride, sample * self.rows.output_stride + column);
-                    for i in 0..here {
-                        input[filled + i] = self.rows.input[row + i] as usize + from;
-                        output[filled + i] = self.rows.output[row + i] as usize + to;
+            let b = self.b[start.min(self.b.len())..].as_ptr();
+            let columns = (self.columns - column).min(size.columns);
+            let mut rest = self.reduction.segments;
+            let mut first = true;
+            while first || !rest.is_empty() {
+                let (segments, later) = rest.split_at(chunk(rest, most));
+                rest = later;
+                let last = later.is_empty();
+                let mut panel = Panel { b, pitch, column, columns, segments, first, last, ahead: Ahead::nothing(b) };
+                first = false;
+                // The first tiles ask for what lies behind the chunk: the next one.
+                let len: usize = segments.iter().map(|segment| segment.len).sum();
+                let next = segments.last().map_or(0, |segment| (segment.k + segment.len) * pitch);
+                let useful = if most < usize::MAX && total > I::TILE_ROWS { width.div_ceil(LINE) } else { 0 };
+                let mut tile = 0;
+                let (mut done, mut sample, mut row) = (0, 0, 0);
+                while done < total {
+                    let count = tile_rows(total - done, I::TILE_ROWS);
+                    let (mut input, mut output) = ([0usize; MOST_ROWS], [0usize; MOST_ROWS]);
+                    let mut filled = 0;
+                    while filled < count {
+                        let here = (count - filled).min(per_sample - row);
+                        let (from, to) = (sample * self.rows.input_stride, sample * self.rows.output_stride + column);
+                        for i in 0..here {
+                            input[filled + i] = self.rows.input[row + i] as usize + from;
+                            output[filled + i] = self.rows.output[row + i] as usize + to;
+                        }
+                        (filled, row) = (filled + here, row + here);
+                        if row == per_sample {
+                            (sample, row) = (sample + 1, 0);
+                        }
                     }
-                    (filled, row) = (filled + here, row + here);
-                    if row == per_sample {
-                        (sample, row) = (sample + 1, 0);
-                    }
+                    panel.ahead = match tile < useful {
+                        true => Ahead { at: b.wrapping_add(next + tile * len * LINE), step: LINE },
+                        false => Ahead::nothing(b),
+                    };
+                    tile += 1;
+                    // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
+                    unsafe { self.any_tile(isa, &panel, count, width / I::LANES, &input, out, &output) };
+                    done += count;
                 }
-                // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
-                unsafe { self.any_tile(isa, &panel, count, width / I::LANES, &input, out, &output) };
-                done += count;
             }
         }
     }
 }
 
-/// The columns of `b` that one pass computes.
-struct Panel {
+/// Rows of packed weights that all rows of `a` pass before the next ones do: a chunk of a panel stays in the second-level
+/// cache beside the block of `a`.
+const CHUNK: usize = 1024;
+
+/// How many segments make a chunk: at least one.
+fn chunk(segments: &[Segment], most: usize) -> usize {
+    let mut len = 0usize;
+    let fits = segments.iter().take_while(|segment| {
+        len = len.saturating_add(segment.len);
+        len <= most
+    });
+    fits.count().max(1).min(segments.len())
+}
+
+/// The columns of `b` that one pass computes, over a chunk of the reduction.
+struct Panel<'a> {
     b: *const f32,
     pitch: usize,
     /// The first of them.
     column: usize,
     /// How many are stored.
     columns: usize,
+    segments: &'a [Segment],
+    /// Whether the chunk is the reduction's first, and its last.
+    first: bool,
+    last: bool,
+    ahead: Ahead,
+}
+
+/// Memory to ask for while a tile is computed: from `at` on, so many values further with each step of the reduction.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub(super) at: *const f32,
+    pub(super) step: usize,
+}
+
+impl Ahead {
+    /// Nothing new: `at` is in the cache anyway.
+    #[inline(always)]
+    pub(super) fn nothing(at: *const f32) -> Self {
+        Ahead { at, step: 0 }
+    }
 }
 
 /// The largest `TILE_ROWS` of any level.
@@ -176,7 +231,7 @@ impl Product<'_> {
     unsafe fn any_tile<I: Isa>(
         &self,
         isa: I,
-        panel: &Panel,
+        panel: &Panel<'_>,
         count: usize,
         vectors: usize,
         input: &[usize; MOST_ROWS],
@@ -207,7 +262,7 @@ impl Product<'_> {
     unsafe fn tile<I: Isa, const ROWS: usize, const VECTORS: usize>(
         &self,
         isa: I,
-        panel: &Panel,
+        panel: &Panel<'_>,
         input: &[usize; MOST_ROWS],
         out: *mut f32,
         output: &[usize; MOST_ROWS],
@@ -217,7 +272,7 @@ impl Product<'_> {
         let mut sums = [[isa.zero(); VECTORS]; ROWS];
         // SAFETY: the caller's promise: rows, panel and output are in bounds, and the last vector's mask ends at the columns.
         unsafe {
-            if self.accumulate {
+            if self.accumulate || !panel.first {
                 for r in 0..ROWS {
                     for v in 0..VECTORS - 1 {
                         sums[r][v] = isa.load(out.add(output[r] + v * I::LANES));
@@ -226,8 +281,10 @@ impl Product<'_> {
                 }
             }
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(input[r]));
-            sums = multiply_add(isa, &self.reduction, a, panel.b, panel.pitch, sums);
-            if let Some(bias) = self.bias {
+            let reduction = Reduction { segments: panel.segments, ..self.reduction };
+            sums = multiply_add(isa, &reduction, a, panel.b, panel.pitch, panel.ahead, sums);
+            let epilogue = if panel.last { self.epilogue } else { Epilogue::Linear };
+            if let (Some(bias), true) = (self.bias, panel.last) {
                 let bias = bias.as_ptr().add(panel.column);
                 for v in 0..VECTORS {
                     let from = bias.add(v * I::LANES);
@@ -238,14 +295,14 @@ impl Product<'_> {
                 }
             }
             // The sum is the second operand of `max`, so that NaN stays NaN.
-            if self.epilogue != Epilogue::Linear {
+            if epilogue != Epilogue::Linear {
                 for r in 0..ROWS {
                     for v in 0..VECTORS {
                         sums[r][v] = isa.max(isa.zero(), sums[r][v]);
                     }
                 }
             }
-            if self.epilogue == Epilogue::Relu6 {
+            if epilogue == Epilogue::Relu6 {
                 for r in 0..ROWS {
                     for v in 0..VECTORS {
                         sums[r][v] = isa.min(isa.splat(6.0), sums[r][v]);
@@ -275,8 +332,10 @@ pub(super) unsafe fn multiply_add<I: Isa, const ROWS: usize, const VECTORS: usiz
     a: [*const f32; ROWS],
     b: *const f32,
     pitch: usize,
+    ahead: Ahead,
     mut sums: [[I::F32; VECTORS]; ROWS],
 ) -> [[I::F32; VECTORS]; ROWS] {
+    let mut next = ahead.at;
     for again in 0..reduction.repeat {
         for segment in reduction.segments {
             let mut offset = segment.a + again * reduction.a_stride;
@@ -284,6 +343,8 @@ pub(super) unsafe fn multiply_add<I: Isa, const ROWS: usize, const VECTORS: usiz
             unsafe {
                 let mut b = b.add((segment.k + again * reduction.k_stride) * pitch);
                 for _ in 0..segment.len {
+                    isa.prefetch(next);
+                    next = next.wrapping_add(ahead.step);
                     let mut columns = [isa.zero(); VECTORS];
                     for v in 0..VECTORS {
                         columns[v] = isa.load(b.add(v * I::LANES));
