@@ -39,7 +39,16 @@ pub struct PlanOptions {
 impl PlanOptions {
     /// The defaults for this batch size.
     pub fn new(batch: usize, level: Level) -> Self {
-        PlanOptions { batch, level, guard: None, slots: None, group: None, threads: 1, share_above: SHARE_ABOVE, share_memory: true }
+        PlanOptions {
+            batch,
+            level,
+            guard: None,
+            slots: None,
+            group: None,
+            threads: 1,
+            share_above: SHARE_ABOVE,
+            share_memory: true,
+        }
     }
 }
 
