@@ -2,7 +2,7 @@
 //!
 //! Rates count the operations of the definition, so minimal filtering can exceed the peak.
 //!
-//! `cargo run --release -p ocellus-kernels --example forward_lab [part of a name [samples]]`
+//! `cargo run --release -p ocellus-kernels --example forward_lab [part of a name [samples [threads]]]`
 #![allow(clippy::print_stdout, reason = "a lab prints its table")]
 
 use ocellus_kernels::conv::*;
@@ -103,13 +103,15 @@ const COLD: usize = 96 << 20;
 fn main() {
     let only = std::env::args().nth(1).unwrap_or_default();
     let samples: usize = std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(1);
+    let threads: usize = std::env::args().nth(3).and_then(|n| n.parse().ok()).unwrap_or(1);
     let level = match std::env::var("OCELLUS_ISA") {
         Ok(name) => Level::named(&name).expect("OCELLUS_ISA names an instruction set of this machine"),
         Err(_) => Level::detect(),
     };
     let peak = peak::fma_gflops(level, 20) * 1e9;
-    println!("{level:?}, {samples} samples, one thread, multiply-add peak {:.1} GFLOP/s", peak * 1e-9);
-    let mut pool = Pool::new(1);
+    println!("{level:?}, {samples} samples, {threads} threads, multiply-add peak of one {:.1} GFLOP/s", peak * 1e-9);
+    let mut pool = Pool::new(threads);
+    let peak = peak * threads as f64;
     let (mut sum, mut ideal) = (0.0, 0.0);
     for &(name, times, shape) in LAYERS.iter().filter(|layer| layer.0.contains(&only)) {
         let forward = Forward::new(shape, level);
@@ -123,11 +125,20 @@ fn main() {
         for copy in packed.f32_mut().chunks_exact_mut(len) {
             forward.pack(&mut pool, w.f32(), &mut copy[..forward.packed_len()]);
         }
-        let mut scratch = Buffer::new(forward.scratch_len(samples));
+        let mut scratch: Vec<Buffer> = (0..threads).map(|_| Buffer::new(forward.scratch_len(samples))).collect();
         let seconds = time(|turn| {
             let packed = &packed.f32()[turn % copies * len..][..forward.packed_len()];
-            let (y, scratch) = (y.f32_mut(), scratch.f32_mut());
-            forward.run(samples, x.f32(), packed, Some(bias.f32()), Epilogue::Relu, y, scratch);
+            let (x, bias, y) = (x.f32(), Some(bias.f32()), y.f32_mut());
+            if threads == 1 {
+                return forward.run(samples, x, packed, bias, Epilogue::Relu, y, scratch[0].f32_mut());
+            }
+            // As a plan shares one sample: each thread has a piece.
+            let len = (y.len() / forward.unit()).div_ceil(threads).max(1) * forward.unit();
+            let mut pieces: Vec<&mut [f32]> = y.chunks_mut(len).collect();
+            pool.for_each(&mut scratch, &mut pieces, |scratch, i, y| {
+                let part = i * len..i * len + y.len();
+                forward.run_piece(part, x, packed, bias, Epilogue::Relu, y, scratch.f32_mut());
+            });
         });
         let flops = (shape.flops() * samples as u64) as f64;
         sum += seconds * times as f64;
