@@ -1,7 +1,7 @@
 //! The convolution itself, with bias and activation applied before the sums leave the registers.
 
 use super::depthwise::{self, Depthwise, is_depthwise};
-use super::geometry::{Segment, Source, Tap, forward_taps, segments, shortened, window_offset};
+use super::geometry::{Segment, Source, Tap, forward_taps, segments, unaliased, window_offset};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Output, Winograd};
@@ -11,9 +11,6 @@ use std::ops::Range;
 
 /// Bytes of input that go through all of the weights together: half of a common second-level cache.
 const BLOCK_BYTES: usize = 512 << 10;
-
-/// The longest run of the reduction, so that products can be computed in chunks of it.
-const SEGMENT: usize = 512;
 
 /// `y = epilogue(convolution(x, weights) + bias)`.
 #[derive(Clone, Debug)]
@@ -28,7 +25,12 @@ pub struct Forward {
     /// Where each output pixel's window starts, and where its values go.
     windows: Vec<u32>,
     pixels: Vec<u32>,
+    /// Where each pixel's copy starts.
+    copies: Vec<u32>,
     winograd: Option<Winograd>,
+    /// From one pixel to the next in a copy of the windows, where they are copied: 1x1 kernels whose pixels would drive each
+    /// other out of the cache.
+    gathered: Option<usize>,
     /// Samples that are computed together; where it is 0, so many pixels of one sample.
     block_samples: usize,
     block_pixels: usize,
@@ -76,14 +78,19 @@ impl Forward {
         // What is read for one pixel of the output, each value counted once.
         let bytes = 4 * if taps.len() == 1 { shape.input[2] } else { source.sample() / pixels.len().max(1) };
         let most = BLOCK_BYTES / bytes.max(1);
+        let distance = shape.input[2] * shape.strides[1];
+        let gather = taps.len() == 1 && pixels.len() > 1 && shape.padding == [0; 4] && shape.filters >= 128;
+        let gathered = (gather && unaliased(distance, 4096) > distance).then(|| unaliased(shape.input[2], 2048));
         let blocks = pixels.len().div_ceil(most.max(2 * size.rows)).max(1);
         Forward {
             shape,
             level,
             size,
+            gathered,
+            copies: gathered.map_or_else(Vec::new, |pitch| pixels.clone().map(|p| (p * pitch) as u32).collect()),
             block_samples: if blocks == 1 { (most / pixels.len().max(1)).max(1) } else { 0 },
             block_pixels: pixels.len().div_ceil(blocks).next_multiple_of(size.rows),
-            segments: shortened(&segments(&taps, shape.group_channels()), SEGMENT),
+            segments: segments(&taps, shape.group_channels()),
             taps,
             matrix: forward_matrix(&shape),
             winograd: winograd(&shape, level),
@@ -118,10 +125,12 @@ impl Forward {
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
-        match &self.winograd {
-            Some(winograd) => winograd.scratch_len(samples),
-            None if self.block_samples > 0 => self.source.scratch_len(samples.min(self.block_samples)),
-            None => self.source.rows_len(self.input_rows(self.block_pixels)),
+        match (&self.winograd, self.gathered) {
+            (Some(winograd), _) => winograd.scratch_len(samples),
+            (None, Some(pitch)) if self.block_samples == 0 => pitch * self.block_pixels,
+            (None, Some(pitch)) => pitch * self.windows.len() * samples.min(self.block_samples),
+            (None, None) if self.block_samples > 0 => self.source.scratch_len(samples.min(self.block_samples)),
+            (None, None) => self.source.rows_len(self.input_rows(self.block_pixels)),
         }
     }
 
@@ -170,7 +179,11 @@ impl Forward {
                 input_stride: self.source.sample(),
                 output_stride: y_len,
             };
-            self.product(rows, self.source.prepare(count, x, scratch), weights, y);
+            if let Some(pitch) = self.gathered {
+                self.product_of_gathered(rows, pitch, x, weights, y, scratch);
+            } else {
+                self.product(rows, self.source.prepare(count, x, scratch), weights, y);
+            }
         }
     }
 
@@ -255,8 +268,33 @@ impl Forward {
                 input_stride: 0,
                 output_stride: 0,
             };
-            self.product(rows, self.source.prepare_rows(input_rows, x, scratch), weights, y);
+            if let Some(pitch) = self.gathered {
+                let x = &x[top * self.source.pitch()..];
+                self.product_of_gathered(rows, pitch, x, weights, y, scratch);
+            } else {
+                self.product(rows, self.source.prepare_rows(input_rows, x, scratch), weights, y);
+            }
         }
+    }
+
+    /// Copies each window, which is a pixel, and multiplies the copies.
+    fn product_of_gathered(
+        &self,
+        rows: Rows<'_>,
+        pitch: usize,
+        x: &[f32],
+        weights: Weights<'_>,
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        let (channels, count) = (self.shape.input[2], rows.input.len());
+        let copies = &mut scratch[..pitch * count * rows.samples];
+        for (n, to) in copies.chunks_exact_mut(pitch).enumerate() {
+            let from = n / count * rows.input_stride + rows.input[n % count] as usize;
+            to[..channels].copy_from_slice(&x[from..from + channels]);
+        }
+        let rows = Rows { input: &self.copies[..count], input_stride: pitch * count, ..rows };
+        self.product(rows, copies, weights, y);
     }
 
     /// Input rows that these pixels read.

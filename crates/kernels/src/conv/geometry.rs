@@ -6,6 +6,12 @@ use std::ops::Range;
 /// Values in a cache line: scratch memory is cut in multiples of it, so that every part is as aligned as the whole.
 pub(super) const LINE: usize = 16;
 
+/// A distance between rows of at least that many values that is no multiple of so many bytes. At multiples of 4096 all rows of
+/// a tile lie in the same set of a common first-level cache, where they drive each other out; at 2048 in two sets.
+pub(super) fn unaliased(distance: usize, bytes: usize) -> usize {
+    if (4 * distance).is_multiple_of(bytes) { distance + LINE } else { distance }
+}
+
 /// The image that a kernel reads: the source itself where every window lies inside it, else a zero-padded copy.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
@@ -176,15 +182,6 @@ pub(super) fn segments(taps: &[Tap], channels: usize) -> Vec<Segment> {
         }
     }
     runs
-}
-
-/// The same runs, none longer than `most`.
-pub(super) fn shortened(segments: &[Segment], most: usize) -> Vec<Segment> {
-    let parts = segments.iter().flat_map(|&Segment { a, k, len }| {
-        let part = move |from: usize| Segment { a: a + from, k: k + from, len: most.min(len - from) };
-        (0..len).step_by(most).map(part)
-    });
-    parts.collect()
 }
 
 /// The taps of a forward pass, in the kernel's own order.

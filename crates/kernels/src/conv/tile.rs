@@ -39,6 +39,11 @@ impl<'a> Reduction<'a> {
         Reduction { segments, step: 1, repeat: 1, a_stride: 0, k_stride: 0 }
     }
 
+    /// Rows of `b` that are read, where they are all neighbours.
+    fn depth(&self) -> usize {
+        self.segments.iter().map(|segment| segment.len).sum::<usize>() * self.repeat
+    }
+
     /// The largest offset into `a` from a row's start, and the largest row of `b`; `None` where nothing is read.
     pub(super) fn last(&self) -> Option<(usize, usize)> {
         let again = self.repeat.checked_sub(1)?;
@@ -112,12 +117,6 @@ impl Kernel for Product<'_> {
         self.check(size);
         let per_sample = self.rows.input.len();
         let total = per_sample * self.rows.samples;
-        // Partial sums are stored and taken up again, which does not change them, so that every tile of a chunk finds the
-        // weights in a near cache.
-        let most = match self.layout {
-            Columns::Packed { .. } if self.reduction.repeat == 1 => CHUNK,
-            _ => usize::MAX,
-        };
         for column in (0..self.columns).step_by(size.columns) {
             let width = size.panel(column, self.columns);
             let (start, pitch) = match self.layout {
@@ -126,76 +125,48 @@ impl Kernel for Product<'_> {
             };
             let b = self.b[start.min(self.b.len())..].as_ptr();
             let columns = (self.columns - column).min(size.columns);
-            let mut rest = self.reduction.segments;
-            let mut first = true;
-            while first || !rest.is_empty() {
-                let (segments, later) = rest.split_at(chunk(rest, most));
-                rest = later;
-                let last = later.is_empty();
-                let mut panel = Panel { b, pitch, column, columns, segments, first, last, ahead: Ahead::nothing(b) };
-                first = false;
-                // The first tiles ask for what lies behind the chunk: the next one.
-                let len: usize = segments.iter().map(|segment| segment.len).sum();
-                let next = segments.last().map_or(0, |segment| (segment.k + segment.len) * pitch);
-                let useful = if most < usize::MAX && total > I::TILE_ROWS { width.div_ceil(LINE) } else { 0 };
-                let mut tile = 0;
-                let (mut done, mut sample, mut row) = (0, 0, 0);
-                while done < total {
-                    let count = tile_rows(total - done, I::TILE_ROWS);
-                    let (mut input, mut output) = ([0usize; MOST_ROWS], [0usize; MOST_ROWS]);
-                    let mut filled = 0;
-                    while filled < count {
-                        let here = (count - filled).min(per_sample - row);
-                        let (from, to) = (sample * self.rows.input_stride, sample * self.rows.output_stride + column);
-                        for i in 0..here {
-                            input[filled + i] = self.rows.input[row + i] as usize + from;
-                            output[filled + i] = self.rows.output[row + i] as usize + to;
-                        }
-                        (filled, row) = (filled + here, row + here);
-                        if row == per_sample {
-                            (sample, row) = (sample + 1, 0);
-                        }
+            let mut panel = Panel { b, pitch, column, columns, ahead: Ahead::nothing(b) };
+            let packed = matches!(self.layout, Columns::Packed { .. });
+            let (depth, tiles) = (self.reduction.depth(), total.div_ceil(I::TILE_ROWS));
+            let mut tile = 0;
+            let (mut done, mut sample, mut row) = (0, 0, 0);
+            while done < total {
+                let count = tile_rows(total - done, I::TILE_ROWS);
+                let (mut input, mut output) = ([0usize; MOST_ROWS], [0usize; MOST_ROWS]);
+                let mut filled = 0;
+                while filled < count {
+                    let here = (count - filled).min(per_sample - row);
+                    let (from, to) = (sample * self.rows.input_stride, sample * self.rows.output_stride + column);
+                    for i in 0..here {
+                        input[filled + i] = self.rows.input[row + i] as usize + from;
+                        output[filled + i] = self.rows.output[row + i] as usize + to;
                     }
-                    panel.ahead = match tile < useful {
-                        true => Ahead { at: b.wrapping_add(next + tile * len * LINE), step: LINE },
-                        false => Ahead::nothing(b),
-                    };
-                    tile += 1;
-                    // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
-                    unsafe { self.any_tile(isa, &panel, count, width / I::LANES, &input, out, &output) };
-                    done += count;
+                    (filled, row) = (filled + here, row + here);
+                    if row == per_sample {
+                        (sample, row) = (sample + 1, 0);
+                    }
                 }
+                // The panels lie one behind the other: these tiles ask for the next one's weights.
+                if packed {
+                    panel.ahead = Ahead::next(b, depth, pitch, tile, tiles);
+                }
+                tile += 1;
+                // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
+                unsafe { self.any_tile(isa, &panel, count, width / I::LANES, &input, out, &output) };
+                done += count;
             }
         }
     }
 }
 
-/// Rows of packed weights that all rows of `a` pass before the next ones do: a chunk of a panel stays in the second-level
-/// cache beside the block of `a`.
-const CHUNK: usize = 1024;
-
-/// How many segments make a chunk: at least one.
-fn chunk(segments: &[Segment], most: usize) -> usize {
-    let mut len = 0usize;
-    let fits = segments.iter().take_while(|segment| {
-        len = len.saturating_add(segment.len);
-        len <= most
-    });
-    fits.count().max(1).min(segments.len())
-}
-
-/// The columns of `b` that one pass computes, over a chunk of the reduction.
-struct Panel<'a> {
+/// The columns of `b` that one pass computes.
+struct Panel {
     b: *const f32,
     pitch: usize,
     /// The first of them.
     column: usize,
     /// How many are stored.
     columns: usize,
-    segments: &'a [Segment],
-    /// Whether the chunk is the reduction's first, and its last.
-    first: bool,
-    last: bool,
     ahead: Ahead,
 }
 
@@ -211,6 +182,18 @@ impl Ahead {
     #[inline(always)]
     pub(super) fn nothing(at: *const f32) -> Self {
         Ahead { at, step: 0 }
+    }
+
+    /// The part of the weights behind `depth` rows of `pitch` values at `b` that one of some tiles asks for.
+    #[inline(always)]
+    pub(super) fn next(b: *const f32, depth: usize, pitch: usize, tile: usize, tiles: usize) -> Self {
+        let lines = pitch.div_ceil(LINE);
+        match (tiles, tile < lines) {
+            // A single tile asks for every second line or so; its neighbours come with it.
+            (1, _) => Ahead { at: b.wrapping_add(depth * pitch), step: pitch },
+            (_, true) => Ahead { at: b.wrapping_add(depth * (pitch + tile * LINE)), step: LINE },
+            (_, false) => Ahead::nothing(b),
+        }
     }
 }
 
@@ -231,7 +214,7 @@ impl Product<'_> {
     unsafe fn any_tile<I: Isa>(
         &self,
         isa: I,
-        panel: &Panel<'_>,
+        panel: &Panel,
         count: usize,
         vectors: usize,
         input: &[usize; MOST_ROWS],
@@ -262,7 +245,7 @@ impl Product<'_> {
     unsafe fn tile<I: Isa, const ROWS: usize, const VECTORS: usize>(
         &self,
         isa: I,
-        panel: &Panel<'_>,
+        panel: &Panel,
         input: &[usize; MOST_ROWS],
         out: *mut f32,
         output: &[usize; MOST_ROWS],
@@ -272,7 +255,7 @@ impl Product<'_> {
         let mut sums = [[isa.zero(); VECTORS]; ROWS];
         // SAFETY: the caller's promise: rows, panel and output are in bounds, and the last vector's mask ends at the columns.
         unsafe {
-            if self.accumulate || !panel.first {
+            if self.accumulate {
                 for r in 0..ROWS {
                     for v in 0..VECTORS - 1 {
                         sums[r][v] = isa.load(out.add(output[r] + v * I::LANES));
@@ -281,10 +264,8 @@ impl Product<'_> {
                 }
             }
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(input[r]));
-            let reduction = Reduction { segments: panel.segments, ..self.reduction };
-            sums = multiply_add(isa, &reduction, a, panel.b, panel.pitch, panel.ahead, sums);
-            let epilogue = if panel.last { self.epilogue } else { Epilogue::Linear };
-            if let (Some(bias), true) = (self.bias, panel.last) {
+            sums = multiply_add(isa, &self.reduction, a, panel.b, panel.pitch, panel.ahead, sums);
+            if let Some(bias) = self.bias {
                 let bias = bias.as_ptr().add(panel.column);
                 for v in 0..VECTORS {
                     let from = bias.add(v * I::LANES);
@@ -295,14 +276,14 @@ impl Product<'_> {
                 }
             }
             // The sum is the second operand of `max`, so that NaN stays NaN.
-            if epilogue != Epilogue::Linear {
+            if self.epilogue != Epilogue::Linear {
                 for r in 0..ROWS {
                     for v in 0..VECTORS {
                         sums[r][v] = isa.max(isa.zero(), sums[r][v]);
                     }
                 }
             }
-            if epilogue == Epilogue::Relu6 {
+            if self.epilogue == Epilogue::Relu6 {
                 for r in 0..ROWS {
                     for v in 0..VECTORS {
                         sums[r][v] = isa.min(isa.splat(6.0), sums[r][v]);

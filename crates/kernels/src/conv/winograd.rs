@@ -7,7 +7,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
-use super::geometry::{LINE, Segment, Source, Tap};
+use super::geometry::{Segment, Source, Tap, unaliased};
 use super::pack::{Matrix, TileSize};
 use super::pooled_tile::maximum;
 use super::tile::{Ahead, MOST_ROWS, Reduction, multiply_add, tile_rows};
@@ -92,7 +92,8 @@ impl Winograd {
     pub(super) fn new(image: [usize; 3], before: [isize; 2], output: [usize; 2], filters: usize, level: Level) -> Self {
         let size = TileSize::of(level);
         let tiles = output.map(|n| n.div_ceil(2));
-        let padded_channels = size.padded(image[2]);
+        // The rows of a tile must not drive each other out of the first-level cache.
+        let padded_channels = unaliased(size.padded(image[2]), 2048);
         let source = Source::new(image, before, tiles.map(|n| 2 * n + 2));
         let most = (PATCH_BYTES / (4 * PARTS * padded_channels)).clamp(size.rows, MOST_TILES);
         let copies = COPY_BYTES / (4 * source.sample()).max(1);
@@ -364,26 +365,27 @@ impl Run<'_> {
     unsafe fn multiply<I: Isa>(&mut self, isa: I, count: usize, column: usize) {
         let vectors = self.plan.size.panel(column, self.plan.filters) / I::LANES;
         macro_rules! dispatch {
-            ($part:ident, $row:ident, $rows:ident, $($vectors:literal: $($count:literal)*;)*) => {
+            ($part:ident, $row:ident, $rows:ident, $tile:ident, $($vectors:literal: $($count:literal)*;)*) => {
                 match ($rows, vectors) {
                     $($(($count, $vectors) if $count <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS =>
                         // SAFETY: the caller's promise.
-                        unsafe { self.multiply_tile::<I, $count, $vectors>(isa, $part, $row, column) },)*)*
+                        unsafe { self.multiply_tile::<I, $count, $vectors>(isa, $part, $row, column, $tile) },)*)*
                     (rows, vectors) => unreachable!("{rows} rows of {vectors} vectors are no tile"),
                 }
             };
         }
         for part in 0..PARTS {
-            let mut row = 0;
+            let (mut row, mut tile) = (0, [0, count.div_ceil(I::TILE_ROWS)]);
             while row < count {
                 let rows = tile_rows(count - row, I::TILE_ROWS);
-                dispatch! { part, row, rows,
+                dispatch! { part, row, rows, tile,
                     1: 1 2 3 4 5 6 7 8 9 10 11 12;
                     2: 1 2 3 4 5 6 7 8 9 10 11 12;
                     3: 1 2 3 4 5 6;
                     4: 1 2 3 4 5 6;
                 }
                 row += rows;
+                tile[0] += 1;
             }
         }
     }
@@ -397,6 +399,7 @@ impl Run<'_> {
         part: usize,
         row: usize,
         column: usize,
+        [tile, tiles]: [usize; 2],
     ) {
         let plan = self.plan;
         let (channels, width) = (plan.channels(), VECTORS * I::LANES);
@@ -407,12 +410,7 @@ impl Run<'_> {
             let patches = self.patches.as_ptr().add((part * plan.block + row) * plan.padded_channels);
             let a: [*const f32; ROWS] = std::array::from_fn(|r| patches.add(r * plan.padded_channels));
             let panel = self.packed.as_ptr().add(PARTS * channels * column + part * channels * width);
-            // The first tiles ask for the next part's weights, which lie behind this one's.
-            let tile = row / I::TILE_ROWS;
-            let ahead = match tile < (VECTORS * I::LANES).div_ceil(LINE) {
-                true => Ahead { at: panel.wrapping_add(channels * (width + tile * LINE)), step: LINE },
-                false => Ahead::nothing(panel),
-            };
+            let ahead = Ahead::next(panel, channels, width, tile, tiles);
             let zero = [[isa.zero(); VECTORS]; ROWS];
             let sums = multiply_add(isa, &reduction, a, panel, width, ahead, zero);
             let to = self.products.as_mut_ptr().add((part * plan.block + row) * plan.size.columns);
