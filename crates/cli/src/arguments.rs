@@ -153,6 +153,10 @@ pub(crate) struct Benchmark {
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
 
+    /// Print the figures beside those of an earlier run, which `--json` had printed to this file.
+    #[arg(long, value_name = "FILE.json", conflicts_with = "json")]
+    pub(crate) compare: Option<PathBuf>,
+
     /// Print the results as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
