@@ -115,7 +115,8 @@ pub(crate) struct Step {
     pub(crate) shared: bool,
 }
 
-/// A step that takes longer than this, nanoseconds, is worth a meeting of all workers, which takes a fifth of it.
+/// A step that takes longer than this, nanoseconds, is worth a meeting of all workers, which takes a fifth of it; five times as long
+/// a worker that sleeps takes to wake.
 const SHARE_ABOVE: u64 = 10_000;
 
 /// What runs between two meetings of all workers.
@@ -178,6 +179,11 @@ impl Plan {
             false => step.nanos,
         };
         [steps().map(|step| step.nanos).sum(), steps().map(shared).sum()]
+    }
+
+    /// How long a worker may take to wake, nanoseconds.
+    pub(crate) fn waking(&self) -> u64 {
+        5 * self.share_above
     }
 
     /// Samples in a slot when the batch has so many.

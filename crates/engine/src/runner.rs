@@ -228,7 +228,9 @@ impl Runner {
         let threads = pool.threads();
         let left = active % threads;
         let [alone, shared_time] = plan.stage_nanos(stage, threads);
-        let apart = if stage.separate && left as u64 * shared_time < alone { active - left } else { active };
+        // The others may have to be woken first.
+        let together = stage.separate && left as u64 * shared_time + plan.waking() < alone;
+        let apart = if together { active - left } else { active };
         pool.for_each(&mut self.workers, &mut self.slots[..apart], |worker, _, slot| {
             let mut done = 0;
             while done < slot.samples {

@@ -23,6 +23,9 @@ pub(super) const PARTS: usize = 16;
 const COPY_BYTES: usize = 256 << 10;
 const PATCH_BYTES: usize = 512 << 10;
 
+/// Bytes of a part of the weights beyond which the next part is not asked for ahead.
+const MOST_AHEAD: usize = 32 << 10;
+
 /// The most tiles whose products wait for each other, so that these stay near, too.
 const MOST_TILES: usize = 48;
 
@@ -410,7 +413,11 @@ impl Run<'_> {
             let patches = self.patches.as_ptr().add((part * plan.block + row) * plan.padded_channels);
             let a: [*const f32; ROWS] = std::array::from_fn(|r| patches.add(r * plan.padded_channels));
             let panel = self.packed.as_ptr().add(PARTS * channels * column + part * channels * width);
-            let ahead = Ahead::next(panel, channels, width, tile, tiles);
+            // Weights that pass as fast as memory gives them gain nothing by being asked for twice.
+            let ahead = match 4 * channels * width <= MOST_AHEAD {
+                true => Ahead::next(panel, channels, width, tile, tiles),
+                false => Ahead::nothing(panel),
+            };
             let zero = [[isa.zero(); VECTORS]; ROWS];
             let sums = multiply_add(isa, &reduction, a, panel, width, ahead, zero);
             let to = self.products.as_mut_ptr().add((part * plan.block + row) * plan.size.columns);
