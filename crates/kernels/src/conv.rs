@@ -11,13 +11,16 @@
 //! |---|---|---|
 //! | matrix tiles whose rows are arbitrary offsets into the input, so that no image is ever unrolled | everything | `tile`, `pooled_tile` |
 //! | minimal filtering: 16 multiplications for 36 | 3x3, unit strides | `winograd`, `winograd_weights` |
-//! | vectors over channels | depthwise | `depthwise` |
+//! | vectors over channels | depthwise | `depthwise_tile`, `depthwise_data`, `depthwise_weights`; kernels other than 3x3 and 5x5, dilation: `depthwise` |
 //! | only the maxima have a gradient | behind a max-pool | `sparse_data`, `sparse_weights` |
 //! | permutations fetch each filter's pixel | first layers before a max-pool | `patch_weights` |
 
 mod backward_data;
 mod backward_weights;
 mod depthwise;
+mod depthwise_data;
+mod depthwise_tile;
+mod depthwise_weights;
 mod forward;
 mod geometry;
 mod pack;

@@ -1,6 +1,8 @@
 //! The gradient with respect to the weights: each of its rows is one value of the window, summed over all pixels with `dy`.
 
 use super::depthwise::{DepthwiseWeights, is_depthwise};
+use super::depthwise_tile::Windows;
+use super::depthwise_weights::TileWeights;
 use super::geometry::{Segment, Source, forward_taps};
 use super::pack::TileSize;
 use super::tile::{Columns, Product, Reduction, Rows};
@@ -24,6 +26,7 @@ pub struct BackwardWeights {
     segments: Vec<Segment>,
     step: usize,
     winograd: Option<WinogradWeights>,
+    depthwise: Option<Windows>,
 }
 
 impl BackwardWeights {
@@ -57,6 +60,7 @@ impl BackwardWeights {
             segments,
             step,
             winograd: winograd::suits(&shape, [height, width]).then(|| WinogradWeights::new(shape, level)),
+            depthwise: Windows::of_input(&shape),
             source,
         }
     }
@@ -80,6 +84,7 @@ impl BackwardWeights {
     pub fn scratch_len(&self, samples: usize) -> usize {
         match &self.winograd {
             Some(winograd) => winograd.scratch_len(samples),
+            None if self.depthwise.is_some() => 0,
             None => self.source.scratch_len(samples) + self.copied_dy_len(samples),
         }
     }
@@ -93,6 +98,9 @@ impl BackwardWeights {
         assert!(scratch.len() >= self.scratch_len(samples), "scratch of {shape:?}");
         if let Some(winograd) = self.winograd.as_ref().filter(|_| samples > 0) {
             return winograd.run(samples, x, dy, dw, accumulate, scratch);
+        }
+        if let Some(windows) = &self.depthwise {
+            return TileWeights { windows, samples, x, dy, accumulate, dw }.run_on(self.level);
         }
         let [height, width, _] = shape.output();
         let (channels, filters, pixels) = (shape.group_channels(), shape.group_filters(), height * width);

@@ -1,6 +1,7 @@
 //! The convolution itself, with bias and activation applied before the sums leave the registers.
 
 use super::depthwise::{self, Depthwise, is_depthwise};
+use super::depthwise_tile::{Tiles, Windows};
 use super::geometry::{Segment, Source, Tap, forward_taps, segments, unaliased, window_offset};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
@@ -28,6 +29,7 @@ pub struct Forward {
     /// Where each pixel's copy starts.
     copies: Vec<u32>,
     winograd: Option<Winograd>,
+    depthwise: Option<Windows>,
     /// From one pixel to the next in a copy of the windows, where they are copied: 1x1 kernels whose pixels would drive each
     /// other out of the cache.
     gathered: Option<usize>,
@@ -94,6 +96,7 @@ impl Forward {
             taps,
             matrix: forward_matrix(&shape),
             winograd: winograd(&shape, level),
+            depthwise: Windows::of_input(&shape),
             windows: pixels.clone().map(|p| window_offset(&shape, &source, p / width, p % width)).collect(),
             pixels: pixels.map(|p| (p * filters) as u32).collect(),
             source,
@@ -127,6 +130,7 @@ impl Forward {
     pub fn scratch_len(&self, samples: usize) -> usize {
         match (&self.winograd, self.gathered) {
             (Some(winograd), _) => winograd.scratch_len(samples),
+            _ if self.depthwise.is_some() => 0,
             (None, Some(pitch)) if self.block_samples == 0 => pitch * self.block_pixels,
             (None, Some(pitch)) => pitch * self.windows.len() * samples.min(self.block_samples),
             (None, None) if self.block_samples > 0 => self.source.scratch_len(samples.min(self.block_samples)),
@@ -163,6 +167,10 @@ impl Forward {
         if let Some(winograd) = &self.winograd {
             return winograd.run(samples, x, packed, bias, Output::Plain { epilogue, y }, scratch);
         }
+        if let Some(windows) = &self.depthwise {
+            let rows = 0..windows.output[0];
+            return Tiles { windows, rows, samples, x, packed, bias, epilogue, y }.run_on(self.level);
+        }
         let (x_len, y_len) = (shape.input_len(), shape.output_len());
         for first in (0..samples).step_by(self.block_samples.max(1)) {
             let count = self.block_samples.clamp(1, samples - first);
@@ -191,6 +199,9 @@ impl Forward {
     pub fn unit(&self) -> usize {
         if let Some(winograd) = &self.winograd {
             return winograd.row_len();
+        }
+        if let Some(windows) = &self.depthwise {
+            return windows.row_len();
         }
         let columns = self.windows.len() == 1 && self.shape.groups == 1;
         if columns { self.size.columns } else { self.shape.filters.min(self.shape.output_len()) }
@@ -221,6 +232,10 @@ impl Forward {
         if let Some(winograd) = &self.winograd {
             let rows = part.start / unit..part.end.div_ceil(unit);
             return winograd.run_rows(rows, x, packed, bias, Output::Plain { epilogue, y }, scratch);
+        }
+        if let Some(windows) = &self.depthwise {
+            let rows = part.start / unit..part.end.div_ceil(unit);
+            return Tiles { windows, rows, samples: 1, x, packed, bias, epilogue, y }.run_on(self.level);
         }
         if self.windows.len() > 1 || shape.groups > 1 {
             assert!(part.end.is_multiple_of(unit), "whole pixels of {shape:?}");

@@ -2,7 +2,7 @@
 //!
 //! Rates count the operations of the definition, so minimal filtering can exceed the peak.
 //!
-//! `cargo run --release -p ocellus-kernels --example forward_lab [part of a name [samples [threads]]]`
+//! `cargo bench -p ocellus-kernels --bench forward_lab -- [part of a name [samples [threads]]]`
 #![allow(clippy::print_stdout, reason = "a lab prints its table")]
 
 use ocellus_kernels::conv::*;
@@ -101,9 +101,14 @@ const LAYERS: &[(&str, usize, ConvShape)] = &[
 const COLD: usize = 96 << 20;
 
 fn main() {
-    let only = std::env::args().nth(1).unwrap_or_default();
-    let samples: usize = std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(1);
-    let threads: usize = std::env::args().nth(3).and_then(|n| n.parse().ok()).unwrap_or(1);
+    // `cargo test` runs benches, too, but without this argument.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let only = arguments.next().unwrap_or_default();
+    let mut number = || arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let (samples, threads): (usize, usize) = (number(), number());
     let level = match std::env::var("OCELLUS_ISA") {
         Ok(name) => Level::named(&name).expect("OCELLUS_ISA names an instruction set of this machine"),
         Err(_) => Level::detect(),
