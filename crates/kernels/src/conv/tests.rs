@@ -341,10 +341,14 @@ pub(super) const SHAPES: &[ConvShape] = &[
     padded([7, 6, 9], 33, [3, 3], [2, 2, 2, 2]),
     padded([6, 7, 17], 12, [3, 3], [3, 4, 0, 5]),
     padded([3, 4, 40], 70, [3, 3], [1, 1, 1, 1]),
-    // More than a block of pixels, a chunk of the weights, a band of tiles.
+    // More than a block of pixels or a band of tiles.
     strided([65, 66, 33], 9, [3, 3], [2, 2]),
     plain([16, 17, 600], 3, [1, 1]),
     padded([3, 5, 130], 35, [3, 4], [1, 1, 1, 1]),
+    // Pixels a multiple of 4 KiB apart, which are copied.
+    plain([3, 5, 1024], 130, [1, 1]),
+    strided([5, 4, 512], 128, [1, 1], [2, 2]),
+    plain([15, 10, 1024], 129, [1, 1]),
     padded([31, 67, 41], 9, [3, 3], [1, 1, 1, 1]),
     // Larger than its input: no output, and the input has no gradient.
     plain([2, 2, 3], 4, [3, 3]),
