@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::settings::Settings;
 
@@ -141,6 +141,14 @@ pub(crate) struct Benchmark {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) batch_size: usize,
 
+    /// Classes that images of noise have.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) classes: usize,
+
+    /// Measure only this [default: everything].
+    #[arg(long, value_enum)]
+    pub(crate) what: Option<What>,
+
     /// Compute with N threads [default: all processors].
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
@@ -152,6 +160,17 @@ pub(crate) struct Benchmark {
     /// Print the results as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A part of a benchmark.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub(crate) enum What {
+    /// Training steps.
+    Train,
+    /// Predictions of batches.
+    Infer,
+    /// Predictions of one image.
+    Latency,
 }
 
 /// A whole number from 1.

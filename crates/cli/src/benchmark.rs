@@ -9,10 +9,10 @@ use ocellus::metrics::Accuracy;
 use ocellus::model::{FitOptions, Model};
 use ocellus::optimizers::Adam;
 use ocellus::random::{Purpose, Random};
-use ocellus::{Level, StepTime, peak};
+use ocellus::{StepTime, peak};
 use serde::Serialize;
 
-use crate::arguments::Benchmark;
+use crate::arguments::{Benchmark, What};
 use crate::comparison::Earlier;
 use crate::models;
 use crate::output::{note, print, print_json, thousands};
@@ -24,6 +24,9 @@ const SECONDS: f64 = 1.5;
 const FEWEST_STEPS: usize = 4;
 /// Single predictions, of which the median counts.
 const SINGLES: usize = 300;
+/// Those of a large model may be fewer, if they take this many times as long as another measurement.
+const SINGLES_SECONDS: f64 = 2.0 * SECONDS;
+const FEWEST_SINGLES: usize = 20;
 
 /// Images of noise, where the carried ones do not have the shape that is asked for.
 const NOISE: usize = 64;
@@ -39,19 +42,23 @@ struct Figures {
     instruction_set: String,
     threads: usize,
     batch_size: usize,
-    /// Images per second through training steps.
-    train_samples_s: u64,
+    /// Images per second through training steps; null, as the others, where that was not asked for.
+    train_samples_s: Option<u64>,
     /// Images per second through predictions of many.
-    infer_samples_s: u64,
+    infer_samples_s: Option<u64>,
     /// Microseconds for the prediction of one image.
-    latency_us: f64,
+    latency_us: Option<f64>,
     /// Fused multiply-add on one core, billions of operations per second, measured in this run.
     peak_gflops: f64,
     /// Where a training step's time goes, in running order.
     steps: Vec<Step>,
+    /// The same of the prediction of a batch, and of one image, where operations that threads share are measured by the clock
+    /// and against the peak of all of them.
+    infer_steps: Vec<Step>,
+    latency_steps: Vec<Step>,
 }
 
-/// One operation of a training step.
+/// One operation.
 #[derive(Serialize)]
 struct Step {
     layer: String,
@@ -65,7 +72,7 @@ struct Step {
 }
 
 pub(crate) fn run(arguments: Benchmark) -> Result<()> {
-    let images = images(arguments.image_shape)?;
+    let images = images(arguments.image_shape, arguments.classes)?;
     let earlier = arguments.compare.as_deref().map(Earlier::read).transpose()?;
     let plan = models::Plan::find(&arguments.model)?;
     let mut model = plan.build(images.image_shape(), images.class_count(), 0)?;
@@ -73,23 +80,40 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
     model.compile(Adam::new(), Loss::for_outputs(images.class_count()), [Accuracy::new()])?;
     note(format_args!("{}: {} parameters", plan.name(), thousands(model.parameter_count() as u64)));
 
-    let train = train_rate(&mut model, &images, arguments.batch_size, arguments.threads)?;
-    let infer = infer_rate(&mut model, &images)?;
-    let latency = latency(&mut model, &images)?;
-    let peak = peak::fma_gflops(Level::named(&model.training_record().instruction_set)?, PEAK_MILLIS);
-    let steps = steps(&mut model, &images, &arguments, train, peak)?;
+    let wants = |what: What| arguments.what.is_none_or(|only| only == what);
+    let batch = arguments.batch_size;
+    let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let train = match wants(What::Train) {
+        true => Some(train_rate(&mut model, &images, batch, arguments.threads)?),
+        false => None,
+    };
+    let infer = if wants(What::Infer) { Some(infer_rate(&mut model, &images, batch)?) } else { None };
+    let latency = if wants(What::Latency) { Some(latency(&mut model, &images)?) } else { None };
+    let level = model.level()?;
+    let peak = peak::fma_gflops(level, PEAK_MILLIS);
     let figures = Figures {
         version: env!("CARGO_PKG_VERSION"),
         model: plan.name().into(),
         parameters: model.parameter_count(),
-        instruction_set: model.training_record().instruction_set.clone(),
-        threads: arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())),
-        batch_size: arguments.batch_size,
-        train_samples_s: train as u64,
-        infer_samples_s: infer as u64,
-        latency_us: (latency * 1e7).round() / 10.0,
+        instruction_set: level.name().into(),
+        threads,
+        batch_size: batch,
+        train_samples_s: train.map(|rate| rate as u64),
+        infer_samples_s: infer.map(|rate| rate as u64),
+        latency_us: latency.map(|seconds| (seconds * 1e7).round() / 10.0),
         peak_gflops: rounded(peak),
-        steps,
+        steps: match train {
+            Some(rate) => train_steps(&mut model, &images, &arguments, rate, peak)?,
+            None => Vec::new(),
+        },
+        infer_steps: match infer {
+            Some(rate) => infer_steps(&mut model, &images, batch, rate / batch as f64, peak)?,
+            None => Vec::new(),
+        },
+        latency_steps: match latency {
+            Some(seconds) => infer_steps(&mut model, &images, 1, 1.0 / seconds, peak * threads as f64)?,
+            None => Vec::new(),
+        },
     };
     if arguments.json {
         return print_json(&figures);
@@ -100,42 +124,53 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
 
 impl Figures {
     fn text(&self) -> String {
-        let mut text = format!(
-            "{} on {} threads, {}\n  training    {:>10} images/s (batch size {})\n  prediction  {:>10} images/s\n  \
-             one image   {:>10} µs\n",
-            self.model,
-            self.threads,
-            self.instruction_set,
-            thousands(self.train_samples_s),
-            self.batch_size,
-            thousands(self.infer_samples_s),
-            self.latency_us
-        );
-        text += &format!(
-            "\nA training step, microseconds of one thread for each image, against {} GFLOP/s:\n",
-            self.peak_gflops
-        );
-        text += "layer                   operation                        µs  GFLOP/s     GB/s  % of peak\n";
-        for step in &self.steps {
-            text += &format!(
-                "{:<23} {:<26} {:>8.2} {:>8.1} {:>8.1} {:>9.0}%\n",
-                step.layer, step.operation, step.us, step.gflops, step.gbs, step.percent_of_peak
-            );
+        let mut text = format!("{} on {} threads, {}\n", self.model, self.threads, self.instruction_set);
+        if let Some(rate) = self.train_samples_s {
+            text += &format!("  training    {:>10} images/s (batch size {})\n", thousands(rate), self.batch_size);
         }
+        if let Some(rate) = self.infer_samples_s {
+            text += &format!("  prediction  {:>10} images/s\n", thousands(rate));
+        }
+        if let Some(us) = self.latency_us {
+            text += &format!("  one image   {us:>10} µs\n");
+        }
+        let peak = self.peak_gflops;
+        let one = format!("microseconds of one thread for each image, against {peak} GFLOP/s");
+        text += &table(&format!("A training step, {one}:"), &self.steps);
+        text += &table(&format!("Prediction of {} images, {one}:", self.batch_size), &self.infer_steps);
+        let title = format!("Prediction of one image, microseconds, against {} times {peak} GFLOP/s:", self.threads);
+        text += &table(&title, &self.latency_steps);
         text
     }
 }
 
+fn table(title: &str, steps: &[Step]) -> String {
+    if steps.is_empty() {
+        return String::new();
+    }
+    let mut text = format!(
+        "\n{title}\nlayer                   operation                        µs  GFLOP/s     GB/s  % of peak\n"
+    );
+    for step in steps.iter().filter(|step| step.us > 0.0) {
+        text += &format!(
+            "{:<23} {:<26} {:>8.2} {:>8.1} {:>8.1} {:>9.0}%\n",
+            step.layer, step.operation, step.us, step.gflops, step.gbs, step.percent_of_peak
+        );
+    }
+    text
+}
+
 /// The carried images where they have that shape; else images of noise, which take as long.
-fn images(shape: [usize; 3]) -> Result<Dataset> {
+fn images(shape: [usize; 3], classes: usize) -> Result<Dataset> {
     let carried = builtin(Split::Train)?;
-    if shape == carried.image_shape() {
+    if shape == carried.image_shape() && classes == carried.class_count() {
         return Ok(carried);
     }
-    let labels: Vec<u32> = (0..NOISE as u32).map(|i| i % carried.class_count() as u32).collect();
+    let labels: Vec<u32> = (0..NOISE).map(|i| (i % classes) as u32).collect();
+    let names = (0..classes).map(|class| format!("class {class}")).collect();
     let mut random = Random::new(0, Purpose::Sample, 0, 0);
     let pixels = (0..NOISE * shape.iter().product::<usize>()).map(|_| random.next_u64() as u8).collect();
-    Ok(Dataset::from_pixels(pixels, shape, labels, carried.class_names().to_vec())?)
+    Ok(Dataset::from_pixels(pixels, shape, labels, names)?)
 }
 
 fn train_rate(model: &mut Model, images: &Dataset, batch_size: usize, threads: Option<usize>) -> Result<f64> {
@@ -154,13 +189,24 @@ fn train_rate(model: &mut Model, images: &Dataset, batch_size: usize, threads: O
 }
 
 /// Trains once more with a clock in every operation; shorter, since nothing but shares is taken from it.
-fn steps(model: &mut Model, images: &Dataset, arguments: &Benchmark, rate: f64, peak: f64) -> Result<Vec<Step>> {
+fn train_steps(model: &mut Model, images: &Dataset, arguments: &Benchmark, rate: f64, peak: f64) -> Result<Vec<Step>> {
     let batches = (rate * SECONDS / arguments.batch_size as f64) as usize;
     let samples = arguments.batch_size * batches.max(FEWEST_STEPS);
     let mut options = FitOptions::new().batch_size(arguments.batch_size);
     (options.threads, options.profile) = (arguments.threads, true);
     model.fit(&repeated(images, samples), options)?;
-    let step = |time: &StepTime| {
+    Ok(model.step_times().iter().map(|time| Step::new(time, samples, peak)).collect())
+}
+
+/// Predicts so many images at once with a clock in every operation, `rate` times a second.
+fn infer_steps(model: &mut Model, images: &Dataset, samples: usize, rate: f64, peak: f64) -> Result<Vec<Step>> {
+    let repeats = ((rate * SECONDS) as usize).max(FEWEST_STEPS);
+    let times = model.time_prediction(&repeated(images, samples), repeats)?;
+    Ok(times.iter().map(|time| Step::new(time, samples * repeats, peak)).collect())
+}
+
+impl Step {
+    fn new(time: &StepTime, samples: usize, peak: f64) -> Self {
         let us = time.time.as_secs_f64() * 1e6 / samples as f64;
         let per_second = |count: u64| count as f64 / us.max(1e-9) / 1e3;
         let gflops = per_second(time.flops);
@@ -172,37 +218,38 @@ fn steps(model: &mut Model, images: &Dataset, arguments: &Benchmark, rate: f64, 
             gbs: rounded(per_second(time.bytes)),
             percent_of_peak: rounded(100.0 * gflops / peak),
         }
-    };
-    Ok(model.step_times().iter().map(step).collect())
+    }
 }
 
 fn rounded(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-fn infer_rate(model: &mut Model, images: &Dataset) -> Result<f64> {
+fn infer_rate(model: &mut Model, images: &Dataset, batch_size: usize) -> Result<f64> {
     let mut rate = |samples: usize| -> Result<f64> {
         let part = repeated(images, samples);
         let began = Instant::now();
         model.predict(&part)?;
         Ok(samples as f64 / began.elapsed().as_secs_f64().max(1e-9))
     };
-    rate(256)?;
-    let samples = (rate(256)? * SECONDS) as usize;
-    (0..REPEATS).try_fold(0.0, |best: f64, _| Ok(best.max(rate(samples.clamp(256, 1 << 18))?)))
+    rate(batch_size)?;
+    let samples = (rate(batch_size)? * SECONDS) as usize;
+    let samples = samples.next_multiple_of(batch_size).min(1 << 18);
+    (0..REPEATS).try_fold(0.0, |best: f64, _| Ok(best.max(rate(samples)?)))
 }
 
 fn latency(model: &mut Model, images: &Dataset) -> Result<f64> {
     let mut pixels = vec![0; images.image_len()];
     images.copy_image(0, &mut pixels)?;
     let mut times = Vec::with_capacity(SINGLES);
-    for _ in 0..SINGLES {
+    let start = Instant::now();
+    while times.len() < SINGLES && (times.len() < FEWEST_SINGLES || start.elapsed().as_secs_f64() < SINGLES_SECONDS) {
         let began = Instant::now();
         model.predict(&pixels)?;
         times.push(began.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);
-    Ok(times[SINGLES / 2])
+    Ok(times[times.len() / 2])
 }
 
 /// So many images, the same ones again where there are too few.

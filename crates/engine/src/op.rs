@@ -4,6 +4,7 @@ use crate::{Graph, GraphError, Inputs, Spec, Value};
 use ocellus_kernels::{Buffer, Level, Pool};
 use std::any::Any;
 use std::fmt::Debug;
+use std::ops::Range;
 
 /// One operation of a graph: plain configuration. The arithmetic is in the [`Run`] made from it for a plan.
 pub trait Op: Debug + Send + Sync + Any {
@@ -60,6 +61,18 @@ pub trait Run: Debug + Send + Sync {
     /// Brings the input named by [`packed`](Self::packed) into its packed form; done whenever that input changes.
     fn pack(&self, _pool: &mut Pool, _from: &[f32], _packed: &mut [f32]) {}
 
+    /// Values in the smallest piece that a sample's outputs, all of one length, can be cut into, so that several workers
+    /// share a large sample; 0 where they cannot be cut.
+    fn unit(&self) -> usize {
+        0
+    }
+
+    /// Computes a piece of the outputs for one sample, the same to the bit as [`run`](Self::run) computes it. The piece
+    /// begins at a multiple of [`unit`](Self::unit) and ends at one or with the outputs; other workers compute others.
+    fn run_piece(&self, _inputs: &Inputs<'_>, _piece: &mut Piece<'_>, _scratch: &mut [f32], _at: &At<'_>) {
+        unreachable!("it has no pieces")
+    }
+
     /// Computes the outputs.
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], scratch: &mut [f32], at: &At<'_>);
 }
@@ -113,6 +126,48 @@ impl Output {
     /// The bytes to write.
     pub fn u8(&mut self) -> &mut [u8] {
         &mut self.buffer.u8_mut()[self.start..][..self.len]
+    }
+}
+
+/// Most outputs that an operation with pieces can have.
+pub(crate) const MOST_PARTS: usize = 2;
+
+/// A run of values of a sample's outputs: what one of several workers writes.
+#[derive(Debug, Default)]
+pub struct Piece<'a> {
+    pub(crate) values: Range<usize>,
+    pub(crate) parts: [Part<'a>; MOST_PARTS],
+}
+
+/// A piece of one output.
+#[derive(Debug, Default)]
+pub(crate) enum Part<'a> {
+    #[default]
+    None,
+    F32(&'a mut [f32]),
+    U8(&'a mut [u8]),
+}
+
+impl Piece<'_> {
+    /// Which values of the outputs it is.
+    pub fn values(&self) -> Range<usize> {
+        self.values.clone()
+    }
+
+    /// The values of the first output to write.
+    pub fn f32(&mut self) -> &mut [f32] {
+        match &mut self.parts[0] {
+            Part::F32(values) => values,
+            _ => unreachable!("the first output of an operation with pieces holds single-precision values"),
+        }
+    }
+
+    /// The values of the first output to write, and the bytes of the second.
+    pub fn f32_and_u8(&mut self) -> (&mut [f32], &mut [u8]) {
+        match &mut self.parts {
+            [Part::F32(values), Part::U8(bytes)] => (values, bytes),
+            _ => unreachable!("the operation has such outputs"),
+        }
     }
 }
 

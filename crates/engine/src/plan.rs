@@ -8,7 +8,8 @@
 mod build;
 
 use crate::graph::MovingAverage;
-use crate::{Clip, ParameterId, Run, Spec, Update, Value};
+use crate::op::MOST_PARTS;
+use crate::{Clip, DType, ParameterId, Run, Spec, Update, Value};
 use ocellus_kernels::Level;
 use std::fmt;
 
@@ -25,6 +26,12 @@ pub struct PlanOptions {
     pub slots: Option<usize>,
     /// Samples that go through a stage together; by default as many as stay in a core's second-level cache.
     pub group: Option<usize>,
+    /// Threads that the plan will run on, where that is known: it changes how an inference plan is cut into slots, never
+    /// its results.
+    pub threads: usize,
+    /// Nanoseconds that a step must be expected to take before several workers share a sample; smaller only to test that it
+    /// makes no difference.
+    pub share_above: u64,
     /// Let values whose lifetimes do not meet share memory. Off only to test that it makes no difference.
     pub share_memory: bool,
 }
@@ -32,7 +39,16 @@ pub struct PlanOptions {
 impl PlanOptions {
     /// The defaults for this batch size.
     pub fn new(batch: usize, level: Level) -> Self {
-        PlanOptions { batch, level, guard: None, slots: None, group: None, share_memory: true }
+        PlanOptions {
+            batch,
+            level,
+            guard: None,
+            slots: None,
+            group: None,
+            threads: 1,
+            share_above: SHARE_ABOVE,
+            share_memory: true,
+        }
     }
 }
 
@@ -54,6 +70,7 @@ pub struct Plan {
     pub(crate) shared_len: Vec<usize>,
     /// Values of scratch memory for each worker.
     pub(crate) scratch_len: usize,
+    pub(crate) share_above: u64,
     pub(crate) guard: Option<Value>,
     pub(crate) updates: Vec<Update>,
     pub(crate) moving_averages: Vec<MovingAverage>,
@@ -88,7 +105,19 @@ pub(crate) struct Step {
     pub(crate) flops: u64,
     /// Bytes that one sample's values take, read and written.
     pub(crate) bytes: u64,
+    /// Values of a sample's outputs, and of the smallest piece of them; 0 where they cannot be cut.
+    pub(crate) len: usize,
+    pub(crate) dtypes: [DType; MOST_PARTS],
+    pub(crate) unit: usize,
+    /// Roughly how long one sample takes, in nanoseconds.
+    pub(crate) nanos: u64,
+    /// Whether several workers share a sample.
+    pub(crate) shared: bool,
 }
+
+/// A step that takes longer than this, nanoseconds, is worth a meeting of all workers, which takes a fifth of it; five times as long
+/// a worker that sleeps takes to wake.
+const SHARE_ABOVE: u64 = 10_000;
 
 /// What runs between two meetings of all workers.
 #[derive(Debug, Default)]
@@ -103,6 +132,8 @@ pub(crate) struct Stage {
     pub(crate) once: Vec<usize>,
     /// Steps whose packed input is then ready to be packed.
     pub(crate) packs: Vec<usize>,
+    /// Whether nothing is summed over samples.
+    pub(crate) separate: bool,
 }
 
 impl Plan {
@@ -138,6 +169,21 @@ impl Plan {
 
     pub(crate) fn reduced(&self, value: Value) -> Option<usize> {
         self.reduced[value.index()]
+    }
+
+    /// Roughly how long a sample takes in this stage on one thread, and on so many that share its steps; in nanoseconds.
+    pub(crate) fn stage_nanos(&self, stage: &Stage, threads: usize) -> [u64; 2] {
+        let steps = || stage.steps.iter().map(|&step| &self.steps[step]);
+        let shared = |step: &Step| match step.shared {
+            true => step.nanos / threads as u64 + self.share_above / 5,
+            false => step.nanos,
+        };
+        [steps().map(|step| step.nanos).sum(), steps().map(shared).sum()]
+    }
+
+    /// How long a worker may take to wake, nanoseconds.
+    pub(crate) fn waking(&self) -> u64 {
+        5 * self.share_above
     }
 
     /// Samples in a slot when the batch has so many.

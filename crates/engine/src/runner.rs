@@ -1,7 +1,7 @@
 //! Running a plan: all memory is allocated here, once; a run allocates nothing.
 
 use crate::inputs::{Input, Inputs, Memory};
-use crate::op::{At, Output, Scalars};
+use crate::op::{At, MOST_PARTS, Output, Part, Piece, Scalars};
 use crate::plan::{Place, Plan, Step};
 use crate::{DType, Parameters, Role, Value};
 use ocellus_kernels::{Buffer, Pool, reduce, update};
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 pub(crate) const MOST_SLOTS: usize = 64;
 /// Most results that one operation can have.
 const MOST_OUTPUTS: usize = 4;
+/// Most pieces that a sample's outputs are cut into.
+const MOST_PIECES: usize = 64;
 /// Most arrays that an optimizer keeps for a parameter.
 const MOST_STATES: usize = 3;
 
@@ -222,24 +224,50 @@ impl Runner {
             return;
         }
         let active = self.slots.iter().filter(|slot| slot.samples > 0).count();
-        pool.for_each(&mut self.workers, &mut self.slots[..active], |worker, _, slot| {
+        // Slots that would leave threads idle are taken one after the other, each by all threads.
+        let threads = pool.threads();
+        let left = active % threads;
+        let [alone, shared_time] = plan.stage_nanos(stage, threads);
+        // The others may have to be woken first.
+        let together = stage.separate && left as u64 * shared_time + plan.waking() < alone;
+        let apart = if together { active - left } else { active };
+        pool.for_each(&mut self.workers, &mut self.slots[..apart], |worker, _, slot| {
             let mut done = 0;
             while done < slot.samples {
                 let samples = stage.group.min(slot.samples - done);
                 let at = At { samples, first: slot.first + done, accumulate: done > 0, batch: total, scalars };
                 let group = Group { plan, shared, parameters, batch, group_first: done };
+                let Worker { buffers, scratch, times } = worker;
                 for &step in &stage.steps {
                     if profile {
                         let start = Instant::now();
-                        group.run(&plan.steps[step], slot, worker, &at);
-                        worker.times[step] += start.elapsed();
+                        group.run(&plan.steps[step], slot, buffers, scratch.f32_mut(), &at);
+                        times[step] += start.elapsed();
                     } else {
-                        group.run(&plan.steps[step], slot, worker, &at);
+                        group.run(&plan.steps[step], slot, buffers, scratch.f32_mut(), &at);
                     }
                 }
                 done += samples;
             }
         });
+        if apart == active {
+            return;
+        }
+        let mut buffers = std::mem::take(&mut self.workers[0].buffers);
+        for slot in &mut self.slots[apart..active] {
+            for done in 0..slot.samples {
+                let at = At { samples: 1, first: slot.first + done, accumulate: false, batch: total, scalars };
+                let group = Group { plan, shared, parameters, batch, group_first: done };
+                for &step in &stage.steps {
+                    let start = profile.then(Instant::now);
+                    group.run_shared(&plan.steps[step], slot, &mut buffers, &mut self.workers, pool, &at);
+                    if let Some(start) = start {
+                        self.workers[0].times[step] += start.elapsed();
+                    }
+                }
+            }
+        }
+        self.workers[0].buffers = buffers;
     }
 
     /// Adds up the slots' parts of each sum, in slot order.
@@ -412,39 +440,109 @@ struct Group<'a> {
 }
 
 impl Group<'_> {
-    fn run(&self, step: &Step, slot: &mut Slot, worker: &mut Worker, at: &At<'_>) {
+    /// Runs a step on the calling thread.
+    fn run(&self, step: &Step, slot: &mut Slot, buffers: &mut [Buffer], scratch: &mut [f32], at: &At<'_>) {
+        let mut outputs = self.take_outputs(step, slot, buffers, at.samples);
+        let inputs = Inputs { memory: self.memory(slot, buffers, at.samples), step };
+        step.run.run(&inputs, &mut outputs[..step.outputs.len()], scratch, at);
+        self.give_back(step, slot, buffers, &mut outputs);
+    }
+
+    /// Runs a step for one sample on all threads, where it is long enough.
+    fn run_shared(
+        &self,
+        step: &Step,
+        slot: &mut Slot,
+        buffers: &mut [Buffer],
+        workers: &mut [Worker],
+        pool: &mut Pool,
+        at: &At<'_>,
+    ) {
+        if !step.shared {
+            // As a job of one task, so that the arithmetic is in the mode that workers have.
+            return pool.for_each(workers, &mut [(slot, buffers)], |worker, _, (slot, buffers)| {
+                self.run(step, slot, buffers, worker.scratch.f32_mut(), at);
+            });
+        }
+        let mut outputs = self.take_outputs(step, slot, buffers, 1);
+        let inputs = Inputs { memory: self.memory(slot, buffers, 1), step };
+        let mut pieces: [Piece<'_>; MOST_PIECES] = std::array::from_fn(|_| Piece::default());
+        let count = cut(&mut outputs[..step.outputs.len()], step, pool.threads(), &mut pieces);
+        pool.for_each(workers, &mut pieces[..count], |worker, _, piece| {
+            step.run.run_piece(&inputs, piece, worker.scratch.f32_mut(), at);
+        });
+        self.give_back(step, slot, buffers, &mut outputs);
+    }
+
+    fn take_outputs(
+        &self,
+        step: &Step,
+        slot: &mut Slot,
+        buffers: &mut [Buffer],
+        samples: usize,
+    ) -> [Output; MOST_OUTPUTS] {
         let mut outputs: [Output; MOST_OUTPUTS] = Default::default();
         for (output, &value) in outputs.iter_mut().zip(&step.outputs) {
             let spec = self.plan.spec(value);
             let (start, len) = match spec.role {
-                Role::Sample => (self.group_first * spec.len(), at.samples * spec.len()),
+                Role::Sample => (self.group_first * spec.len(), samples * spec.len()),
                 Role::Sum | Role::Shared => (0, spec.len()),
             };
             *output = match self.plan.place(value) {
                 Place::Slot(b) => Output { buffer: std::mem::take(&mut slot.buffers[b]), start, len },
-                Place::Worker(b) => Output { buffer: std::mem::take(&mut worker.buffers[b]), start: 0, len },
+                Place::Worker(b) => Output { buffer: std::mem::take(&mut buffers[b]), start: 0, len },
                 _ => unreachable!("samples' values are kept by slots and workers"),
             };
         }
-        let memory = Memory {
+        outputs
+    }
+
+    fn give_back(&self, step: &Step, slot: &mut Slot, buffers: &mut [Buffer], outputs: &mut [Output; MOST_OUTPUTS]) {
+        for (output, &value) in outputs.iter_mut().zip(&step.outputs) {
+            let buffer = std::mem::take(&mut output.buffer);
+            match self.plan.place(value) {
+                Place::Slot(b) => slot.buffers[b] = buffer,
+                Place::Worker(b) => buffers[b] = buffer,
+                _ => unreachable!("as above"),
+            }
+        }
+    }
+
+    fn memory<'b>(&'b self, slot: &'b Slot, buffers: &'b [Buffer], samples: usize) -> Memory<'b> {
+        Memory {
             plan: self.plan,
             batch: self.batch,
             parameters: self.parameters,
             shared: self.shared,
             slot: &slot.buffers,
-            worker: &worker.buffers,
+            worker: buffers,
             slot_first: slot.first,
             group_first: self.group_first,
-            samples: at.samples,
-        };
-        step.run.run(&Inputs { memory, step }, &mut outputs[..step.outputs.len()], worker.scratch.f32_mut(), at);
-        for (output, &value) in outputs.iter_mut().zip(&step.outputs) {
-            let buffer = std::mem::take(&mut output.buffer);
-            match self.plan.place(value) {
-                Place::Slot(b) => slot.buffers[b] = buffer,
-                Place::Worker(b) => worker.buffers[b] = buffer,
-                _ => unreachable!("as above"),
+            samples,
+        }
+    }
+}
+
+/// Cuts a sample's outputs into about as many pieces as there are threads, all alike; gives their number.
+fn cut<'a>(outputs: &'a mut [Output], step: &Step, threads: usize, pieces: &mut [Piece<'a>; MOST_PIECES]) -> usize {
+    let units = step.len.div_ceil(step.unit);
+    let piece = units.div_ceil(threads.min(MOST_PIECES)) * step.unit;
+    let count = step.len.div_ceil(piece);
+    for (n, to) in pieces[..count].iter_mut().enumerate() {
+        to.values = n * piece..((n + 1) * piece).min(step.len);
+    }
+    for (n, output) in outputs.iter_mut().enumerate().take(MOST_PARTS) {
+        let range = output.start..output.start + output.len;
+        match step.dtypes[n] {
+            DType::F32 => {
+                let chunks = output.buffer.f32_mut()[range].chunks_mut(piece);
+                pieces.iter_mut().zip(chunks).for_each(|(to, part)| to.parts[n] = Part::F32(part));
+            }
+            DType::U8 => {
+                let chunks = output.buffer.u8_mut()[range].chunks_mut(piece);
+                pieces.iter_mut().zip(chunks).for_each(|(to, part)| to.parts[n] = Part::U8(part));
             }
         }
     }
+    count
 }

@@ -151,6 +151,14 @@ fn for_all(check: fn(Body<'_>, LossOf)) {
 }
 
 #[test]
+fn threads_that_share_a_sample_change_no_bit() {
+    for (name, body) in BODIES {
+        eprintln!("{name}");
+        check_shared(body);
+    }
+}
+
+#[test]
 fn gradients_agree_with_differences_of_the_loss() {
     for_all(check_gradient);
 }

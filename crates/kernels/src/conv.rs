@@ -25,6 +25,8 @@ mod forward;
 mod geometry;
 mod pack;
 mod patch_weights;
+#[cfg(test)]
+mod piece_tests;
 mod pooled_backward_data;
 mod pooled_backward_weights;
 mod pooled_forward;

@@ -40,6 +40,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `from` must be readable for `LANES` values; no alignment is needed.
     unsafe fn load(self, from: *const f32) -> Self::F32;
+    /// Asks for the memory at `from`, wherever that is, to be brought into the second-level cache.
+    #[inline(always)]
+    fn prefetch(self, _from: *const f32) {}
     /// # Safety
     /// `to` must be writable for `LANES` values; no alignment is needed.
     unsafe fn store(self, to: *mut f32, value: Self::F32);

@@ -38,6 +38,18 @@ impl PoolShape {
         ]
     }
 
+    /// The pooling that gives only some rows of the output, and the rows of the image that it takes.
+    pub fn some_rows(&self, output: Range<usize>) -> (PoolShape, Range<usize>) {
+        let first = output.start * self.strides[0];
+        let end = (output.end.max(1) - 1) * self.strides[0] + self.size[0];
+        let (top, height) = (self.padding[0], self.input[0]);
+        let rows = first.saturating_sub(top)..end.saturating_sub(top).min(height);
+        let (before, after) = (top.saturating_sub(first), end.saturating_sub(top + height));
+        let padding = [before, after, self.padding[2], self.padding[3]];
+        let input = [rows.len(), self.input[1], self.input[2]];
+        (PoolShape { input, padding, ..*self }, rows)
+    }
+
     fn input_len(&self) -> usize {
         self.input.iter().product()
     }

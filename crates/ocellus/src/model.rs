@@ -357,6 +357,14 @@ impl Model {
         self.engine.set_threads(threads);
     }
 
+    /// The instruction set to compute with: the one that was set, else what `OCELLUS_ISA` names, else the best there is.
+    ///
+    /// # Errors
+    /// Where `OCELLUS_ISA` names none of this machine's.
+    pub fn level(&self) -> Result<Level, ModelError> {
+        self.engine.level()
+    }
+
     /// Sets the instruction set to compute with, instead of the best one or what `OCELLUS_ISA` says.
     pub fn set_level(&mut self, level: Level) {
         self.engine.set_level(level);

@@ -1,7 +1,7 @@
 //! Elementwise activation functions.
 
 use super::sample;
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec};
+use crate::{At, Backward, GraphError, Inputs, LINE, Op, Output, Piece, Run, Spec};
 use ocellus_kernels::Level;
 use ocellus_kernels::activation::{self, Activation};
 
@@ -36,6 +36,12 @@ struct RunForward {
 }
 
 impl Run for RunForward {
+    fn unit(&self) -> usize {
+        LINE
+    }
+    fn run_piece(&self, inputs: &Inputs<'_>, piece: &mut Piece<'_>, _scratch: &mut [f32], _at: &At<'_>) {
+        activation::forward(self.level, self.activation, &inputs.f32(0)[piece.values()], piece.f32());
+    }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], _at: &At<'_>) {
         activation::forward(self.level, self.activation, inputs.f32(0), outputs[0].f32());
     }

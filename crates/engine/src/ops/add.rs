@@ -1,7 +1,7 @@
 //! The sum of two or more values of one shape.
 
 use super::same;
-use crate::{At, Backward, DType, GraphError, Inputs, Op, Output, Role, Run, Spec};
+use crate::{At, Backward, DType, GraphError, Inputs, LINE, Op, Output, Piece, Role, Run, Spec};
 use ocellus_kernels::{Level, reduce};
 
 /// Most values added at once.
@@ -46,6 +46,16 @@ impl Op for Add {
 struct RunAdd(Level);
 
 impl Run for RunAdd {
+    fn unit(&self) -> usize {
+        LINE
+    }
+    fn run_piece(&self, inputs: &Inputs<'_>, piece: &mut Piece<'_>, _scratch: &mut [f32], _at: &At<'_>) {
+        let mut terms: [&[f32]; MOST_INPUTS] = [&[]; MOST_INPUTS];
+        for (n, term) in terms[..inputs.len()].iter_mut().enumerate() {
+            *term = &inputs.f32(n)[piece.values()];
+        }
+        reduce::sum_parts(self.0, &terms[..inputs.len()], piece.f32());
+    }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], _at: &At<'_>) {
         let mut terms: [&[f32]; MOST_INPUTS] = [&[]; MOST_INPUTS];
         for (n, term) in terms[..inputs.len()].iter_mut().enumerate() {

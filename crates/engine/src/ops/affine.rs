@@ -1,6 +1,6 @@
 //! A fixed scale and offset for each channel: rescaled or normalised pixels.
 
-use crate::{At, Backward, DType, GraphError, Inputs, Op, Output, Role, Run, Spec};
+use crate::{At, Backward, DType, GraphError, Inputs, Op, Output, Piece, Role, Run, Spec};
 use ocellus_kernels::{Level, elementwise};
 
 /// `y[.., c] = x[.., c] * scale[c] + offset[c]`; one number stands for all channels. Bytes become single precision here.
@@ -53,6 +53,19 @@ struct RunAffine {
 }
 
 impl Run for RunAffine {
+    fn unit(&self) -> usize {
+        self.channels
+    }
+    fn run_piece(&self, inputs: &Inputs<'_>, piece: &mut Piece<'_>, _scratch: &mut [f32], _at: &At<'_>) {
+        let values = piece.values();
+        if inputs.is_u8(0) {
+            let x = &inputs.u8(0)[values];
+            elementwise::affine_u8(self.level, self.channels, x, &self.scale, &self.offset, piece.f32());
+        } else {
+            let x = &inputs.f32(0)[values];
+            elementwise::affine(self.level, self.channels, x, &self.scale, &self.offset, piece.f32());
+        }
+    }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], _at: &At<'_>) {
         let y = outputs[0].f32();
         if inputs.is_u8(0) {

@@ -4,7 +4,7 @@
 //! samples are in. At inference they are the moving averages.
 
 use super::{count, sample, shared};
-use crate::{At, Backward, Graph, GraphError, Inputs, Op, Output, Role, Run, Spec, Value};
+use crate::{At, Backward, Graph, GraphError, Inputs, Op, Output, Piece, Role, Run, Spec, Value};
 use ocellus_kernels::{Level, batch_norm};
 
 /// Normalises with the batch's statistics. Gives y, and the batch's mean and (biased) variance for the moving averages.
@@ -187,6 +187,14 @@ struct RunForward {
 }
 
 impl Run for RunForward {
+    fn unit(&self) -> usize {
+        self.channels
+    }
+    fn run_piece(&self, inputs: &Inputs<'_>, piece: &mut Piece<'_>, _scratch: &mut [f32], _at: &At<'_>) {
+        let (x, mean, variance) = (&inputs.f32(0)[piece.values()], inputs.f32(1), inputs.f32(2));
+        let (gamma, beta, y) = (inputs.f32(3), inputs.f32(4), piece.f32());
+        batch_norm::normalize(self.level, self.channels, x, mean, variance, gamma, beta, self.epsilon, self.relu, y);
+    }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], _at: &At<'_>) {
         let (x, mean, variance) = (inputs.f32(0), inputs.f32(1), inputs.f32(2));
         let (gamma, beta, y) = (inputs.f32(3), inputs.f32(4), outputs[0].f32());

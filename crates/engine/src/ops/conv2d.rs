@@ -3,7 +3,7 @@
 //! `y[i, j, o] = f(b[o] + Σ x[i·s + u·d - p, j·s + v·d - p, c] · w[u, v, c, o])`, zero outside the image.
 
 use super::{activate::ActivateBackward, count, image};
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec, Value};
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec, Value};
 use ocellus_kernels::activation::Activation;
 use ocellus_kernels::conv::{BackwardData, BackwardWeights, ConvShape, Epilogue, Forward};
 use ocellus_kernels::{Level, Pool, reduce};
@@ -152,6 +152,13 @@ impl Run for RunForward {
     }
     fn pack(&self, pool: &mut Pool, from: &[f32], packed: &mut [f32]) {
         self.kernel.pack(pool, from, packed);
+    }
+    fn unit(&self) -> usize {
+        self.kernel.unit()
+    }
+    fn run_piece(&self, inputs: &Inputs<'_>, piece: &mut Piece<'_>, scratch: &mut [f32], _at: &At<'_>) {
+        let (x, packed, bias) = (inputs.f32(0), inputs.f32(1), self.bias.then(|| inputs.f32(2)));
+        self.kernel.run_piece(piece.values(), x, packed, bias, self.epilogue, piece.f32(), scratch);
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], scratch: &mut [f32], at: &At<'_>) {
         let bias = self.bias.then(|| inputs.f32(2));

@@ -1,7 +1,7 @@
 //! Pooling: the maximum or the mean of windows, or of the whole image.
 
 use super::image;
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec};
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec};
 use ocellus_kernels::Level;
 use ocellus_kernels::pool2d::{self, PoolShape};
 
@@ -167,6 +167,26 @@ struct RunPool {
 }
 
 impl Run for RunPool {
+    fn unit(&self) -> usize {
+        // A row of the output: it is the output of the rows of the image that its windows meet.
+        match self.kind {
+            Kind::Max | Kind::Average => self.shape.output()[1..].iter().product(),
+            Kind::GlobalMax | Kind::GlobalAverage => 0,
+        }
+    }
+    fn run_piece(&self, inputs: &Inputs<'_>, piece: &mut Piece<'_>, _scratch: &mut [f32], _at: &At<'_>) {
+        let unit = self.unit().max(1);
+        let (shape, rows) = self.shape.some_rows(piece.values().start / unit..piece.values().end.div_ceil(unit));
+        let x =
+            &inputs.f32(0)[rows.start * shape.input[1] * shape.input[2]..rows.end * shape.input[1] * shape.input[2]];
+        match self.kind {
+            Kind::Max => {
+                let (y, argmax) = piece.f32_and_u8();
+                pool2d::max_forward(self.level, &shape, 1, x, y, argmax);
+            }
+            _ => pool2d::average_forward(self.level, &shape, 1, x, piece.f32()),
+        }
+    }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], at: &At<'_>) {
         let ([h, w, channels], samples, x) = (self.shape.input, at.samples, inputs.f32(0));
         let (first, rest) = outputs.split_at_mut(1);

@@ -4,7 +4,7 @@
 //! that part of the work.
 
 use super::Conv2d;
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec};
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec};
 use ocellus_kernels::conv::{
     ConvShape, Epilogue, PooledBackwardData, PooledBackwardWeights, PooledForward, PooledShape,
 };
@@ -80,6 +80,15 @@ impl Run for RunForward {
     }
     fn pack(&self, pool: &mut Pool, from: &[f32], packed: &mut [f32]) {
         self.kernel.pack(pool, from, packed);
+    }
+    fn unit(&self) -> usize {
+        self.kernel.unit()
+    }
+    fn run_piece(&self, inputs: &Inputs<'_>, piece: &mut Piece<'_>, scratch: &mut [f32], _at: &At<'_>) {
+        let (x, packed, bias) = (inputs.f32(0), inputs.f32(1), Some(inputs.f32(2)));
+        let values = piece.values();
+        let (y, argmax) = piece.f32_and_u8();
+        self.kernel.run_piece(values, x, packed, bias, self.relu, y, argmax, scratch);
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], scratch: &mut [f32], at: &At<'_>) {
         let [y, argmax] = outputs else { unreachable!("it has two outputs") };

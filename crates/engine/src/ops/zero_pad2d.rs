@@ -1,7 +1,7 @@
 //! Zeros around an image; a convolution behind it takes them over as its own padding when the graph is fused.
 
 use super::image;
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec};
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec};
 use ocellus_kernels::Level;
 
 /// Adds rows and columns of zeros.
@@ -44,13 +44,13 @@ struct RunPad {
     image: [usize; 3],
 }
 
-impl Run for RunPad {
-    fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], _at: &At<'_>) {
+impl RunPad {
+    /// Fills rows of the padded images from the `first` on.
+    fn fill(&self, first: usize, x: &[f32], y: &mut [f32]) {
         let ([height, width, channels], [top, _, left, _]) = (self.image, self.pad.padding);
         let [rows, columns, _] = self.pad.output(self.image);
-        let (x, y) = (inputs.f32(0), outputs[0].f32());
         for (number, row) in y.chunks_exact_mut((columns * channels).max(1)).enumerate() {
-            let (sample, line) = (number / rows, number % rows);
+            let (sample, line) = ((first + number) / rows, (first + number) % rows);
             if line < top || line >= top + height {
                 row.fill(0.0);
                 continue;
@@ -62,6 +62,19 @@ impl Run for RunPad {
             inside.copy_from_slice(&x[from..from + width * channels]);
             after.fill(0.0);
         }
+    }
+}
+
+impl Run for RunPad {
+    fn unit(&self) -> usize {
+        self.pad.output(self.image)[1..].iter().product()
+    }
+    fn run_piece(&self, inputs: &Inputs<'_>, piece: &mut Piece<'_>, _scratch: &mut [f32], _at: &At<'_>) {
+        let first = piece.values().start / self.unit().max(1);
+        self.fill(first, inputs.f32(0), piece.f32());
+    }
+    fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], _at: &At<'_>) {
+        self.fill(0, inputs.f32(0), outputs[0].f32());
     }
 }
 

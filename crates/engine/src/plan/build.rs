@@ -3,10 +3,15 @@
 use super::{Place, Plan, PlanOptions, Stage, Step};
 use crate::graph::Source;
 use crate::memory::{Lifetime, lay_out};
-use crate::{DType, Graph, GraphError, Role, Spec, Value};
+use crate::op::MOST_PARTS;
+use crate::runner::MOST_SLOTS;
+use crate::{DType, Graph, GraphError, Node, Role, Spec, Value};
 
 /// Bytes of values that a group of samples may take: three quarters of a common second-level cache.
 const GROUP_BYTES: usize = 768 << 10;
+/// What one thread of a common server computes and moves in a nanosecond, to guess which steps are long.
+const FLOPS_PER_NANO: usize = 100;
+const BYTES_PER_NANO: usize = 20;
 /// Bytes that all slots' sums may take together, unless two slots need more.
 const SUM_BYTES: usize = 256 << 20;
 /// A lifetime that ends with the run.
@@ -188,7 +193,7 @@ impl<'a> Builder<'a> {
     fn place_slot_values(&mut self) {
         let sums: usize =
             self.made().filter(|&(_, v)| self.spec(v).role == Role::Sum).map(|(_, v)| self.bytes(v)).sum();
-        let default = (self.options.batch / 8).clamp(1, 16);
+        let default = if sums > 0 { (self.options.batch / 8).clamp(1, 16) } else { self.separate_slots() };
         let affordable = (SUM_BYTES / sums.max(1)).max(2);
         self.slots = self.options.slots.unwrap_or(default.min(affordable)).clamp(1, self.options.batch);
         let slot_samples = self.options.batch.div_ceil(self.slots);
@@ -210,6 +215,17 @@ impl<'a> Builder<'a> {
             self.places[value.index()] = Some(Place::Slot(buffer));
         }
         self.slot_bytes = layout.bytes;
+    }
+
+    /// Slots where nothing is summed over samples, so that their number cannot be seen in the results: enough that all
+    /// threads have as much to do; and one for each sample where a group would hold no more.
+    fn separate_slots(&self) -> usize {
+        let touched = |node: &Node| node.inputs.iter().chain(&node.outputs).map(|&v| self.sample_bytes(v)).sum();
+        let largest: usize = self.graph.nodes.iter().map(touched).max().unwrap_or(0);
+        let together = (GROUP_BYTES / largest.max(1)).clamp(1, 8);
+        let (batch, threads) = (self.options.batch, self.options.threads.max(1));
+        let slots = batch.div_ceil(together.min(batch.div_ceil(threads)));
+        slots.next_multiple_of(threads).min(MOST_SLOTS)
     }
 
     /// Everything else that belongs to samples lives within one stage, in the memory of the worker.
@@ -282,9 +298,11 @@ impl<'a> Builder<'a> {
         let mut packs: Vec<(usize, usize)> = Vec::new();
         for stage in &mut stages {
             let group = stage.group;
+            let sum = |&node: &usize| self.graph.nodes[node].outputs.iter().any(|&v| self.spec(v).role == Role::Sum);
+            stage.separate = !stage.steps.iter().any(sum);
             for number in stage.steps.iter_mut().chain(&mut stage.once) {
                 let step = self.make_step(*number, &mut packs, steps.len());
-                scratch_len = scratch_len.max(step.run.scratch_len(group));
+                scratch_len = scratch_len.max(step.run.scratch_len(group)).max(step.run.scratch_len(1));
                 *number = steps.len();
                 steps.push(step);
             }
@@ -303,6 +321,7 @@ impl<'a> Builder<'a> {
             worker_bytes: self.worker_bytes,
             shared_len: self.shared_len,
             scratch_len,
+            share_above: self.options.share_above,
             guard: self.options.guard,
             updates: self.graph.updates.clone(),
             moving_averages: self.graph.moving_averages.clone(),
@@ -322,15 +341,28 @@ impl<'a> Builder<'a> {
             packs.push((self.value_stage[node.inputs[input].index()], number));
             (input, self.new_shared(len))
         });
+        let len = outputs.first().map_or(0, |spec| spec.len());
+        let alike = |spec: &&Spec| spec.role == Role::Sample && spec.len() == len;
+        let can_be_cut = outputs.len() <= MOST_PARTS && outputs.iter().all(alike);
+        let flops = node.op.flops(&inputs, &outputs);
+        let bytes: usize = node.inputs.iter().chain(&node.outputs).map(|&v| self.sample_bytes(v)).sum();
+        let weights: usize = packed.map_or(0, |(_, buffer)| 4 * self.shared_len[buffer]);
+        let unit = if can_be_cut { run.unit() } else { 0 };
+        let nanos = 1 + (flops as usize / FLOPS_PER_NANO + (bytes + weights) / BYTES_PER_NANO) as u64;
         Step {
+            len,
+            dtypes: std::array::from_fn(|n| outputs.get(n).map_or(DType::F32, |spec| spec.dtype)),
+            unit,
+            nanos,
+            shared: unit > 0 && len > unit && nanos > self.options.share_above,
             run,
             name: node.op.name(),
             place: node.place.clone(),
             inputs: node.inputs.clone(),
             outputs: node.outputs.clone(),
             packed,
-            flops: node.op.flops(&inputs, &outputs),
-            bytes: node.inputs.iter().chain(&node.outputs).map(|&v| self.sample_bytes(v) as u64).sum(),
+            flops,
+            bytes: bytes as u64,
         }
     }
 

@@ -213,3 +213,46 @@ pub(crate) fn batch_norm(net: &mut Net, x: Value) -> Result<Value, GraphError> {
 pub(crate) fn activate(net: &mut Net, x: Value, activation: Activation) -> Result<Value, GraphError> {
     net.graph.add(Activate(activation), &[x])
 }
+
+/// The logits of a batch of some samples without loss and gradients, in a plan for so many threads that shares even the
+/// shortest step.
+fn infer(net: &Net, logits: Value, samples: usize, threads: usize, slots: Option<usize>) -> Vec<f32> {
+    let options = PlanOptions { threads, slots, share_above: 0, ..PlanOptions::new(samples, Level::detect()) };
+    let fused = fuse(&net.graph, &[logits]).unwrap();
+    let logits = fused.value(logits).unwrap();
+    let plan = Plan::new(&fused.graph, &[logits], options).unwrap();
+    let mut pool = Pool::new(threads);
+    let mut runner = Runner::new(plan, threads);
+    let (pixels, targets, weights) = batch_inputs();
+    let image: usize = IMAGE.iter().product();
+    let pixels = pixels.repeat(2);
+    let (targets, weights) = (targets.repeat(2), weights.repeat(2));
+    let inputs = [
+        Input::U8(&pixels[..samples * image]),
+        Input::F32(&targets[..samples * CLASSES]),
+        Input::F32(&weights[..samples]),
+    ];
+    let mut read = vec![0.0; samples * CLASSES];
+    for _ in 0..2 {
+        runner.run(&mut pool, &mut net.parameters.clone(), &inputs, samples, &Scalars::default());
+        runner.read(logits, &mut read);
+    }
+    read
+}
+
+/// Threads, and how an inference plan is cut for them, change no bit. Operations that sum over the batch need a fixed cut.
+pub(crate) fn check_shared(body: Body<'_>) {
+    let (net, logits, _) = build(body, cross_entropy);
+    let sums = net.graph.nodes().iter().any(|node| node.op.name() == "Moments");
+    for samples in [1, 2, 3, 7] {
+        let slots = |n: Option<usize>| if sums { Some(1) } else { n };
+        let want = infer(&net, logits, samples, 1, Some(1));
+        for threads in 1..=5 {
+            for slots in [slots(None), slots(Some(2))] {
+                let got = infer(&net, logits, samples, threads, slots);
+                let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&got), bits(&want), "{samples} samples, {threads} threads, {slots:?} slots");
+            }
+        }
+    }
+}

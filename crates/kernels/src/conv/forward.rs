@@ -2,12 +2,16 @@
 
 use super::depthwise::{self, Depthwise, is_depthwise};
 use super::depthwise_tile::{Tiles, Windows};
-use super::geometry::{Segment, Source, Tap, forward_taps, segments, window_offset};
+use super::geometry::{Segment, Source, Tap, forward_taps, segments, unaliased, window_offset};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Output, Winograd};
 use super::{ConvShape, Epilogue};
 use crate::{Level, Pool};
+use std::ops::Range;
+
+/// Bytes of input that go through all of the weights together: half of a common second-level cache.
+const BLOCK_BYTES: usize = 512 << 10;
 
 /// `y = epilogue(convolution(x, weights) + bias)`.
 #[derive(Clone, Debug)]
@@ -22,8 +26,24 @@ pub struct Forward {
     /// Where each output pixel's window starts, and where its values go.
     windows: Vec<u32>,
     pixels: Vec<u32>,
+    /// Where each pixel's copy starts.
+    copies: Vec<u32>,
     winograd: Option<Winograd>,
     depthwise: Option<Windows>,
+    /// From one pixel to the next in a copy of the windows, where they are copied: 1x1 kernels whose pixels would drive each
+    /// other out of the cache.
+    gathered: Option<usize>,
+    /// Samples that are computed together; where it is 0, so many pixels of one sample.
+    block_samples: usize,
+    block_pixels: usize,
+}
+
+/// The weights of one call, and what is done with the sums.
+#[derive(Clone, Copy)]
+struct Weights<'a> {
+    packed: &'a [f32],
+    bias: Option<&'a [f32]>,
+    epilogue: Epilogue,
 }
 
 /// How the weights of a forward pass become a matrix.
@@ -56,10 +76,22 @@ impl Forward {
         let source = Source::of_input(&shape);
         let taps = forward_taps(&shape, &source);
         let pixels = 0..height * width;
+        let size = TileSize::of(level);
+        // What is read for one pixel of the output, each value counted once.
+        let bytes = 4 * if taps.len() == 1 { shape.input[2] } else { source.sample() / pixels.len().max(1) };
+        let most = BLOCK_BYTES / bytes.max(1);
+        let distance = shape.input[2] * shape.strides[1];
+        let gather = taps.len() == 1 && pixels.len() > 1 && shape.padding == [0; 4] && shape.filters >= 128;
+        let gathered = (gather && unaliased(distance, 4096) > distance).then(|| unaliased(shape.input[2], 2048));
+        let blocks = pixels.len().div_ceil(most.max(2 * size.rows)).max(1);
         Forward {
             shape,
             level,
-            size: TileSize::of(level),
+            size,
+            gathered,
+            copies: gathered.map_or_else(Vec::new, |pitch| pixels.clone().map(|p| (p * pitch) as u32).collect()),
+            block_samples: if blocks == 1 { (most / pixels.len().max(1)).max(1) } else { 0 },
+            block_pixels: pixels.len().div_ceil(blocks).next_multiple_of(size.rows),
             segments: segments(&taps, shape.group_channels()),
             taps,
             matrix: forward_matrix(&shape),
@@ -96,11 +128,21 @@ impl Forward {
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
-        match &self.winograd {
-            Some(winograd) => winograd.scratch_len(samples),
-            None if self.depthwise.is_some() => 0,
-            None => self.source.scratch_len(samples),
+        match (&self.winograd, self.gathered) {
+            (Some(winograd), _) => winograd.scratch_len(samples),
+            _ if self.depthwise.is_some() => 0,
+            (None, Some(pitch)) if self.block_samples == 0 => pitch * self.block_pixels,
+            (None, Some(pitch)) => pitch * self.windows.len() * samples.min(self.block_samples),
+            (None, None) if self.block_samples > 0 => self.source.scratch_len(samples.min(self.block_samples)),
+            (None, None) => self.source.rows_len(self.input_rows(self.block_pixels)),
         }
+    }
+
+    /// The most input rows that so many neighbouring pixels read.
+    fn input_rows(&self, pixels: usize) -> usize {
+        let [height, width, _] = self.shape.output();
+        let rows = (pixels.saturating_sub(1) + width).div_ceil(width.max(1)).min(height);
+        rows.saturating_sub(1) * self.shape.strides[0] + self.shape.extent()[0]
     }
 
     /// Convolves `samples` images `x` into `y`.
@@ -118,8 +160,10 @@ impl Forward {
         let shape = &self.shape;
         assert_eq!(x.len(), samples * shape.input_len(), "x of {shape:?}");
         assert_eq!(y.len(), samples * shape.output_len(), "y of {shape:?}");
-        assert_eq!(packed.len(), self.packed_len(), "packed weights of {shape:?}");
-        assert!(bias.is_none_or(|bias| bias.len() == shape.filters), "bias of {shape:?}");
+        let weights = self.weights(packed, bias, epilogue);
+        if y.is_empty() {
+            return;
+        }
         if let Some(winograd) = &self.winograd {
             return winograd.run(samples, x, packed, bias, Output::Plain { epilogue, y }, scratch);
         }
@@ -127,23 +171,166 @@ impl Forward {
             let rows = 0..windows.output[0];
             return Tiles { windows, rows, samples, x, packed, bias, epilogue, y }.run_on(self.level);
         }
-        let x = self.source.prepare(samples, x, scratch);
-        let group_len = self.matrix.group_len(self.taps.len(), self.size);
-        let (channels, filters) = (shape.group_channels(), shape.group_filters());
-        if x.is_empty() || y.is_empty() {
+        let (x_len, y_len) = (shape.input_len(), shape.output_len());
+        for first in (0..samples).step_by(self.block_samples.max(1)) {
+            let count = self.block_samples.clamp(1, samples - first);
+            let x = &x[first * x_len..(first + count) * x_len];
+            let y = &mut y[first * y_len..(first + count) * y_len];
+            if self.block_samples == 0 {
+                self.run_pixels(0..self.windows.len(), x, weights, y, scratch);
+                continue;
+            }
+            let rows = Rows {
+                input: &self.windows,
+                output: &self.pixels,
+                samples: count,
+                input_stride: self.source.sample(),
+                output_stride: y_len,
+            };
+            if let Some(pitch) = self.gathered {
+                self.product_of_gathered(rows, pitch, x, weights, y, scratch);
+            } else {
+                self.product(rows, self.source.prepare(count, x, scratch), weights, y);
+            }
+        }
+    }
+
+    /// Values in the smallest piece of a sample's output that [`run_piece`](Self::run_piece) computes; 0 where there are none.
+    pub fn unit(&self) -> usize {
+        if let Some(winograd) = &self.winograd {
+            return winograd.row_len();
+        }
+        if let Some(windows) = &self.depthwise {
+            return windows.row_len();
+        }
+        let columns = self.windows.len() == 1 && self.shape.groups == 1;
+        if columns { self.size.columns } else { self.shape.filters.min(self.shape.output_len()) }
+    }
+
+    /// The part `y` of one sample's output, which begins and ends at a multiple of [`unit`](Self::unit) or at the output's end.
+    /// It is the same to the bit as that of [`run`](Self::run); `scratch` is as for one sample.
+    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
+    pub fn run_piece(
+        &self,
+        part: Range<usize>,
+        x: &[f32],
+        packed: &[f32],
+        bias: Option<&[f32]>,
+        epilogue: Epilogue,
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        let shape = &self.shape;
+        assert_eq!(x.len(), shape.input_len(), "x of {shape:?}");
+        assert!(part.end <= shape.output_len() && part.len() == y.len(), "y of {shape:?}");
+        let weights = self.weights(packed, bias, epilogue);
+        if y.is_empty() {
             return;
         }
-        let rows = Rows {
-            input: &self.windows,
-            output: &self.pixels,
-            samples,
-            input_stride: self.source.sample(),
-            output_stride: shape.output_len(),
-        };
+        let unit = self.unit();
+        assert!(part.start.is_multiple_of(unit), "pieces of {unit} values of {shape:?}");
+        if let Some(winograd) = &self.winograd {
+            let rows = part.start / unit..part.end.div_ceil(unit);
+            return winograd.run_rows(rows, x, packed, bias, Output::Plain { epilogue, y }, scratch);
+        }
+        if let Some(windows) = &self.depthwise {
+            let rows = part.start / unit..part.end.div_ceil(unit);
+            return Tiles { windows, rows, samples: 1, x, packed, bias, epilogue, y }.run_on(self.level);
+        }
+        if self.windows.len() > 1 || shape.groups > 1 {
+            assert!(part.end.is_multiple_of(unit), "whole pixels of {shape:?}");
+            return self.run_pixels(part.start / unit..part.end / unit, x, weights, y, scratch);
+        }
+        let depth = self.taps.len() * shape.input[2];
+        let rows = Rows { input: &self.windows, output: &[0], samples: 1, input_stride: 0, output_stride: 0 };
+        Product {
+            rows,
+            reduction: Reduction::once(&self.segments),
+            a: self.source.prepare(1, x, scratch),
+            b: &packed[part.start * depth..],
+            layout: Columns::Packed { depth },
+            columns: part.len(),
+            bias: bias.map(|bias| &bias[part]),
+            epilogue,
+            accumulate: false,
+            out: y,
+        }
+        .run_on(self.level);
+    }
+
+    fn weights<'a>(&self, packed: &'a [f32], bias: Option<&'a [f32]>, epilogue: Epilogue) -> Weights<'a> {
+        assert_eq!(packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
+        assert!(bias.is_none_or(|bias| bias.len() == self.shape.filters), "bias of {:?}", self.shape);
+        Weights { packed, bias, epilogue }
+    }
+
+    /// Some pixels of one sample, a block at a time.
+    fn run_pixels(&self, part: Range<usize>, x: &[f32], weights: Weights<'_>, y: &mut [f32], scratch: &mut [f32]) {
+        let (width, filters) = (self.shape.output()[1], self.shape.filters);
+        // Blocks of equal size rather than full ones and a small rest.
+        let blocks = part.len().div_ceil(self.block_pixels);
+        let block = part.len().div_ceil(blocks.max(1)).next_multiple_of(self.size.rows).min(self.block_pixels).max(1);
+        for (first, y) in part.clone().step_by(block).zip(y.chunks_mut(block * filters)) {
+            let pixels = first..first + y.len() / filters;
+            // Windows lie alike from whichever row on, so that those of the first rows do for all.
+            let (row, column) = (first / width, first % width);
+            let top = row * self.shape.strides[0];
+            let input_rows = top..top + self.input_rows_of(&pixels);
+            let rows = Rows {
+                input: &self.windows[column..column + pixels.len()],
+                output: &self.pixels[..pixels.len()],
+                samples: 1,
+                input_stride: 0,
+                output_stride: 0,
+            };
+            if let Some(pitch) = self.gathered {
+                let x = &x[top * self.source.pitch()..];
+                self.product_of_gathered(rows, pitch, x, weights, y, scratch);
+            } else {
+                self.product(rows, self.source.prepare_rows(input_rows, x, scratch), weights, y);
+            }
+        }
+    }
+
+    /// Copies each window, which is a pixel, and multiplies the copies.
+    fn product_of_gathered(
+        &self,
+        rows: Rows<'_>,
+        pitch: usize,
+        x: &[f32],
+        weights: Weights<'_>,
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        let (channels, count) = (self.shape.input[2], rows.input.len());
+        let copies = &mut scratch[..pitch * count * rows.samples];
+        for (n, to) in copies.chunks_exact_mut(pitch).enumerate() {
+            let from = n / count * rows.input_stride + rows.input[n % count] as usize;
+            to[..channels].copy_from_slice(&x[from..from + channels]);
+        }
+        let rows = Rows { input: &self.copies[..count], input_stride: pitch * count, ..rows };
+        self.product(rows, copies, weights, y);
+    }
+
+    /// Input rows that these pixels read.
+    fn input_rows_of(&self, pixels: &Range<usize>) -> usize {
+        let width = self.shape.output()[1];
+        let rows = (pixels.end - 1) / width - pixels.start / width;
+        rows * self.shape.strides[0] + self.shape.extent()[0]
+    }
+
+    fn product(&self, rows: Rows<'_>, x: &[f32], weights: Weights<'_>, y: &mut [f32]) {
+        let shape = &self.shape;
+        let Weights { packed, bias, epilogue } = weights;
+        let (channels, filters) = (shape.group_channels(), shape.group_filters());
+        if x.is_empty() {
+            return;
+        }
         if is_depthwise(shape) {
             let (taps, channels) = (&self.taps, shape.groups);
             return Depthwise { rows, taps, a: x, packed, channels, bias, epilogue, out: y }.run_on(self.level);
         }
+        let group_len = self.matrix.group_len(self.taps.len(), self.size);
         for group in 0..shape.groups {
             Product {
                 rows,

@@ -1,9 +1,16 @@
 //! Where things lie: the padded image that windows read, the offsets of its pixels, and the runs that the taps make.
 
 use super::ConvShape;
+use std::ops::Range;
 
 /// Values in a cache line: scratch memory is cut in multiples of it, so that every part is as aligned as the whole.
 pub(super) const LINE: usize = 16;
+
+/// A distance between rows of at least that many values that is no multiple of so many bytes. At multiples of 4096 all rows of
+/// a tile lie in the same set of a common first-level cache, where they drive each other out; at 2048 in two sets.
+pub(super) fn unaliased(distance: usize, bytes: usize) -> usize {
+    if (4 * distance).is_multiple_of(bytes) { distance + LINE } else { distance }
+}
 
 /// The image that a kernel reads: the source itself where every window lies inside it, else a zero-padded copy.
 #[derive(Clone, Debug)]
@@ -78,27 +85,48 @@ impl Source {
         if copy.is_empty() {
             return copy;
         }
+        for (n, image) in copy.chunks_exact_mut(self.sample()).enumerate() {
+            self.copy_rows(0, &source[n * self.source_sample()..(n + 1) * self.source_sample()], image);
+        }
+        copy
+    }
+
+    /// Some rows of one sample's image as [`prepare`](Self::prepare) gives it, the first of them first.
+    pub(super) fn prepare_rows<'a>(&self, rows: Range<usize>, source: &'a [f32], scratch: &'a mut [f32]) -> &'a [f32] {
+        if !self.copied {
+            return &source[rows.start * self.pitch()..];
+        }
+        let copy = &mut scratch[..rows.len() * self.pitch()];
+        if !copy.is_empty() {
+            self.copy_rows(rows.start, source, copy);
+        }
+        copy
+    }
+
+    /// Values of scratch memory for so many rows of one sample.
+    pub(super) fn rows_len(&self, rows: usize) -> usize {
+        if self.copied { rows * self.pitch() } else { 0 }
+    }
+
+    /// Fills `image` with padded rows from the `first` on.
+    fn copy_rows(&self, first: usize, source: &[f32], image: &mut [f32]) {
         let channels = self.channels;
         let before = (self.left.max(0) as usize).min(self.columns);
         let skip = (-self.left).max(0) as usize;
         let taken = self.width.saturating_sub(skip).min(self.columns - before);
-        for (n, image) in copy.chunks_exact_mut(self.sample()).enumerate() {
-            let source = &source[n * self.source_sample()..(n + 1) * self.source_sample()];
-            for (r, row) in image.chunks_exact_mut(self.columns * channels).enumerate() {
-                match usize::try_from(r as isize - self.top) {
-                    Ok(from) if from < self.height && taken > 0 => {
-                        let from = (from * self.width + skip) * channels;
-                        let (zeros, rest) = row.split_at_mut(before * channels);
-                        let (values, after) = rest.split_at_mut(taken * channels);
-                        zeros.fill(0.0);
-                        values.copy_from_slice(&source[from..from + taken * channels]);
-                        after.fill(0.0);
-                    }
-                    _ => row.fill(0.0),
+        for (r, row) in image.chunks_exact_mut(self.columns * channels).enumerate() {
+            match usize::try_from((first + r) as isize - self.top) {
+                Ok(from) if from < self.height && taken > 0 => {
+                    let from = (from * self.width + skip) * channels;
+                    let (zeros, rest) = row.split_at_mut(before * channels);
+                    let (values, after) = rest.split_at_mut(taken * channels);
+                    zeros.fill(0.0);
+                    values.copy_from_slice(&source[from..from + taken * channels]);
+                    after.fill(0.0);
                 }
+                _ => row.fill(0.0),
             }
         }
-        copy
     }
 }
 

@@ -9,6 +9,7 @@ use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Output, Winograd};
 use super::{CLOSED, Epilogue, PooledShape};
 use crate::{Level, Pool};
+use std::ops::Range;
 
 /// `y = max over each pooling window of relu(convolution(x, weights) + bias)`, and the position of each maximum.
 #[derive(Clone, Debug)]
@@ -123,25 +124,7 @@ impl PooledForward {
         let group_len = self.matrix.group_len(self.taps.len(), self.size);
         let (channels, filters) = (conv.group_channels(), conv.group_filters());
         if self.in_registers() {
-            for group in 0..conv.groups {
-                PooledProduct {
-                    rows: &self.windows,
-                    window: shape.window(),
-                    samples,
-                    input_stride: self.source.sample(),
-                    segments: &self.segments,
-                    a: &x[group * channels..],
-                    b: &packed[group * group_len..(group + 1) * group_len],
-                    depth: self.taps.len() * channels,
-                    columns: filters,
-                    bias: bias.map(|bias| &bias[group * filters..]),
-                    relu,
-                    pitch: conv.filters,
-                    maxima: &mut y[group * filters..],
-                    positions: &mut argmax[group * filters..],
-                }
-                .run_on(self.level);
-            }
+            self.find_maxima(samples, &self.windows, x, packed, bias, relu, y, argmax);
             return;
         }
         for group in 0..conv.groups {
@@ -166,6 +149,98 @@ impl PooledForward {
             .run_on(self.level);
         }
         pool(shape, full, relu, y, argmax);
+    }
+}
+
+impl PooledForward {
+    /// Values in the smallest piece of a sample's maxima that [`run_piece`](Self::run_piece) computes; 0 where there are none.
+    pub fn unit(&self) -> usize {
+        let [_, width, filters] = self.shape.output();
+        match &self.winograd {
+            Some(_) => width * filters,
+            None if self.in_registers() => filters,
+            None => 0,
+        }
+    }
+
+    /// A part of one sample's maxima and positions, from a multiple of [`unit`](Self::unit) to another one; the same to the bit
+    /// as that of [`run`](Self::run). `scratch` is as for one sample.
+    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
+    pub fn run_piece(
+        &self,
+        part: Range<usize>,
+        x: &[f32],
+        packed: &[f32],
+        bias: Option<&[f32]>,
+        relu: bool,
+        y: &mut [f32],
+        argmax: &mut [u8],
+        scratch: &mut [f32],
+    ) {
+        let (shape, conv, unit) = (&self.shape, &self.shape.conv, self.unit().max(1));
+        assert_eq!(x.len(), conv.input_len(), "x of {shape:?}");
+        assert!(part.end <= shape.output_len() && part.len() == y.len(), "y of {shape:?}");
+        assert_eq!(argmax.len(), y.len(), "argmax of {shape:?}");
+        assert_eq!(packed.len(), self.packed_len(), "packed weights of {shape:?}");
+        assert!(bias.is_none_or(|bias| bias.len() == conv.filters), "bias of {shape:?}");
+        assert!(
+            part.start.is_multiple_of(unit) && part.end.is_multiple_of(unit),
+            "pieces of {unit} values of {shape:?}"
+        );
+        if y.is_empty() {
+            return;
+        }
+        let units = part.start / unit..part.end / unit;
+        if let Some(winograd) = &self.winograd {
+            let output = Output::Pooled { relu, maxima: y, positions: argmax };
+            return winograd.run_rows(units, x, packed, bias, output, scratch);
+        }
+        // Windows lie alike from whichever row on, so that those of the first rows do for all.
+        let (width, pool) = (shape.output()[1], shape.pool[0]);
+        let (row, column) = (units.start / width, units.start % width);
+        let down = ((units.end - 1) / width - row + 1) * pool;
+        let top = row * pool * conv.strides[0];
+        let input_rows = top..top + (down - 1) * conv.strides[0] + conv.extent()[0];
+        let windows = column * shape.window()..(column + units.len()) * shape.window();
+        let x = self.source.prepare_rows(input_rows, x, scratch);
+        self.find_maxima(1, &self.windows[windows], x, packed, bias, relu, y, argmax);
+    }
+
+    /// Convolves and finds the maxima in the tiles' registers.
+    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
+    fn find_maxima(
+        &self,
+        samples: usize,
+        windows: &[u32],
+        x: &[f32],
+        packed: &[f32],
+        bias: Option<&[f32]>,
+        relu: bool,
+        y: &mut [f32],
+        argmax: &mut [u8],
+    ) {
+        let (shape, conv) = (&self.shape, &self.shape.conv);
+        let group_len = self.matrix.group_len(self.taps.len(), self.size);
+        let (channels, filters) = (conv.group_channels(), conv.group_filters());
+        for group in 0..conv.groups {
+            PooledProduct {
+                rows: windows,
+                window: shape.window(),
+                samples,
+                input_stride: self.source.sample(),
+                segments: &self.segments,
+                a: &x[group * channels..],
+                b: &packed[group * group_len..(group + 1) * group_len],
+                depth: self.taps.len() * channels,
+                columns: filters,
+                bias: bias.map(|bias| &bias[group * filters..]),
+                relu,
+                pitch: conv.filters,
+                maxima: &mut y[group * filters..],
+                positions: &mut argmax[group * filters..],
+            }
+            .run_on(self.level);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{Level, Pool};
 use proptest::prelude::*;
 
 /// Values in `-1..1` that depend only on `seed`.
-fn noise(seed: u64, len: usize) -> Vec<f32> {
+pub(super) fn noise(seed: u64, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = || {
         state ^= state << 13;
@@ -18,7 +18,7 @@ fn noise(seed: u64, len: usize) -> Vec<f32> {
 }
 
 /// Scratch memory holding what an earlier operation may have left there.
-fn dirty(len: usize) -> Vec<f32> {
+pub(super) fn dirty(len: usize) -> Vec<f32> {
     vec![f32::NAN; len]
 }
 
@@ -259,7 +259,7 @@ const fn depthwise(input: [usize; 3], kernel: usize, stride: usize, padding: [us
     ConvShape { strides: [stride, stride], padding, ..grouped(input, channels, [kernel, kernel], channels) }
 }
 
-const SHAPES: &[ConvShape] = &[
+pub(super) const SHAPES: &[ConvShape] = &[
     // Dense layers: one pixel, widths around a vector and a panel.
     plain([1, 1, 1], 1, [1, 1]),
     plain([1, 1, 13], 10, [1, 1]),
@@ -341,6 +341,15 @@ const SHAPES: &[ConvShape] = &[
     padded([7, 6, 9], 33, [3, 3], [2, 2, 2, 2]),
     padded([6, 7, 17], 12, [3, 3], [3, 4, 0, 5]),
     padded([3, 4, 40], 70, [3, 3], [1, 1, 1, 1]),
+    // More than a block of pixels or a band of tiles.
+    strided([65, 66, 33], 9, [3, 3], [2, 2]),
+    plain([16, 17, 600], 3, [1, 1]),
+    padded([3, 5, 130], 35, [3, 4], [1, 1, 1, 1]),
+    // Pixels a multiple of 4 KiB apart, which are copied.
+    plain([3, 5, 1024], 130, [1, 1]),
+    strided([5, 4, 512], 128, [1, 1], [2, 2]),
+    plain([15, 10, 1024], 129, [1, 1]),
+    padded([31, 67, 41], 9, [3, 3], [1, 1, 1, 1]),
     // Larger than its input: no output, and the input has no gradient.
     plain([2, 2, 3], 4, [3, 3]),
 ];

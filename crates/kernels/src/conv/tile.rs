@@ -5,7 +5,7 @@
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
 use super::Epilogue;
-use super::geometry::Segment;
+use super::geometry::{LINE, Segment};
 use super::pack::TileSize;
 use crate::Level;
 use crate::isa::{Isa, Kernel};
@@ -37,6 +37,11 @@ impl<'a> Reduction<'a> {
     /// Segments of neighbouring values, once.
     pub(super) fn once(segments: &'a [Segment]) -> Self {
         Reduction { segments, step: 1, repeat: 1, a_stride: 0, k_stride: 0 }
+    }
+
+    /// Rows of `b` that are read, where they are all neighbours.
+    fn depth(&self) -> usize {
+        self.segments.iter().map(|segment| segment.len).sum::<usize>() * self.repeat
     }
 
     /// The largest offset into `a` from a row's start, and the largest row of `b`; `None` where nothing is read.
@@ -118,12 +123,12 @@ impl Kernel for Product<'_> {
                 Columns::Packed { depth } => (column * depth, width),
                 Columns::Plain { pitch } => (column, pitch),
             };
-            let panel = Panel {
-                b: self.b[start.min(self.b.len())..].as_ptr(),
-                pitch,
-                column,
-                columns: (self.columns - column).min(size.columns),
-            };
+            let b = self.b[start.min(self.b.len())..].as_ptr();
+            let columns = (self.columns - column).min(size.columns);
+            let mut panel = Panel { b, pitch, column, columns, ahead: Ahead::nothing(b) };
+            let packed = matches!(self.layout, Columns::Packed { .. });
+            let (depth, tiles) = (self.reduction.depth(), total.div_ceil(I::TILE_ROWS));
+            let mut tile = 0;
             let (mut done, mut sample, mut row) = (0, 0, 0);
             while done < total {
                 let count = tile_rows(total - done, I::TILE_ROWS);
@@ -141,6 +146,11 @@ impl Kernel for Product<'_> {
                         (sample, row) = (sample + 1, 0);
                     }
                 }
+                // The panels lie one behind the other: these tiles ask for the next one's weights.
+                if packed {
+                    panel.ahead = Ahead::next(b, depth, pitch, tile, tiles);
+                }
+                tile += 1;
                 // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
                 unsafe { self.any_tile(isa, &panel, count, width / I::LANES, &input, out, &output) };
                 done += count;
@@ -157,6 +167,34 @@ struct Panel {
     column: usize,
     /// How many are stored.
     columns: usize,
+    ahead: Ahead,
+}
+
+/// Memory to ask for while a tile is computed: from `at` on, so many values further with each step of the reduction.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub(super) at: *const f32,
+    pub(super) step: usize,
+}
+
+impl Ahead {
+    /// Nothing new: `at` is in the cache anyway.
+    #[inline(always)]
+    pub(super) fn nothing(at: *const f32) -> Self {
+        Ahead { at, step: 0 }
+    }
+
+    /// The part of the weights behind `depth` rows of `pitch` values at `b` that one of some tiles asks for.
+    #[inline(always)]
+    pub(super) fn next(b: *const f32, depth: usize, pitch: usize, tile: usize, tiles: usize) -> Self {
+        let lines = pitch.div_ceil(LINE);
+        match (tiles, tile < lines) {
+            // A single tile asks for every second line or so; its neighbours come with it.
+            (1, _) => Ahead { at: b.wrapping_add(depth * pitch), step: pitch },
+            (_, true) => Ahead { at: b.wrapping_add(depth * (pitch + tile * LINE)), step: LINE },
+            (_, false) => Ahead::nothing(b),
+        }
+    }
 }
 
 /// The largest `TILE_ROWS` of any level.
@@ -226,7 +264,7 @@ impl Product<'_> {
                 }
             }
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(input[r]));
-            sums = multiply_add(isa, &self.reduction, a, panel.b, panel.pitch, sums);
+            sums = multiply_add(isa, &self.reduction, a, panel.b, panel.pitch, panel.ahead, sums);
             if let Some(bias) = self.bias {
                 let bias = bias.as_ptr().add(panel.column);
                 for v in 0..VECTORS {
@@ -275,8 +313,10 @@ pub(super) unsafe fn multiply_add<I: Isa, const ROWS: usize, const VECTORS: usiz
     a: [*const f32; ROWS],
     b: *const f32,
     pitch: usize,
+    ahead: Ahead,
     mut sums: [[I::F32; VECTORS]; ROWS],
 ) -> [[I::F32; VECTORS]; ROWS] {
+    let mut next = ahead.at;
     for again in 0..reduction.repeat {
         for segment in reduction.segments {
             let mut offset = segment.a + again * reduction.a_stride;
@@ -284,6 +324,8 @@ pub(super) unsafe fn multiply_add<I: Isa, const ROWS: usize, const VECTORS: usiz
             unsafe {
                 let mut b = b.add((segment.k + again * reduction.k_stride) * pitch);
                 for _ in 0..segment.len {
+                    isa.prefetch(next);
+                    next = next.wrapping_add(ahead.step);
                     let mut columns = [isa.zero(); VECTORS];
                     for v in 0..VECTORS {
                         columns[v] = isa.load(b.add(v * I::LANES));

@@ -7,16 +7,27 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
-use super::geometry::{Segment, Source, Tap};
+use super::geometry::{Segment, Source, Tap, unaliased};
 use super::pack::{Matrix, TileSize};
 use super::pooled_tile::maximum;
-use super::tile::{MOST_ROWS, Reduction, multiply_add};
+use super::tile::{Ahead, MOST_ROWS, Reduction, multiply_add, tile_rows};
 use super::{ConvShape, Epilogue};
 use crate::isa::{Isa, Kernel};
 use crate::{Level, Pool};
+use std::ops::Range;
 
 /// Matrices: one for each pixel of a transformed patch.
 pub(super) const PARTS: usize = 16;
+
+/// Bytes of padded image that are copied together, and of transformed patches: a part of a common second-level cache.
+const COPY_BYTES: usize = 256 << 10;
+const PATCH_BYTES: usize = 512 << 10;
+
+/// Bytes of a part of the weights beyond which the next part is not asked for ahead.
+const MOST_AHEAD: usize = 32 << 10;
+
+/// The most tiles whose products wait for each other, so that these stay near, too.
+const MOST_TILES: usize = 48;
 
 /// The plan: offsets and sizes.
 #[derive(Clone, Debug)]
@@ -30,8 +41,11 @@ pub(super) struct Winograd {
     filters: usize,
     /// Channels in whole vectors.
     padded_channels: usize,
-    /// Tiles whose patches are transformed together: some matrix tiles' rows.
+    /// Most tiles whose patches are transformed together and pass each part of the weights together.
     block: usize,
+    /// Samples that are computed together; where it is 0, so many rows of tiles of one sample.
+    block_samples: usize,
+    block_rows: usize,
 }
 
 /// Whether the convolution, or its data gradient, is of the kind that this computes, and large enough to gain from it where
@@ -56,22 +70,49 @@ pub(super) enum Output<'a> {
     Pooled { relu: bool, maxima: &'a mut [f32], positions: &'a mut [u8] },
 }
 
+impl<'a> Output<'a> {
+    /// Cuts off what belongs to the first tiles: `values` of every output, or `maxima` of their maxima.
+    fn split(self, values: usize, maxima_len: usize) -> (Self, Self) {
+        match self {
+            Output::Plain { epilogue, y } => {
+                let (first, rest) = y.split_at_mut(values);
+                (Output::Plain { epilogue, y: first }, Output::Plain { epilogue, y: rest })
+            }
+            Output::Pooled { relu, maxima, positions } => {
+                let (first, rest) = maxima.split_at_mut(maxima_len);
+                let (first_positions, rest_positions) = positions.split_at_mut(maxima_len);
+                (
+                    Output::Pooled { relu, maxima: first, positions: first_positions },
+                    Output::Pooled { relu, maxima: rest, positions: rest_positions },
+                )
+            }
+        }
+    }
+}
+
 impl Winograd {
     /// The convolution of images of that shape, padded by `before` at the top and at the left, to `output` pixels.
     pub(super) fn new(image: [usize; 3], before: [isize; 2], output: [usize; 2], filters: usize, level: Level) -> Self {
         let size = TileSize::of(level);
         let tiles = output.map(|n| n.div_ceil(2));
-        let padded_channels = size.padded(image[2]);
-        let group = PARTS * size.rows * padded_channels;
+        // The rows of a tile must not drive each other out of the first-level cache.
+        let padded_channels = unaliased(size.padded(image[2]), 2048);
+        let source = Source::new(image, before, tiles.map(|n| 2 * n + 2));
+        let most = (PATCH_BYTES / (4 * PARTS * padded_channels)).clamp(size.rows, MOST_TILES);
+        let copies = COPY_BYTES / (4 * source.sample()).max(1);
+        // Two rows more than the tiles cover are copied.
+        let rows = (COPY_BYTES / (4 * source.pitch()).max(1)).saturating_sub(2) / 2;
         Winograd {
             level,
             size,
-            source: Source::new(image, before, tiles.map(|n| 2 * n + 2)),
             output,
             tiles,
             filters,
             padded_channels,
-            block: size.rows * (32 * 1024 / group).max(1),
+            block: most,
+            block_samples: copies,
+            block_rows: equal(tiles[0], rows.max(1)),
+            source,
         }
     }
 
@@ -92,11 +133,26 @@ impl Winograd {
     }
 
     fn parts_len(&self) -> [usize; 2] {
-        [PARTS * self.block * self.padded_channels, PARTS * self.size.rows * self.size.columns]
+        [PARTS * self.block * self.padded_channels, PARTS * self.block * self.size.columns]
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
-        self.source.scratch_len(samples) + self.parts_len().iter().sum::<usize>()
+        let copies = match self.block_samples {
+            0 => self.source.rows_len(2 * self.block_rows + 2),
+            most => self.source.scratch_len(samples.min(most)),
+        };
+        copies + self.parts_len().iter().sum::<usize>()
+    }
+
+    /// Values of the output that a row of tiles gives, but for the last row where the height is odd.
+    pub(super) fn row_len(&self) -> usize {
+        2 * self.output[1] * self.filters
+    }
+
+    /// Values and maxima that these rows of tiles of one sample give.
+    fn len(&self, rows: Range<usize>) -> [usize; 2] {
+        let pixel_rows = (2 * rows.end).min(self.output[0]) - 2 * rows.start;
+        [pixel_rows * self.output[1] * self.filters, rows.len() * self.tiles[1] * self.filters]
     }
 
     pub(super) fn run(
@@ -105,15 +161,61 @@ impl Winograd {
         x: &[f32],
         packed: &[f32],
         bias: Option<&[f32]>,
-        output: Output<'_>,
+        mut output: Output<'_>,
         scratch: &mut [f32],
     ) {
-        let [patches, products] = self.parts_len();
-        let (patches, scratch) = scratch.split_at_mut(patches);
-        let (products, scratch) = scratch.split_at_mut(products);
-        let x = self.source.prepare(samples, x, scratch);
-        Run { plan: self, samples, x, packed, bias, output, patches, products }.run_on(self.level);
+        let [values, maxima] = self.len(0..self.tiles[0]);
+        let x_len = self.source.source_sample();
+        for first in (0..samples).step_by(self.block_samples.max(1)) {
+            let count = self.block_samples.clamp(1, samples - first);
+            let (part, rest) = output.split(count * values, count * maxima);
+            output = rest;
+            let x = &x[first * x_len..(first + count) * x_len];
+            if self.block_samples == 0 {
+                self.run_rows(0..self.tiles[0], x, packed, bias, part, scratch);
+                continue;
+            }
+            let [patches, products] = self.parts_len();
+            let (patches, scratch) = scratch.split_at_mut(patches);
+            let (products, scratch) = scratch.split_at_mut(products);
+            let x = self.source.prepare(count, x, scratch);
+            let (tiles, size) = (self.tiles, self.output);
+            Run { plan: self, samples: count, tiles, size, x, packed, bias, output: part, patches, products }
+                .run_on(self.level);
+        }
     }
+
+    /// Computes what some rows of tiles of one sample give.
+    pub(super) fn run_rows(
+        &self,
+        rows: Range<usize>,
+        x: &[f32],
+        packed: &[f32],
+        bias: Option<&[f32]>,
+        mut output: Output<'_>,
+        scratch: &mut [f32],
+    ) {
+        let most = if self.block_samples == 0 { self.block_rows } else { self.tiles[0] };
+        for first in rows.clone().step_by(equal(rows.len(), most).max(1)) {
+            let rows = first..(first + equal(rows.len(), most)).min(rows.end);
+            let [values, maxima] = self.len(rows.clone());
+            let (part, rest) = output.split(values, maxima);
+            output = rest;
+            let [patches, products] = self.parts_len();
+            let (patches, scratch) = scratch.split_at_mut(patches);
+            let (products, scratch) = scratch.split_at_mut(products);
+            let x = self.source.prepare_rows(2 * rows.start..2 * rows.end + 2, x, scratch);
+            let tiles = [rows.len(), self.tiles[1]];
+            let size = [(2 * rows.end).min(self.output[0]) - 2 * rows.start, self.output[1]];
+            Run { plan: self, samples: 1, tiles, size, x, packed, bias, output: part, patches, products }
+                .run_on(self.level);
+        }
+    }
+}
+
+/// The size of a part, where `len` is cut into as few parts of at most `most` as possible, all about alike.
+fn equal(len: usize, most: usize) -> usize {
+    len.div_ceil(len.div_ceil(most).max(1))
 }
 
 /// Turns nine taps, which lie in the panel's last nine parts, into the sixteen parts, row by row in place.
@@ -161,13 +263,16 @@ impl Kernel for TransformWeights<'_> {
 struct Run<'a> {
     plan: &'a Winograd,
     samples: usize,
+    /// Tiles down and across, and height and width of the output, of each sample: all of the plan's, or some rows.
+    tiles: [usize; 2],
+    size: [usize; 2],
     x: &'a [f32],
     packed: &'a [f32],
     bias: Option<&'a [f32]>,
     output: Output<'a>,
     /// Transformed patches: `[part][tile][channel]`.
     patches: &'a mut [f32],
-    /// Their products with one panel: `[part][row][column]`.
+    /// Their products with one panel: `[part][tile][column]`.
     products: &'a mut [f32],
 }
 
@@ -181,16 +286,16 @@ impl Run<'_> {
     /// Asserts that every read and write below is inside its slice.
     fn check(&self) {
         let plan = self.plan;
-        let tiles = self.samples * plan.tiles[0] * plan.tiles[1];
+        let tiles = self.samples * self.tiles[0] * self.tiles[1];
         assert_eq!(self.packed.len(), plan.packed_len(), "packed weights");
         assert_eq!([self.patches.len(), self.products.len()], plan.parts_len(), "room for the parts");
         assert!(self.bias.is_none_or(|bias| bias.len() == plan.filters), "a bias for each filter");
-        let [rows, columns] = plan.tiles.map(|n| 2 * n + 2);
+        let [rows, columns] = self.tiles.map(|n| 2 * n + 2);
         let last = plan.source.origin() + (rows - 1) * plan.source.pitch() + columns * plan.channels();
         assert!(last + (self.samples - 1) * plan.source.sample() <= self.x.len(), "patches inside x");
         match &self.output {
             Output::Plain { y, .. } => {
-                let pixels = plan.output[0] * plan.output[1];
+                let pixels = self.size[0] * self.size[1];
                 assert_eq!(y.len(), self.samples * pixels * plan.filters, "outputs of every pixel");
             }
             Output::Pooled { maxima, positions, .. } => {
@@ -208,21 +313,20 @@ impl Kernel for Run<'_> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         let plan = self.plan;
-        let total = self.samples * plan.tiles[0] * plan.tiles[1];
+        let total = self.samples * self.tiles[0] * self.tiles[1];
         if total == 0 {
             return;
         }
         self.check();
-        for first in (0..total).step_by(plan.block) {
-            let count = plan.block.min(total - first);
+        let block = equal(total, plan.block);
+        for first in (0..total).step_by(block) {
+            let count = block.min(total - first);
             // SAFETY: `check` has bounded the patches, the weights and the outputs of all tiles.
             unsafe {
                 self.transform(isa, first, count);
                 for column in (0..plan.filters).step_by(plan.size.columns) {
-                    for row in (0..count).step_by(I::TILE_ROWS) {
-                        self.multiply(isa, row, count, column);
-                        self.finish(isa, first + row, I::TILE_ROWS.min(count - row), column);
-                    }
+                    self.multiply(isa, count, column);
+                    self.finish(isa, first, count, column);
                 }
             }
         }
@@ -237,7 +341,7 @@ impl Run<'_> {
     #[inline(always)]
     unsafe fn transform<I: Isa>(&mut self, isa: I, first: usize, count: usize) {
         let plan = self.plan;
-        let [down, across] = plan.tiles;
+        let [down, across] = self.tiles;
         let (channels, pitch) = (plan.channels(), plan.source.pitch());
         let part = plan.block * plan.padded_channels;
         for tile in 0..count {
@@ -255,37 +359,37 @@ impl Run<'_> {
         }
     }
 
-    /// Multiplies the patches of one matrix tile's rows with the panel at `column`.
+    /// Multiplies the patches of some tiles with the panel at `column`, one part after the other, so that each part of the
+    /// weights is fetched once.
     ///
     /// # Safety
     /// As for [`transform`](Self::transform).
     #[inline(always)]
-    unsafe fn multiply<I: Isa>(&mut self, isa: I, row: usize, count: usize, column: usize) {
+    unsafe fn multiply<I: Isa>(&mut self, isa: I, count: usize, column: usize) {
         let vectors = self.plan.size.panel(column, self.plan.filters) / I::LANES;
-        let rows = match (I::TILE_ROWS, count - row) {
-            (12, 1..=4) => 4,
-            (12, 5..=8) => 8,
-            (6, 1..=3) => 3,
-            (4, 1..=2) => 2,
-            (rows, _) => rows,
-        };
         macro_rules! dispatch {
-            ($($rows:literal: $($vectors:literal)*;)*) => {
-                match (rows, vectors) {
-                    $($(($rows, $vectors) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS =>
+            ($part:ident, $row:ident, $rows:ident, $tile:ident, $($vectors:literal: $($count:literal)*;)*) => {
+                match ($rows, vectors) {
+                    $($(($count, $vectors) if $count <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS =>
                         // SAFETY: the caller's promise.
-                        unsafe { self.multiply_tile::<I, $rows, $vectors>(isa, row, count, column) },)*)*
+                        unsafe { self.multiply_tile::<I, $count, $vectors>(isa, $part, $row, column, $tile) },)*)*
                     (rows, vectors) => unreachable!("{rows} rows of {vectors} vectors are no tile"),
                 }
             };
         }
-        dispatch! {
-            2: 1 2;
-            3: 1 2 3 4;
-            4: 1 2;
-            6: 1 2 3 4;
-            8: 1 2;
-            12: 1 2;
+        for part in 0..PARTS {
+            let (mut row, mut tile) = (0, [0, count.div_ceil(I::TILE_ROWS)]);
+            while row < count {
+                let rows = tile_rows(count - row, I::TILE_ROWS);
+                dispatch! { part, row, rows, tile,
+                    1: 1 2 3 4 5 6 7 8 9 10 11 12;
+                    2: 1 2 3 4 5 6 7 8 9 10 11 12;
+                    3: 1 2 3 4 5 6;
+                    4: 1 2 3 4 5 6;
+                }
+                row += rows;
+                tile[0] += 1;
+            }
         }
     }
 
@@ -295,28 +399,31 @@ impl Run<'_> {
     unsafe fn multiply_tile<I: Isa, const ROWS: usize, const VECTORS: usize>(
         &mut self,
         isa: I,
+        part: usize,
         row: usize,
-        count: usize,
         column: usize,
+        [tile, tiles]: [usize; 2],
     ) {
         let plan = self.plan;
         let (channels, width) = (plan.channels(), VECTORS * I::LANES);
         let segments = [Segment { a: 0, k: 0, len: channels }];
         let reduction = Reduction::once(&segments);
-        for part in 0..PARTS {
-            // SAFETY: the caller's promise; rows beyond the last tile repeat it, and their products are not used.
-            unsafe {
-                let patches = self.patches.as_ptr().add(part * plan.block * plan.padded_channels);
-                let a: [*const f32; ROWS] =
-                    std::array::from_fn(|r| patches.add((row + r).min(count - 1) * plan.padded_channels));
-                let panel = self.packed.as_ptr().add(PARTS * channels * column);
-                let zero = [[isa.zero(); VECTORS]; ROWS];
-                let sums = multiply_add(isa, &reduction, a, panel.add(part * channels * width), width, zero);
-                let to = self.products.as_mut_ptr().add(part * plan.size.rows * plan.size.columns);
-                for r in 0..ROWS {
-                    for v in 0..VECTORS {
-                        isa.store(to.add(r * plan.size.columns + v * I::LANES), sums[r][v]);
-                    }
+        // SAFETY: the caller's promise.
+        unsafe {
+            let patches = self.patches.as_ptr().add((part * plan.block + row) * plan.padded_channels);
+            let a: [*const f32; ROWS] = std::array::from_fn(|r| patches.add(r * plan.padded_channels));
+            let panel = self.packed.as_ptr().add(PARTS * channels * column + part * channels * width);
+            // Weights that pass as fast as memory gives them gain nothing by being asked for twice.
+            let ahead = match 4 * channels * width <= MOST_AHEAD {
+                true => Ahead::next(panel, channels, width, tile, tiles),
+                false => Ahead::nothing(panel),
+            };
+            let zero = [[isa.zero(); VECTORS]; ROWS];
+            let sums = multiply_add(isa, &reduction, a, panel, width, ahead, zero);
+            let to = self.products.as_mut_ptr().add((part * plan.block + row) * plan.size.columns);
+            for r in 0..ROWS {
+                for v in 0..VECTORS {
+                    isa.store(to.add(r * plan.size.columns + v * I::LANES), sums[r][v]);
                 }
             }
         }
@@ -329,9 +436,9 @@ impl Run<'_> {
     #[inline(always)]
     unsafe fn finish<I: Isa>(&mut self, isa: I, first: usize, count: usize, column: usize) {
         let plan = self.plan;
-        let [down, across] = plan.tiles;
-        let [height, width] = plan.output;
-        let part = plan.size.rows * plan.size.columns;
+        let [down, across] = self.tiles;
+        let [height, width] = self.size;
+        let part = plan.block * plan.size.columns;
         let columns = plan.size.columns.min(plan.filters - column);
         for vector in (0..columns).step_by(I::LANES) {
             let used = I::LANES.min(columns - vector);

@@ -42,6 +42,10 @@ impl Isa for Avx2 {
         unsafe { _mm256_loadu_ps(from) }
     }
     #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32, value: __m256) {
         unsafe { _mm256_storeu_ps(to, value) }
     }

@@ -44,6 +44,10 @@ impl Isa for Avx512 {
         unsafe { _mm512_loadu_ps(from) }
     }
     #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32, value: __m512) {
         unsafe { _mm512_storeu_ps(to, value) }
     }

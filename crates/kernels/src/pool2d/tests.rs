@@ -133,3 +133,30 @@ fn global_pooling_matches_the_loops() {
         }
     }
 }
+
+#[test]
+fn some_rows_are_the_rows_of_the_whole() {
+    for level in Level::available() {
+        for shape in shapes() {
+            let [rows, ..] = shape.output();
+            let (row, width) = (shape.output()[1] * shape.input[2], shape.input[1] * shape.input[2]);
+            let x = values(shape.input_len(), 7);
+            let (mut most, mut mean) = (vec![0.0; shape.output_len()], vec![0.0; shape.output_len()]);
+            let mut argmax = vec![0; most.len()];
+            max_forward(level, &shape, 1, &x, &mut most, &mut argmax);
+            average_forward(level, &shape, 1, &x, &mut mean);
+            for (first, end) in (0..rows).flat_map(|first| (first + 1..=rows).map(move |end| (first, end))) {
+                let (part, input) = shape.some_rows(first..end);
+                let x = &x[input.start * width..input.end * width];
+                let len = (end - first) * row;
+                let mut got = (vec![0.0; len], vec![0.0; len], vec![0; len]);
+                max_forward(level, &part, 1, x, &mut got.0, &mut got.2);
+                average_forward(level, &part, 1, x, &mut got.1);
+                let range = first * row..end * row;
+                assert_eq!(got.0, most[range.clone()], "{shape:?} {first}..{end}");
+                assert_eq!(got.1, mean[range.clone()], "{shape:?} {first}..{end}");
+                assert_eq!(got.2, argmax[range], "{shape:?} {first}..{end}");
+            }
+        }
+    }
+}

@@ -142,6 +142,7 @@ impl Model {
         images: DType,
         batch: usize,
         level: Level,
+        threads: usize,
     ) -> Result<(Plan, Value, Option<Value>), ModelError> {
         let Forward { mut graph, outputs, .. } = self.forward(images, false)?;
         let mut predictions = outputs[outputs.len() - 1];
@@ -156,8 +157,8 @@ impl Model {
         let of = |value: Value| fused.value(value).expect("kept values stay");
         let (predictions, total) = (of(predictions), total.map(of));
         let fetched: Vec<Value> = [predictions].into_iter().chain(total).collect();
-        let plan = Plan::new(&fused.graph, &fetched, PlanOptions::new(batch, level))?;
-        Ok((plan, predictions, total))
+        let options = PlanOptions { threads, ..PlanOptions::new(batch, level) };
+        Ok((Plan::new(&fused.graph, &fetched, options)?, predictions, total))
     }
 }
 

@@ -4,7 +4,7 @@ use super::graph::Inference;
 use super::{Images, Model, ModelError};
 use crate::losses::Loss;
 use crate::metrics::predicted_class;
-use ocellus_engine::{DType, Input, Level, Parameters, Pool, Runner, Scalars};
+use ocellus_engine::{DType, Input, Level, Parameters, Pool, Runner, Scalars, StepTime};
 use std::collections::HashMap;
 
 /// Images for each step of a prediction.
@@ -148,6 +148,38 @@ impl Model {
         Ok(Predictions { values: results, outputs })
     }
 
+    /// How long each operation takes to predict some images at once, all repeats together. Where threads share an
+    /// operation for a single image its time is that of the clock, else added up over the threads.
+    ///
+    /// # Errors
+    /// As for [`predict`](Self::predict).
+    pub fn time_prediction<'a>(
+        &mut self,
+        images: impl Into<Images<'a>>,
+        repeats: usize,
+    ) -> Result<Vec<StepTime>, ModelError> {
+        let images = images.into();
+        let samples = images.count(self.input_shape())?.clamp(1, BATCH);
+        let (values, outputs) = (self.input_shape().iter().product::<usize>(), self.outputs());
+        let (mut pixels, mut results) = (Vec::new(), vec![0.0; samples * outputs]);
+        let input = images.stretch(0..samples, values, &mut pixels)?;
+        let (batch, bytes) = (samples.next_power_of_two(), matches!(input, Input::U8(_)));
+        self.infer(&[input], samples, batch, None, &mut results)?;
+        self.profile_plan((batch, bytes, false), true);
+        for _ in 0..repeats {
+            self.infer(&[input], samples, batch, None, &mut results)?;
+        }
+        Ok(self.profile_plan((batch, bytes, false), false))
+    }
+
+    /// The times of a plan so far; from now on it measures, or not.
+    fn profile_plan(&mut self, key: (usize, bool, bool), on: bool) -> Vec<StepTime> {
+        let Some((inference, _)) = self.engine.plan(key) else { return Vec::new() };
+        let times = inference.runner.profile();
+        inference.runner.set_profile(on);
+        times
+    }
+
     /// Runs one batch; gives the mean loss where there is a loss (and then targets and weights among the inputs).
     pub(super) fn infer(
         &mut self,
@@ -173,7 +205,7 @@ impl Model {
             return Ok(());
         }
         let images = if key.1 { DType::U8 } else { DType::F32 };
-        let (plan, predictions, total) = self.inference_plan(loss, images, key.0, self.engine.level()?)?;
+        let (plan, predictions, total) = self.inference_plan(loss, images, key.0, self.engine.level()?, threads)?;
         let inference = Inference { runner: Runner::new(plan, threads), predictions, total };
         self.engine.plans.insert(key, inference);
         Ok(())

@@ -1,0 +1,98 @@
+//! What is computed in pieces is the same to the bit as the whole.
+
+use super::tests::{SHAPES, dirty, noise};
+use super::*;
+use crate::{Level, Pool};
+use std::ops::Range;
+
+/// Every way to cut `len` values into pieces of whole units that is worth a test.
+fn cuts(len: usize, unit: usize) -> Vec<Vec<Range<usize>>> {
+    let units = len.div_ceil(unit);
+    let cut = |each: usize| {
+        let first = (0..units).step_by(each);
+        first.map(|first| first * unit..((first + each) * unit).min(len)).collect()
+    };
+    [1, 2, 5, units.div_ceil(3), units.div_ceil(2), units].into_iter().map(cut).collect()
+}
+
+#[test]
+fn pieces_of_a_convolution() {
+    for &shape in SHAPES {
+        for level in Level::available() {
+            let forward = Forward::new(shape, level);
+            let (x, w) = (noise(1, shape.input_len()), noise(2, shape.weights_len()));
+            let bias = noise(3, shape.filters);
+            let mut packed = dirty(forward.packed_len());
+            forward.pack(&mut Pool::new(1), &w, &mut packed);
+            let (mut y, mut scratch) = (dirty(shape.output_len()), dirty(forward.scratch_len(1)));
+            forward.run(1, &x, &packed, Some(&bias), Epilogue::Relu, &mut y, &mut scratch);
+            if y.is_empty() {
+                continue;
+            }
+            for pieces in cuts(y.len(), forward.unit()) {
+                let mut cut = dirty(y.len());
+                for part in pieces {
+                    let mut scratch = dirty(forward.scratch_len(1));
+                    let to = &mut cut[part.clone()];
+                    forward.run_piece(part, &x, &packed, Some(&bias), Epilogue::Relu, to, &mut scratch);
+                }
+                assert_eq!(cut, y, "{shape:?} on {level:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn samples_together_or_alone() {
+    for &shape in SHAPES {
+        for level in Level::available() {
+            let forward = Forward::new(shape, level);
+            let samples = 7;
+            let (x, w) = (noise(1, samples * shape.input_len()), noise(2, shape.weights_len()));
+            let mut packed = dirty(forward.packed_len());
+            forward.pack(&mut Pool::new(1), &w, &mut packed);
+            let run = |each: usize| {
+                let mut y = dirty(samples * shape.output_len());
+                for first in (0..samples).step_by(each) {
+                    let count = each.min(samples - first);
+                    let x = &x[first * shape.input_len()..][..count * shape.input_len()];
+                    let y = &mut y[first * shape.output_len()..][..count * shape.output_len()];
+                    let mut scratch = dirty(forward.scratch_len(count));
+                    forward.run(count, x, &packed, None, Epilogue::Linear, y, &mut scratch);
+                }
+                y
+            };
+            let together = run(samples);
+            assert_eq!(together, run(1), "{shape:?} on {level:?}");
+            assert_eq!(together, run(3), "{shape:?} on {level:?}");
+        }
+    }
+}
+
+#[test]
+fn pieces_of_a_pooled_convolution() {
+    for (&conv, pool) in SHAPES.iter().flat_map(|conv| [(conv, [2, 2]), (conv, [1, 2])]) {
+        let shape = PooledShape { conv, pool };
+        for level in Level::available() {
+            let forward = PooledForward::new(shape, level);
+            let (x, w) = (noise(1, conv.input_len()), noise(2, conv.weights_len()));
+            let mut packed = dirty(forward.packed_len());
+            forward.pack(&mut Pool::new(1), &w, &mut packed);
+            let (mut y, mut argmax) = (dirty(shape.output_len()), vec![9; shape.output_len()]);
+            let mut scratch = dirty(forward.scratch_len(1));
+            forward.run(1, &x, &packed, None, true, &mut y, &mut argmax, &mut scratch);
+            if y.is_empty() || forward.unit() == 0 {
+                continue;
+            }
+            for pieces in cuts(y.len(), forward.unit()) {
+                let (mut cut, mut cut_argmax) = (dirty(y.len()), vec![9; y.len()]);
+                for part in pieces {
+                    let mut scratch = dirty(forward.scratch_len(1));
+                    let (y, argmax) = (&mut cut[part.clone()], &mut cut_argmax[part.clone()]);
+                    forward.run_piece(part, &x, &packed, None, true, y, argmax, &mut scratch);
+                }
+                assert_eq!((&cut, &cut_argmax), (&y, &argmax), "{shape:?} on {level:?}");
+            }
+        }
+    }
+}
