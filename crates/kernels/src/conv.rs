@@ -38,6 +38,7 @@ mod sparse_weights;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod weight_tile;
 mod winograd;
 mod winograd_weights;
 

@@ -6,6 +6,7 @@ use super::depthwise_weights::TileWeights;
 use super::geometry::{Segment, Source, forward_taps};
 use super::pack::TileSize;
 use super::tile::{Columns, Product, Reduction, Rows};
+use super::weight_tile::{Run, SHORT, WeightProduct, runs};
 use super::winograd;
 use super::winograd_weights::WinogradWeights;
 use super::{ConvShape, Epilogue};
@@ -22,6 +23,8 @@ pub struct BackwardWeights {
     taps: Vec<usize>,
     values: Vec<u32>,
     rows: Vec<u32>,
+    /// Those rows as runs of neighbours.
+    runs: Vec<Run>,
     /// The pixels of one sample, and the input's offset from one to the next within a segment.
     segments: Vec<Segment>,
     step: usize,
@@ -37,7 +40,7 @@ impl BackwardWeights {
         let source = Source::of_input(&shape);
         let channels = shape.group_channels();
         let taps: Vec<_> = forward_taps(&shape, &source).iter().map(|tap| source.origin() + tap.offset).collect();
-        let values = taps.iter().flat_map(|&tap| (0..channels).map(move |c| (tap + c) as u32)).collect();
+        let values: Vec<_> = taps.iter().flat_map(|&tap| (0..channels).map(move |c| (tap + c) as u32)).collect();
         let (down, across) = (shape.strides[0] * source.pitch(), shape.strides[1] * source.channels);
         let segments = |count: usize, len: usize| {
             (0..count).map(|row| Segment { a: row * down, k: row * len, len }).collect::<Vec<_>>()
@@ -54,6 +57,7 @@ impl BackwardWeights {
             shape,
             level,
             size: TileSize::of(level),
+            runs: runs(&values),
             values,
             taps,
             rows: (0..shape.taps() * channels).map(|row| (row * shape.filters) as u32).collect(),
@@ -148,17 +152,24 @@ impl BackwardWeights {
             return DepthwiseWeights { taps, reduction, a: x, dy, channels, accumulate, dw }.run_on(self.level);
         }
         for group in 0..shape.groups {
+            let (a, b, pitch) = (&x[group * channels..], &dy[group * group_filters..], shape.groups * group_filters);
+            let out = &mut dw[group * filters..];
+            if samples * pixels <= SHORT {
+                let (runs, columns, out_pitch) = (&self.runs, filters, shape.filters);
+                WeightProduct { runs, reduction, a, b, pitch, columns, accumulate, out_pitch, out }.run_on(self.level);
+                continue;
+            }
             Product {
                 rows: Rows { input: &self.values, output: &self.rows, samples: 1, input_stride: 0, output_stride: 0 },
                 reduction,
-                a: &x[group * channels..],
-                b: &dy[group * group_filters..],
-                layout: Columns::Plain { pitch: shape.groups * group_filters },
+                a,
+                b,
+                layout: Columns::Plain { pitch },
                 columns: filters,
                 bias: None,
                 epilogue: Epilogue::Linear,
                 accumulate,
-                out: &mut dw[group * filters..],
+                out,
             }
             .run_on(self.level);
         }

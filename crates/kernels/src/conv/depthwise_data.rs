@@ -143,7 +143,7 @@ impl TileData<'_> {
             // constant indices keep the sums in registers.
             macro_rules! pixel {
                 ($back:literal $($number:literal)*) => {$(
-                    if $number < H - 1 + PAIRS && place.dy_columns & (1 << $number) != 0 {
+                    if const { $number < H - 1 + PAIRS } && place.dy_columns & (1 << $number) != 0 {
                         let from = dy.wrapping_sub($back * pitch).wrapping_add($number * channels).wrapping_sub((H - 1) * channels);
                         let gradient = if PART { isa.load_masked(mask, from) } else { isa.load(from) };
                         pixel!(@ gradient $back $number 0);
@@ -153,9 +153,9 @@ impl TileData<'_> {
                     }
                 )*};
                 (@ $gradient:ident $back:literal $number:literal $pair:literal) => {
-                    // How many columns of windows back from the pair this gradient is.
-                    let column = ($pair + H - 1usize).wrapping_sub($number);
-                    if column < H {
+                    if const { $pair + H > $number && $pair <= $number } {
+                        // How many columns of windows back from the pair this gradient is.
+                        let column = $pair + H - 1 - $number;
                         for odd in 0..2 {
                             for odd_column in 0..2 {
                                 let (row, column) = (2 * $back + odd, 2 * column + odd_column);
@@ -170,7 +170,7 @@ impl TileData<'_> {
             }
             macro_rules! rows {
                 ($($back:literal)*) => {$(
-                    if $back < H && place.dy_rows & (1 << (H - 1usize).wrapping_sub($back)) != 0 {
+                    if const { $back < H } && place.dy_rows & (1 << (H - 1usize).wrapping_sub($back)) != 0 {
                         pixel!($back 0 1 2 3 4 5);
                     }
                 )*};

@@ -22,7 +22,7 @@ macro_rules! for_columns {
     (@ $all:tt $($index:literal)*) => {$( for_columns!(@@ $index $all); )*};
     (@@ $index:literal ($I:ident, $K:ident, $S:ident, $C:ident, $PART:ident, $isa:ident, $x:ident, $channels:ident,
      $mask:ident, $inside:expr, $value:ident, $tap:ident, $column:ident, $each:block)) => {
-        if $index < ($C - 1) * $S + $K && $inside & (1 << $index) != 0 {
+        if const { $index < ($C - 1) * $S + $K } && $inside & (1 << $index) != 0 {
             let from = $x.wrapping_add($index * $channels);
             let $value = if $PART { $isa.load_masked($mask, from) } else { $isa.load(from) };
             for_columns!(@@@ $index $K $S $C $tap $column $each 0);
@@ -36,7 +36,7 @@ macro_rules! for_columns {
         {
         // Before the first output column, this wraps to a number that is none.
         const SEEN: usize = ($index as usize).wrapping_sub($number);
-        if $number < $K && SEEN % $S == 0 && SEEN / $S < $C {
+        if const { $number < $K && SEEN % $S == 0 && SEEN / $S < $C } {
             let ($tap, $column) = ($number % $K, SEEN / $S);
             $each
         }
@@ -281,15 +281,14 @@ impl Tiles<'_> {
             let pitch = self.windows.input[1] * channels;
             macro_rules! rows {
                 ($($row:literal)*) => {$(
-                    // The row's place in the windows of the first row of outputs, and of the second.
-                    let (upper, lower) = ($row < K, $row >= S && $row - S < K);
-                    if (upper || lower) && place.rows & (1 << $row) != 0 {
+                    // Its place in the windows of the first row of outputs is `$row`, and of the second `$row - S`.
+                    if const { $row < K + S } && place.rows & (1 << $row) != 0 {
                         let x = x.wrapping_add($row * pitch);
                         for_columns!(I, K, S, C, PART, isa, x, channels, mask, place.columns, |x, tap, column| {
-                            if upper {
+                            if const { $row < K } {
                                 first[column] = isa.mul_add(x, weights[$row % K][tap], first[column]);
                             }
-                            if lower {
+                            if const { $row >= S } {
                                 second[column] = isa.mul_add(x, weights[($row + K - S) % K][tap], second[column]);
                             }
                         });

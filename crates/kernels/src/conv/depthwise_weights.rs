@@ -108,15 +108,14 @@ impl TileWeights<'_> {
             let pitch = self.windows.input[1] * channels;
             macro_rules! rows {
                 ($($row:literal)*) => {$(
-                    // The row's place in the windows of the first row of outputs, and of the second.
-                    let (upper, lower) = ($row < K, $row >= S && $row - S < K);
-                    if (upper || lower) && place.rows & (1 << $row) != 0 {
+                    // Its place in the windows of the first row of outputs is `$row`, and of the second `$row - S`.
+                    if const { $row < K + S } && place.rows & (1 << $row) != 0 {
                         let x = x.wrapping_add($row * pitch);
                         for_columns!(I, K, S, C, PART, isa, x, channels, mask, place.columns, |x, tap, column| {
-                            if upper {
+                            if const { $row < K } {
                                 sums[$row % K][tap] = isa.mul_add(x, first[column], sums[$row % K][tap]);
                             }
-                            if lower {
+                            if const { $row >= S } {
                                 let row = ($row + K - S) % K;
                                 sums[row][tap] = isa.mul_add(x, second[column], sums[row][tap]);
                             }

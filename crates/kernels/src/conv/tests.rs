@@ -364,6 +364,20 @@ fn agrees_with_the_definition() {
 }
 
 #[test]
+fn large_shapes_agree_with_the_definition() {
+    // More sums of minimal filtering than are kept at once, from one block of tiles and from two.
+    for (shape, samples) in [(padded([3, 4, 200], 170, [3, 3], [1; 4]), 3), (plain([19, 18, 33], 1000, [3, 3]), 2)] {
+        check(shape, samples);
+    }
+    // Weight gradients over few pixels: with what is multiplied in registers, in one part and in two, and in tiles.
+    for samples in [7, 8, 9, 16, 17] {
+        check(ConvShape::dense(70, 35), samples);
+    }
+    check(strided([4, 4, 29], 40, [1, 1], [2, 2]), 4);
+    check(padded([2, 3, 13], 33, [3, 1], [1, 1, 0, 0]), 8);
+}
+
+#[test]
 fn pooled_agrees_with_the_definition() {
     for &conv in SHAPES {
         for pool in [[2, 2], [1, 2], [3, 3], [4, 5]] {

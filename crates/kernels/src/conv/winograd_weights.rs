@@ -8,10 +8,12 @@
 use super::geometry::{Segment, Source};
 use super::pack::TileSize;
 use super::tile::{Columns, Product, Reduction, Rows};
+use super::weight_tile::{Run, SHORT, WeightProduct};
 use super::winograd::{PARTS, transform_patch};
 use super::{ConvShape, Epilogue};
 use crate::Level;
 use crate::isa::{Isa, Kernel};
+use std::ops::Range;
 
 /// The plan: offsets and sizes.
 #[derive(Clone, Debug)]
@@ -26,10 +28,15 @@ pub(super) struct WinogradWeights {
     padded_filters: usize,
     /// Tiles that are transformed together.
     block: usize,
-    /// Where each channel starts in a tile's patch, and in the products.
+    /// Channels and filters whose sums are kept at a time.
+    area: [usize; 2],
+    /// Where each channel starts in a tile's patch, and its sums among the others.
     channels: Vec<u32>,
     rows: Vec<u32>,
 }
+
+/// Sums that the second-level cache holds beside what they are made of.
+const SUMS: usize = 512 * 1024;
 
 impl WinogradWeights {
     pub(super) fn new(shape: ConvShape, level: Level) -> Self {
@@ -40,6 +47,11 @@ impl WinogradWeights {
         let before = [shape.padding[0] as isize, shape.padding[2] as isize];
         // Enough tiles to be worth loading the sums for, as many as the second-level cache holds.
         let room = 128 * 1024 / (PARTS * (padded_channels + padded_filters));
+        // Where the cache cannot hold the sums, they are made and transformed an area of channels and filters at a time. Each block of
+        // tiles then ends in the gradient itself, so blocks are large.
+        let all = [shape.input[2], padded_filters];
+        let fits = PARTS * all[0] * all[1] <= SUMS;
+        let area = if fits { all } else { [all[0].min(64), all[1].min(128)] };
         WinogradWeights {
             shape,
             level,
@@ -47,16 +59,17 @@ impl WinogradWeights {
             tiles,
             padded_channels,
             padded_filters,
-            block: room.clamp(32, 128),
-            channels: (0..shape.input[2] as u32).collect(),
-            rows: (0..shape.input[2]).map(|c| (c * padded_filters) as u32).collect(),
+            block: if fits { room.clamp(32, 128) } else { 128.min(8 * tiles[0] * tiles[1]) },
+            area,
+            channels: (0..area[0] as u32).collect(),
+            rows: (0..area[0]).map(|channel| (channel * area[1]) as u32).collect(),
         }
     }
 
     /// Lengths of the transformed patches, the transformed gradients and the sums of their products.
     fn parts(&self) -> [usize; 3] {
         let (channels, filters) = (self.padded_channels, self.padded_filters);
-        [PARTS * self.block * channels, PARTS * self.block * filters, PARTS * self.shape.input[2] * filters]
+        [PARTS * self.block * channels, PARTS * self.block * filters, PARTS * self.area[0] * self.area[1]]
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
@@ -78,35 +91,54 @@ impl WinogradWeights {
         let (sums, scratch) = scratch.split_at_mut(sums);
         let x = self.source.prepare(samples, x, scratch);
         let total = samples * self.tiles[0] * self.tiles[1];
+        // Whether the sums of all blocks come together before they are transformed.
+        let whole = self.area == [self.shape.input[2], self.padded_filters];
         for first in (0..total).step_by(self.block) {
             let count = self.block.min(total - first);
             let (patches, gradients) = (&mut *patches, &mut *gradients);
             self.level.dispatch(Transform { plan: self, samples, x, dy, first, count, patches, gradients });
             let segments = [Segment { a: 0, k: 0, len: count }];
-            for part in 0..PARTS {
-                let step = self.padded_channels;
-                Product {
-                    rows: Rows {
-                        input: &self.channels,
-                        output: &self.rows,
-                        samples: 1,
-                        input_stride: 0,
-                        output_stride: 0,
-                    },
-                    reduction: Reduction { segments: &segments, step, repeat: 1, a_stride: 0, k_stride: 0 },
-                    a: &patches[part * self.block * step..][..self.block * step],
-                    b: &gradients[part * self.block * self.padded_filters..],
-                    layout: Columns::Plain { pitch: self.padded_filters },
-                    columns: self.padded_filters,
-                    bias: None,
-                    epilogue: Epilogue::Linear,
-                    accumulate: first > 0,
-                    out: &mut sums[part * self.rows.len() * self.padded_filters..],
+            let (step, pitch) = (self.padded_channels, self.padded_filters);
+            for channel in (0..self.shape.input[2]).step_by(self.area[0]) {
+                let channels = self.area[0].min(self.shape.input[2] - channel);
+                for filter in (0..pitch).step_by(self.area[1]) {
+                    let columns = self.area[1].min(pitch - filter);
+                    for part in 0..PARTS {
+                        let reduction = Reduction { segments: &segments, step, repeat: 1, a_stride: 0, k_stride: 0 };
+                        let a = &patches[part * self.block * step + channel..];
+                        let b = &gradients[part * self.block * pitch + filter..];
+                        let (out, out_pitch) = (&mut sums[part * self.area[0] * self.area[1]..], self.area[1]);
+                        let accumulate = whole && first > 0;
+                        if count <= SHORT && !whole {
+                            let runs = &[Run { input: 0, row: 0, len: channels }];
+                            WeightProduct { runs, reduction, a, b, pitch, columns, accumulate, out_pitch, out }
+                                .run_on(self.level);
+                            continue;
+                        }
+                        let (input, output) = (&self.channels[..channels], &self.rows[..channels]);
+                        Product {
+                            rows: Rows { input, output, samples: 1, input_stride: 0, output_stride: 0 },
+                            reduction,
+                            a,
+                            b,
+                            layout: Columns::Plain { pitch },
+                            columns,
+                            bias: None,
+                            epilogue: Epilogue::Linear,
+                            accumulate,
+                            out,
+                        }
+                        .run_on(self.level);
+                    }
+                    if !whole || first + count == total {
+                        let accumulate = accumulate || !whole && first > 0;
+                        let (channels, filters) =
+                            (channel..channel + channels, filter..self.shape.filters.min(filter + columns));
+                        self.level.dispatch(Finish { plan: self, channels, filters, sums, dw, accumulate });
+                    }
                 }
-                .run_on(self.level);
             }
         }
-        self.level.dispatch(Finish { plan: self, sums, dw, accumulate });
     }
 }
 
@@ -192,6 +224,9 @@ impl Kernel for Transform<'_> {
 /// Transforms the sums back, `G^T s G`, into the gradient.
 struct Finish<'a> {
     plan: &'a WinogradWeights,
+    /// Those of the gradient that the sums are of.
+    channels: Range<usize>,
+    filters: Range<usize>,
     sums: &'a [f32],
     dw: &'a mut [f32],
     accumulate: bool,
@@ -202,17 +237,21 @@ impl Kernel for Finish<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let plan = self.plan;
-        let (channels, filters) = (plan.rows.len(), plan.shape.filters);
-        let part = channels * plan.padded_filters;
+        let (channels, filters) = (plan.shape.input[2], plan.shape.filters);
+        let [rows, pitch] = plan.area;
+        let part = rows * pitch;
         assert_eq!(self.sums.len(), PARTS * part, "sixteen parts");
+        assert!(self.channels.end <= channels && self.filters.end <= filters, "channels and filters that exist");
+        assert!(self.channels.len() <= rows && self.filters.len() <= pitch, "sums of all of them");
         assert_eq!(self.dw.len(), 9 * channels * filters, "nine taps");
         let half = isa.splat(0.5);
-        for channel in 0..channels {
-            for filter in (0..filters).step_by(I::LANES) {
+        for channel in self.channels.clone() {
+            for filter in self.filters.clone().step_by(I::LANES) {
                 let mask = isa.first(filters - filter);
+                let row = channel - self.channels.start;
                 // SAFETY: parts have whole vectors of filters for every channel; the mask ends at the filters.
                 unsafe {
-                    let sums = self.sums.as_ptr().add(channel * plan.padded_filters + filter);
+                    let sums = self.sums.as_ptr().add(row * pitch + filter - self.filters.start);
                     let mut rows = [[isa.zero(); 4]; 3];
                     for j in 0..4 {
                         let sum = |i: usize| sums.add((4 * i + j) * part);
