@@ -12,7 +12,7 @@ use ocellus::random::{Purpose, Random};
 use ocellus::{Level, StepTime, peak};
 use serde::Serialize;
 
-use crate::arguments::Benchmark;
+use crate::arguments::{Benchmark, Precision};
 use crate::comparison::Earlier;
 use crate::models;
 use crate::output::{note, print, print_json, thousands};
@@ -24,6 +24,9 @@ const SECONDS: f64 = 1.5;
 const FEWEST_STEPS: usize = 4;
 /// Single predictions, of which the median counts.
 const SINGLES: usize = 300;
+
+/// Images that the ranges for prediction in 8 bits are measured on.
+const CALIBRATION: usize = 64;
 
 /// Images of noise, where the carried ones do not have the shape that is asked for.
 const NOISE: usize = 64;
@@ -41,6 +44,8 @@ struct Figures {
     batch_size: usize,
     /// Images per second through training steps.
     train_samples_s: u64,
+    /// What predictions were computed in.
+    precision: &'static str,
     /// Images per second through predictions of many.
     infer_samples_s: u64,
     /// Microseconds for the prediction of one image.
@@ -74,6 +79,10 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
     note(format_args!("{}: {} parameters", plan.name(), thousands(model.parameter_count() as u64)));
 
     let train = train_rate(&mut model, &images, arguments.batch_size, arguments.threads)?;
+    if arguments.precision == Precision::Int8 {
+        model.calibrate(&images.take(CALIBRATION))?;
+    }
+    model.set_precision(arguments.precision.into())?;
     let infer = infer_rate(&mut model, &images)?;
     let latency = latency(&mut model, &images)?;
     let peak = peak::fma_gflops(Level::named(&model.training_record().instruction_set)?, PEAK_MILLIS);
@@ -86,6 +95,7 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
         threads: arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())),
         batch_size: arguments.batch_size,
         train_samples_s: train as u64,
+        precision: if arguments.precision == Precision::Int8 { "int8" } else { "f32" },
         infer_samples_s: infer as u64,
         latency_us: (latency * 1e7).round() / 10.0,
         peak_gflops: rounded(peak),
@@ -101,7 +111,7 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
 impl Figures {
     fn text(&self) -> String {
         let mut text = format!(
-            "{} on {} threads, {}\n  training    {:>10} images/s (batch size {})\n  prediction  {:>10} images/s\n  \
+            "{} on {} threads, {}\n  training    {:>10} images/s (batch size {})\n  prediction  {:>10} images/s ({})\n  \
              one image   {:>10} µs\n",
             self.model,
             self.threads,
@@ -109,6 +119,7 @@ impl Figures {
             thousands(self.train_samples_s),
             self.batch_size,
             thousands(self.infer_samples_s),
+            self.precision,
             self.latency_us
         );
         text += &format!(
