@@ -12,11 +12,7 @@ use ocellus::random::{Purpose, Random};
 use ocellus::{StepTime, peak};
 use serde::Serialize;
 
-<<<<<<< HEAD
-use crate::arguments::{Benchmark, What};
-=======
-use crate::arguments::{Benchmark, Precision};
->>>>>>> int8
+use crate::arguments::{Benchmark, Precision, What};
 use crate::comparison::Earlier;
 use crate::models;
 use crate::output::{note, print, print_json, thousands};
@@ -49,15 +45,10 @@ struct Figures {
     instruction_set: String,
     threads: usize,
     batch_size: usize,
-<<<<<<< HEAD
     /// Images per second through training steps; null, as the others, where that was not asked for.
     train_samples_s: Option<u64>,
-=======
-    /// Images per second through training steps.
-    train_samples_s: u64,
     /// What predictions were computed in.
     precision: &'static str,
->>>>>>> int8
     /// Images per second through predictions of many.
     infer_samples_s: Option<u64>,
     /// Microseconds for the prediction of one image.
@@ -94,7 +85,6 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
     model.compile(Adam::new(), Loss::for_outputs(images.class_count()), [Accuracy::new()])?;
     note(format_args!("{}: {} parameters", plan.name(), thousands(model.parameter_count() as u64)));
 
-<<<<<<< HEAD
     let wants = |what: What| arguments.what.is_none_or(|only| only == what);
     let batch = arguments.batch_size;
     let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
@@ -102,41 +92,25 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
         true => Some(train_rate(&mut model, &images, batch, arguments.threads)?),
         false => None,
     };
-    let infer = if wants(What::Infer) { Some(infer_rate(&mut model, &images, batch)?) } else { None };
-    let latency = if wants(What::Latency) { Some(latency(&mut model, &images)?) } else { None };
-    let level = model.level()?;
-    let peak = peak::fma_gflops(level, PEAK_MILLIS);
-=======
-    let train = train_rate(&mut model, &images, arguments.batch_size, arguments.threads)?;
     if arguments.precision == Precision::Int8 {
         model.calibrate(&images.take(CALIBRATION))?;
     }
     model.set_precision(arguments.precision.into())?;
-    let infer = infer_rate(&mut model, &images)?;
-    let latency = latency(&mut model, &images)?;
-    let peak = peak::fma_gflops(Level::named(&model.training_record().instruction_set)?, PEAK_MILLIS);
-    let steps = steps(&mut model, &images, &arguments, train, peak)?;
->>>>>>> int8
+    let infer = if wants(What::Infer) { Some(infer_rate(&mut model, &images, batch)?) } else { None };
+    let latency = if wants(What::Latency) { Some(latency(&mut model, &images)?) } else { None };
+    let level = model.level()?;
+    let peak = peak::fma_gflops(level, PEAK_MILLIS);
     let figures = Figures {
         version: env!("CARGO_PKG_VERSION"),
         model: plan.name().into(),
         parameters: model.parameter_count(),
-<<<<<<< HEAD
         instruction_set: level.name().into(),
         threads,
         batch_size: batch,
         train_samples_s: train.map(|rate| rate as u64),
+        precision: if arguments.precision == Precision::Int8 { "int8" } else { "f32" },
         infer_samples_s: infer.map(|rate| rate as u64),
         latency_us: latency.map(|seconds| (seconds * 1e7).round() / 10.0),
-=======
-        instruction_set: model.training_record().instruction_set.clone(),
-        threads: arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())),
-        batch_size: arguments.batch_size,
-        train_samples_s: train as u64,
-        precision: if arguments.precision == Precision::Int8 { "int8" } else { "f32" },
-        infer_samples_s: infer as u64,
-        latency_us: (latency * 1e7).round() / 10.0,
->>>>>>> int8
         peak_gflops: rounded(peak),
         steps: match train {
             Some(rate) => train_steps(&mut model, &images, &arguments, rate, peak)?,
@@ -160,34 +134,9 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
 
 impl Figures {
     fn text(&self) -> String {
-<<<<<<< HEAD
         let mut text = format!("{} on {} threads, {}\n", self.model, self.threads, self.instruction_set);
         if let Some(rate) = self.train_samples_s {
             text += &format!("  training    {:>10} images/s (batch size {})\n", thousands(rate), self.batch_size);
-=======
-        let mut text = format!(
-            "{} on {} threads, {}\n  training    {:>10} images/s (batch size {})\n  prediction  {:>10} images/s ({})\n  \
-             one image   {:>10} µs\n",
-            self.model,
-            self.threads,
-            self.instruction_set,
-            thousands(self.train_samples_s),
-            self.batch_size,
-            thousands(self.infer_samples_s),
-            self.precision,
-            self.latency_us
-        );
-        text += &format!(
-            "\nA training step, microseconds of one thread for each image, against {} GFLOP/s:\n",
-            self.peak_gflops
-        );
-        text += "layer                   operation                        µs  GFLOP/s     GB/s  % of peak\n";
-        for step in &self.steps {
-            text += &format!(
-                "{:<23} {:<26} {:>8.2} {:>8.1} {:>8.1} {:>9.0}%\n",
-                step.layer, step.operation, step.us, step.gflops, step.gbs, step.percent_of_peak
-            );
->>>>>>> int8
         }
         if let Some(rate) = self.infer_samples_s {
             text += &format!("  prediction  {:>10} images/s ({})\n", thousands(rate), self.precision);

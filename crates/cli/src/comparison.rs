@@ -5,8 +5,6 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::failure::usage;
-
 /// What makes two runs comparable.
 const SAME: [&str; 5] = ["model", "instruction_set", "threads", "batch_size", "precision"];
 /// The figures, and whether more is better.
