@@ -239,6 +239,7 @@ impl WeightProduct<'_> {
                             match (count, whole) {
                                 // SAFETY: the caller's promise.
                                 $(($count, true) => unsafe { self.stream_rows::<I, $count, false>(isa, &place) },
+                                // SAFETY: the caller's promise.
                                 ($count, false) => unsafe { self.stream_rows::<I, $count, true>(isa, &place) },)*
                                 _ => unreachable!("{count} values are no chunk"),
                             }
