@@ -11,6 +11,7 @@
 //! |---|---|---|
 //! | matrix tiles whose rows are arbitrary offsets into the input, so that no image is ever unrolled | everything | `tile`, `pooled_tile` |
 //! | minimal filtering: 16 multiplications for 36 | 3x3, unit strides | `winograd`, `winograd_weights` |
+//! | what is multiplied in registers, sums streamed | weight gradients over few pixels | `weight_tile` |
 //! | vectors over channels | depthwise | `depthwise_tile`, `depthwise_data`, `depthwise_weights`; kernels other than 3x3 and 5x5, dilation: `depthwise` |
 //! | only the maxima have a gradient | behind a max-pool | `sparse_data`, `sparse_weights` |
 //! | products of bytes, whole-number sums | 8-bit inference | `quantized`, `quantized_tile` |

@@ -23,7 +23,7 @@ pub struct BackwardData {
     matrix: Matrix,
     phases: Vec<Phase>,
     winograd: Option<Winograd>,
-    depthwise: Option<DepthwiseTiles>,
+    depthwise: Option<Box<DepthwiseTiles>>,
 }
 
 /// The way of depthwise kernels that have tiles.
@@ -169,7 +169,7 @@ impl BackwardData {
             }
         }
         let winograd = winograd(&shape, level);
-        let depthwise = DepthwiseTiles::new(&shape);
+        let depthwise = DepthwiseTiles::new(&shape).map(Box::new);
         BackwardData { shape, level, size, source, matrix, phases, winograd, depthwise }
     }
 
@@ -182,7 +182,7 @@ impl BackwardData {
         if let Some(winograd) = &self.winograd {
             return winograd.packed_len();
         }
-        if let Some(depthwise) = &self.depthwise {
+        if let Some(depthwise) = self.depthwise.as_deref() {
             return depthwise.packed_len(self.size.lanes);
         }
         self.phases.iter().map(|phase| self.phase_len(phase)).sum()
@@ -192,7 +192,7 @@ impl BackwardData {
     pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
         assert_eq!(weights.len(), self.shape.weights_len(), "weights of {:?}", self.shape);
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
-        if let Some(DepthwiseTiles { taps, .. }) = &self.depthwise {
+        if let Some(DepthwiseTiles { taps, .. }) = self.depthwise.as_deref() {
             return depthwise::pack(taps, self.shape.groups, self.size.lanes, weights, packed);
         }
         for phase in &self.phases {
@@ -230,7 +230,7 @@ impl BackwardData {
             let output = Output::Plain { epilogue: Epilogue::Linear, y: dx };
             return winograd.run(samples, dy, packed, None, output, scratch);
         }
-        if let Some(DepthwiseTiles { windows, .. }) = &self.depthwise {
+        if let Some(DepthwiseTiles { windows, .. }) = self.depthwise.as_deref() {
             let rows = 0..shape.input[0];
             if windows.stride == 1 {
                 let (x, bias, epilogue, y) = (dy, None, Epilogue::Linear, dx);

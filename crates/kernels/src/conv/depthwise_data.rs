@@ -39,22 +39,25 @@ struct Place {
 }
 
 impl TileData<'_> {
-    /// Computes it; the one place where it is compiled.
+    /// Computes it; each kernel is compiled apart, here and nowhere else.
     #[inline(never)]
     pub(super) fn run_on(self, level: Level) {
-        level.dispatch(self);
+        match self.windows.kernel {
+            3 => level.dispatch(Sweep::<3, 2>(self)),
+            5 => level.dispatch(Sweep::<5, 3>(self)),
+            kernel => unreachable!("no tiles for kernels of {kernel}"),
+        }
     }
 }
 
-impl Kernel for TileData<'_> {
+/// With a kernel of `K` times `K`, `H` rows of whose windows see a pixel at most.
+struct Sweep<'a, const K: usize, const H: usize>(TileData<'a>);
+
+impl<const K: usize, const H: usize> Kernel for Sweep<'_, K, H> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        match self.windows.kernel {
-            3 => self.sweep::<I, 3, 2>(isa),
-            5 => self.sweep::<I, 5, 3>(isa),
-            kernel => unreachable!("no tiles for kernels of {kernel}"),
-        }
+        self.0.sweep::<I, K, H>(isa);
     }
 }
 
@@ -65,7 +68,6 @@ fn inside(start: isize, count: usize, range: Range<usize>) -> u32 {
 }
 
 impl TileData<'_> {
-    /// `H` is how many rows of windows see a pixel at most.
     #[inline(always)]
     fn sweep<I: Isa, const K: usize, const H: usize>(mut self, isa: I) {
         let windows = self.windows;

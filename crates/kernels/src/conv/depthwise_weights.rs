@@ -18,24 +18,27 @@ pub(super) struct TileWeights<'a> {
 }
 
 impl TileWeights<'_> {
-    /// Computes it; the one place where it is compiled.
+    /// Computes it; each kind of window is compiled apart, here and nowhere else.
     #[inline(never)]
     pub(super) fn run_on(self, level: Level) {
-        level.dispatch(self);
+        match (self.windows.kernel, self.windows.stride) {
+            (3, 1) => level.dispatch(Sweep::<3, 1>(self)),
+            (3, 2) => level.dispatch(Sweep::<3, 2>(self)),
+            (5, 1) => level.dispatch(Sweep::<5, 1>(self)),
+            (5, 2) => level.dispatch(Sweep::<5, 2>(self)),
+            (kernel, stride) => unreachable!("no tiles for kernels of {kernel} with strides of {stride}"),
+        }
     }
 }
 
-impl Kernel for TileWeights<'_> {
+/// With a kernel of `K` times `K` and strides of `S`.
+struct Sweep<'a, const K: usize, const S: usize>(TileWeights<'a>);
+
+impl<const K: usize, const S: usize> Kernel for Sweep<'_, K, S> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        match (self.windows.kernel, self.windows.stride) {
-            (3, 1) => self.sweep::<I, 3, 1>(isa),
-            (3, 2) => self.sweep::<I, 3, 2>(isa),
-            (5, 1) => self.sweep::<I, 5, 1>(isa),
-            (5, 2) => self.sweep::<I, 5, 2>(isa),
-            (kernel, stride) => unreachable!("no tiles for kernels of {kernel} with strides of {stride}"),
-        }
+        self.0.sweep::<I, K, S>(isa);
     }
 }
 
@@ -60,7 +63,12 @@ impl TileWeights<'_> {
                     unsafe {
                         match (place.wide && wide_tile::<I>(K), whole) {
                             (true, true) => self.tile::<I, K, S, WIDE, false>(isa, place, channel),
-                            (true, false) => self.tile::<I, K, S, WIDE, true>(isa, place, channel),
+                            (true, false) => {
+                                // Rare enough to do without a wide tile of its own.
+                                let [left, right] = place.halves(windows);
+                                self.tile::<I, K, S, NARROW, true>(isa, &left, channel);
+                                self.tile::<I, K, S, NARROW, true>(isa, &right, channel);
+                            }
                             (false, true) => self.tile::<I, K, S, NARROW, false>(isa, place, channel),
                             (false, false) => self.tile::<I, K, S, NARROW, true>(isa, place, channel),
                         }

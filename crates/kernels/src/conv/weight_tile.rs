@@ -57,6 +57,9 @@ const FEW: usize = 16;
 /// Values of the reduction that are in registers at once.
 const CHUNK: usize = 8;
 
+/// Rows of parts of a vector that are done at once.
+const TOGETHER: usize = 8;
+
 /// Rows that are done before the next vector of columns.
 const ROWS: usize = 64;
 
@@ -236,6 +239,7 @@ impl WeightProduct<'_> {
                             match (count, whole) {
                                 // SAFETY: the caller's promise.
                                 $(($count, true) => unsafe { self.stream_rows::<I, $count, false>(isa, &place) },
+                                // SAFETY: the caller's promise.
                                 ($count, false) => unsafe { self.stream_rows::<I, $count, true>(isa, &place) },)*
                                 _ => unreachable!("{count} values are no chunk"),
                             }
@@ -260,8 +264,33 @@ impl WeightProduct<'_> {
                 b[k] = isa.load(self.b.as_ptr().add(place.b[k]));
             }
             let a: [*const f32; K] = std::array::from_fn(|k| self.a.as_ptr().add(place.a[k]));
-            let mut to = self.out.as_mut_ptr().add(place.output);
-            for row in 0..place.rows {
+            let out = self.out.as_mut_ptr().add(place.output);
+            let mut row = 0;
+            if PART {
+                // Neighbouring rows may share a vector's memory, and to read it again right after a store waits for that:
+                // several at a time wait once.
+                while row + TOGETHER <= place.rows {
+                    let to: [*mut f32; TOGETHER] =
+                        std::array::from_fn(|r| out.wrapping_add((row + r) * self.out_pitch));
+                    let mut sums = [isa.zero(); TOGETHER];
+                    if place.accumulate {
+                        for r in 0..TOGETHER {
+                            sums[r] = isa.load_masked(mask, to[r]);
+                        }
+                    }
+                    for k in 0..K {
+                        for r in 0..TOGETHER {
+                            sums[r] = isa.mul_add(isa.splat(*a[k].add(row + r)), b[k], sums[r]);
+                        }
+                    }
+                    for r in 0..TOGETHER {
+                        isa.store_masked(mask, to[r], sums[r]);
+                    }
+                    row += TOGETHER;
+                }
+            }
+            while row < place.rows {
+                let to = out.wrapping_add(row * self.out_pitch);
                 let mut sum = isa.zero();
                 if place.accumulate {
                     sum = if PART { isa.load_masked(mask, to) } else { isa.load(to) };
@@ -274,7 +303,7 @@ impl WeightProduct<'_> {
                 } else {
                     isa.store(to, sum)
                 }
-                to = to.wrapping_add(self.out_pitch);
+                row += 1;
             }
         }
     }
