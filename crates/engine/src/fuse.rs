@@ -224,7 +224,11 @@ impl<'a> Fuser<'a> {
     /// Whether the node is padding that a convolution will take over.
     fn waits_for_convolution(&self, index: usize) -> bool {
         let value = self.old.nodes[index].outputs[0];
-        self.only_reader(value).is_some_and(|reader| self.with_padding(&self.old.nodes[reader]).is_some())
+        let takes = |reader: usize| {
+            let reader = &self.old.nodes[reader];
+            reader.inputs[0] == value && self.with_padding(reader).is_some()
+        };
+        self.only_reader(value).is_some_and(takes)
     }
 
     /// A convolution that takes over the zeros before it, and the image without them.

@@ -82,6 +82,12 @@ const BODIES: &[(&str, BodyFn)] = &[
     ("average pool", |net, x| {
         net.graph.add(AveragePool2d { size: [2, 3], strides: [1, 2], padding: [0, 1, 1, 1] }, &[x])
     }),
+    ("padding, depthwise with a kernel of another shape", |net, x| {
+        let x = net.graph.add(ZeroPad2d { padding: [1; 4] }, &[x])?;
+        let w = net.weight(&[3, 3, 4, 1], 0.5);
+        let w = net.graph.add(Reshape { shape: vec![3, 3, 1, 4] }, &[w])?;
+        net.graph.add(Conv2d { groups: 4, ..conv2d(0) }, &[x, w])
+    }),
     ("global average", |net, x| net.graph.add(GlobalAveragePool2d, &[x])),
     ("global max", |net, x| net.graph.add(GlobalMaxPool2d, &[x])),
     ("relu", |net, x| activate(net, x, Activation::Relu)),
