@@ -24,12 +24,12 @@ fn check_gradient(body: Body<'_>, loss: LossOf) {
             moved.parameters.values_mut(id).iter_mut().zip(&direction).for_each(|(p, d)| *p += h * d);
             f64::from(run(&moved, logits, total, plain()).total)
         };
-        // The smaller of two steps' errors: one of them may cross a kink.
-        let error = [3e-3f32, 3e-4].map(|h| {
+        // The smallest of three steps' errors: the larger ones may cross a kink.
+        let error = [3e-3f32, 3e-4, 1e-4].map(|h| {
             let slope = (at(h) - at(-h)) / f64::from(2.0 * h);
             (slope - along).abs() / (along.abs() + 0.05)
         });
-        let error = error[0].min(error[1]);
+        let error = error.into_iter().fold(f64::INFINITY, f64::min);
         assert!(error < 2e-2, "parameter {n}: relative error {error} of the gradient {along}");
     }
 }
@@ -97,6 +97,45 @@ const BODIES: &[(&str, BodyFn)] = &[
         let y = net.conv(y, 4, 3, 1)?;
         let y = net.graph.add(Add, &[x, y, x])?;
         activate(net, y, Activation::Relu)
+    }),
+    ("residual block with batch norm", |net, x| {
+        let x = batch_norm(net, x)?;
+        let x = activate(net, x, Activation::Relu)?;
+        let y = net.conv(x, 4, 3, 1)?;
+        let y = batch_norm(net, y)?;
+        let y = activate(net, y, Activation::Relu6)?;
+        let y = net.conv(y, 4, 3, 1)?;
+        let y = batch_norm(net, y)?;
+        let y = net.graph.add(Add, &[y, x])?;
+        activate(net, y, Activation::Relu)
+    }),
+    ("residual blocks with projection", |net, x| {
+        let y = net.conv(x, 6, 3, 1)?;
+        let y = batch_norm(net, y)?;
+        let x = net.conv(x, 6, 1, 0)?;
+        let x = batch_norm(net, x)?;
+        let x = net.graph.add(Add, &[x, y])?;
+        let x = activate(net, x, Activation::Relu)?;
+        let y = net.conv(x, 6, 3, 1)?;
+        let y = batch_norm(net, y)?;
+        let y = net.graph.add(Add, &[x, y])?;
+        activate(net, y, Activation::Relu6)
+    }),
+    ("inverted residuals", |net, x| {
+        let mut x = batch_norm(net, x)?;
+        for _ in 0..2 {
+            let y = net.conv(x, 7, 1, 0)?;
+            let y = batch_norm(net, y)?;
+            let y = activate(net, y, Activation::Relu6)?;
+            let w = net.weight(&[3, 3, 1, 7], 0.5);
+            let y = net.graph.add(Conv2d { groups: 7, ..conv2d(1) }, &[y, w])?;
+            let y = batch_norm(net, y)?;
+            let y = activate(net, y, Activation::Relu6)?;
+            let y = net.conv(y, 4, 1, 0)?;
+            let y = batch_norm(net, y)?;
+            x = net.graph.add(Add, &[x, y])?;
+        }
+        Ok(x)
     }),
     ("concat", |net, x| {
         let y = net.conv(x, 3, 3, 1)?;
