@@ -2,6 +2,7 @@
 //!
 //! | written | becomes |
 //! |---|---|
+//! | zeros around an image, then convolution | the same with them as its padding |
 //! | convolution or dense, then ReLU (or ReLU6) | the same with it as epilogue |
 //! | convolution with bias, optional ReLU, then max-pool whose windows do not overlap | `PooledConv2d` |
 //! | batch normalisation, then addition of a value that is known by then | the same with a shortcut |
@@ -19,6 +20,7 @@ use crate::op::Op;
 use crate::ops::{
     Activate, Activation, Add, AddRectified, BatchNorm, BinaryCrossEntropy, CategoricalCrossEntropy, Conv2d, Dense,
     Epilogue, FoldBatchNorm, MaxPool2d, PooledConv2d, SigmoidBinaryCrossEntropy, Softmax, SoftmaxCrossEntropy,
+    ZeroPad2d,
 };
 use crate::{Graph, GraphError, Node, Value};
 use std::sync::Arc;
@@ -108,7 +110,7 @@ impl<'a> Fuser<'a> {
 
     fn copy(&mut self, index: usize) -> Result<(), GraphError> {
         let node = &self.old.nodes[index];
-        if self.waits_for_loss(node) {
+        if self.waits_for_loss(node) || self.waits_for_convolution(index) {
             return Ok(());
         }
         let joined = self.with_followers(index);
@@ -161,7 +163,8 @@ impl<'a> Fuser<'a> {
 
     fn with_followers(&mut self, index: usize) -> Joined {
         let node = &self.old.nodes[index];
-        let mut joined = Joined { op: Arc::clone(&node.op), norm: None, shortcut: None, last: index };
+        let op = self.with_padding(node).map_or_else(|| Arc::clone(&node.op), |(op, _)| op);
+        let mut joined = Joined { op, norm: None, shortcut: None, last: index };
         if let Some(next) = self.only_reader(node.outputs[0])
             && self.foldable(node, &self.old.nodes[next])
         {
@@ -240,8 +243,27 @@ impl<'a> Fuser<'a> {
         (from_logits(&*before.op, &*node.op).is_some() && self.waits_for_loss(before)).then_some(before)
     }
 
+    /// Whether the node is padding that a convolution will take over.
+    fn waits_for_convolution(&self, index: usize) -> bool {
+        let value = self.old.nodes[index].outputs[0];
+        self.only_reader(value).is_some_and(|reader| self.with_padding(&self.old.nodes[reader]).is_some())
+    }
+
+    /// A convolution that takes over the zeros before it, and the image without them.
+    fn with_padding(&self, node: &Node) -> Option<(Arc<dyn Op>, Value)> {
+        let conv = node.op.is::<Conv2d>()?;
+        let Source::Node(index) = self.old.values[node.inputs[0].index()].source else { return None };
+        let zeros = self.old.nodes[index].op.is::<ZeroPad2d>()?;
+        self.only_reader(node.inputs[0])?;
+        let padding = std::array::from_fn(|side| conv.padding[side] + zeros.padding[side]);
+        Some((Arc::new(Conv2d { padding, ..conv.clone() }), self.old.nodes[index].inputs[0]))
+    }
+
     fn with_predecessor(&self, node: &'a Node, op: Arc<dyn Op>) -> (Arc<dyn Op>, Vec<Value>) {
         let mut inputs = node.inputs.clone();
+        if let Some((_, image)) = self.with_padding(node) {
+            inputs[0] = image;
+        }
         let Some(before) = self.loss_input(node) else { return (op, inputs) };
         inputs[0] = before.inputs[0];
         (from_logits(&*before.op, &*node.op).expect("loss_input has found the pattern"), inputs)

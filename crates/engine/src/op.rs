@@ -34,6 +34,11 @@ pub trait Op: Debug + Send + Sync + Any {
         false
     }
 
+    /// Whether computing the output once more takes less time than writing it to memory and reading it back.
+    fn is_cheap(&self) -> bool {
+        false
+    }
+
     /// Floating-point operations for one sample.
     fn flops(&self, _inputs: &[&Spec], _outputs: &[&Spec]) -> u64 {
         0

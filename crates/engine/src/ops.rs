@@ -17,6 +17,7 @@ mod pooled_conv2d;
 mod reshape;
 mod sample_mean;
 mod softmax;
+mod zero_pad2d;
 
 pub use activate::Activate;
 pub use add::{Add, AddRectified};
@@ -36,6 +37,7 @@ pub use pooled_conv2d::PooledConv2d;
 pub use reshape::Reshape;
 pub use sample_mean::SampleMean;
 pub use softmax::Softmax;
+pub use zero_pad2d::ZeroPad2d;
 
 pub use ocellus_kernels::activation::Activation;
 pub use ocellus_kernels::conv::Epilogue;

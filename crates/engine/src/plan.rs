@@ -6,6 +6,7 @@
 //! are kept for each slot and gathered in slot order, which is why results are the same for any number of threads.
 
 mod build;
+mod recompute;
 
 use crate::graph::MovingAverage;
 use crate::{Clip, ParameterId, Run, Spec, Update, Value};
@@ -27,12 +28,14 @@ pub struct PlanOptions {
     pub group: Option<usize>,
     /// Let values whose lifetimes do not meet share memory. Off only to test that it makes no difference.
     pub share_memory: bool,
+    /// Compute cheap values again in a later stage rather than keep them. Off only to test that it makes no difference.
+    pub recompute: bool,
 }
 
 impl PlanOptions {
     /// The defaults for this batch size.
     pub fn new(batch: usize, level: Level) -> Self {
-        PlanOptions { batch, level, guard: None, slots: None, group: None, share_memory: true }
+        PlanOptions { batch, level, guard: None, slots: None, group: None, share_memory: true, recompute: true }
     }
 }
 

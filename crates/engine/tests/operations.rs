@@ -65,6 +65,17 @@ const BODIES: &[(&str, BodyFn)] = &[
         let y = net.conv(x, 3, 3, 1)?;
         net.graph.add(MaxPool2d { size: [2, 3], strides: [2, 3], padding: [0; 4] }, &[y])
     }),
+    ("zeros, conv, relu, pool", |net, x| {
+        let x = net.graph.add(ZeroPad2d { padding: [1, 2, 0, 1] }, &[x])?;
+        let y = net.conv(x, 5, 3, 0)?;
+        let y = activate(net, y, Activation::Relu)?;
+        net.graph.add(MaxPool2d { size: [2, 2], strides: [2, 2], padding: [0; 4] }, &[y])
+    }),
+    ("zeros, pool", |net, x| {
+        let x = net.conv(x, 5, 3, 1)?;
+        let x = net.graph.add(ZeroPad2d { padding: [1, 0, 2, 1] }, &[x])?;
+        net.graph.add(MaxPool2d { size: [3, 3], strides: [2, 2], padding: [0; 4] }, &[x])
+    }),
     ("max pool, overlapping", |net, x| {
         net.graph.add(MaxPool2d { size: [3, 3], strides: [2, 1], padding: [1, 0, 1, 1] }, &[x])
     }),

@@ -238,6 +238,7 @@ layers! {
     max_pooling2d::MaxPooling2d, "MaxPooling2D", "max_pooling2d";
     normalization::Normalization, "Normalization", "normalization";
     rescaling::Rescaling, "Rescaling", "rescaling";
+    zero_padding2d::ZeroPadding2d, "ZeroPadding2D", "zero_padding2d";
 }
 
 #[cfg(test)]

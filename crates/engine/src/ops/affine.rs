@@ -34,6 +34,9 @@ impl Op for Affine {
         let spread = |v: &[f32]| v.iter().copied().cycle().take(channels).collect();
         Box::new(RunAffine { level, channels, scale: spread(&self.scale), offset: spread(&self.offset) })
     }
+    fn is_cheap(&self) -> bool {
+        true
+    }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
         let dy = at.gradient();
         if at.graph.spec(at.inputs[0]).dtype == DType::F32 {

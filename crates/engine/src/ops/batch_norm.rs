@@ -152,6 +152,9 @@ impl Op for BatchNorm {
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
         batch_norm_backward::add_gradients(self, at)
     }
+    fn is_cheap(&self) -> bool {
+        true
+    }
     fn flops(&self, inputs: &[&Spec], _outputs: &[&Spec]) -> u64 {
         (inputs.len() as u64 - 3) * inputs[0].len() as u64
     }

@@ -1,5 +1,6 @@
 //! From graph to plan: what is needed, in which stage, in which memory.
 
+use super::recompute::{Known, recomputed};
 use super::{Place, Plan, PlanOptions, Stage, Step};
 use crate::graph::Source;
 use crate::memory::{Lifetime, lay_out};
@@ -21,20 +22,23 @@ impl Plan {
         if options.batch == 0 {
             return Err(GraphError::Plan("a batch needs at least one sample, received 0".to_owned()));
         }
-        let mut builder = Builder::new(graph, fetched, options);
-        builder.find_needed();
-        builder.assign_stages()?;
-        builder.find_last_uses()?;
-        builder.place_slot_values();
-        builder.place_worker_values();
-        builder.place_shared_values();
-        Ok(builder.finish())
+        let mut builder = Builder::new(graph, fetched, options.clone(), &[]);
+        builder.find_uses()?;
+        if !options.recompute {
+            return Ok(builder.place_all());
+        }
+        let (graph, least_stage) = builder.recomputed();
+        let mut builder = Builder::new(&graph, fetched, options, &least_stage);
+        builder.find_uses()?;
+        Ok(builder.place_all())
     }
 }
 
 struct Builder<'a> {
     graph: &'a Graph,
     options: PlanOptions,
+    /// For each node the stage that it must not run before; 0 where there is none.
+    least_stage: &'a [usize],
     /// The values that must outlast the run.
     kept: Vec<Value>,
     needed: Vec<bool>,
@@ -56,7 +60,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(graph: &'a Graph, fetched: &[Value], options: PlanOptions) -> Self {
+    fn new(graph: &'a Graph, fetched: &[Value], options: PlanOptions, least_stage: &'a [usize]) -> Self {
         let values = graph.values.len();
         let mut kept = fetched.to_vec();
         kept.extend(options.guard);
@@ -72,6 +76,7 @@ impl<'a> Builder<'a> {
         });
         Builder {
             graph,
+            least_stage,
             kept,
             needed: vec![false; graph.nodes.len()],
             root,
@@ -88,6 +93,30 @@ impl<'a> Builder<'a> {
             shared_len: Vec::new(),
             options,
         }
+    }
+
+    fn find_uses(&mut self) -> Result<(), GraphError> {
+        self.find_needed();
+        self.assign_stages()?;
+        self.find_last_uses()
+    }
+
+    fn place_all(mut self) -> Plan {
+        self.place_slot_values();
+        self.place_worker_values();
+        self.place_shared_values();
+        self.finish()
+    }
+
+    fn recomputed(&self) -> (Graph, Vec<usize>) {
+        recomputed(&Known {
+            graph: self.graph,
+            needed: &self.needed,
+            kept: &self.kept,
+            node_stage: &self.node_stage,
+            value_stage: &self.value_stage,
+            last_stage: &self.last_stage,
+        })
     }
 
     fn spec(&self, value: Value) -> &'a Spec {
@@ -114,7 +143,7 @@ impl<'a> Builder<'a> {
                 continue;
             }
             let once = node.outputs.iter().all(|&v| self.spec(v).role == Role::Shared);
-            let mut stage = usize::from(!once);
+            let mut stage = usize::from(!once).max(self.least_stage.get(i).copied().unwrap_or(0));
             for &input in &node.inputs {
                 let from_node = matches!(self.graph.values[input.index()].source, Source::Node(_));
                 let available = self.value_stage[input.index()];

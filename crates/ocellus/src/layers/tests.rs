@@ -79,6 +79,8 @@ fn dense_and_shapes() {
     check(Dense::new(5), &[9], &[5], 9 * 5 + 5);
     check(Dense::new(5).use_bias(false).activation(Activation::Elu), &IMAGE, &[7, 6, 5], 20);
     check(Flatten::new(), &IMAGE, &[168], 0);
+    check(ZeroPadding2d::new((2, 1)), &IMAGE, &[11, 8, 4], 0);
+    check(ZeroPadding2d::sides([[0, 1], [2, 3]]), &IMAGE, &[8, 11, 4], 0);
 }
 
 #[test]
@@ -133,6 +135,8 @@ fn errors_say_what_was_expected_and_received() {
     check(MaxPooling2d::new(8), &IMAGE, "the pool covers 8x8");
     check(AveragePooling2d::new(1000).padding(Padding::Same), &IMAGE, "the pool covers 1000x1000");
     check(GlobalMaxPooling2d::new(), &[4], "expected an image (height, width, channels), received 4");
+    check(ZeroPadding2d::new(1), &[4], "expected an image (height, width, channels), received 4");
+    check(ZeroPadding2d::new(usize::MAX), &IMAGE, "expected a padding of at most 65536");
     check(Dense::new(0), &[4], "at least one unit");
     check(Dense::new(4), &[], "received a scalar");
     check(Dropout::new(1.0), &[4], "expected a rate of at least 0 and below 1, received 1");
