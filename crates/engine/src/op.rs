@@ -34,6 +34,12 @@ pub trait Op: Debug + Send + Sync + Any {
         false
     }
 
+    /// Whether each pixel of the outputs, sums apart, follows from the same pixel of the inputs alone, so that bands of an
+    /// image's rows may be computed one after another as if they were images.
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        false
+    }
+
     /// Whether computing the output once more takes less time than writing it to memory and reading it back.
     fn is_cheap(&self) -> bool {
         false

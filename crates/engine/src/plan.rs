@@ -26,6 +26,8 @@ pub struct PlanOptions {
     pub slots: Option<usize>,
     /// Samples that go through a stage together; by default as many as stay in a core's second-level cache.
     pub group: Option<usize>,
+    /// Bytes of values that a group of samples may take, or a band of one sample where that is too large.
+    pub group_bytes: usize,
     /// Let values whose lifetimes do not meet share memory. Off only to test that it makes no difference.
     pub share_memory: bool,
     /// Compute cheap values again in a later stage rather than keep them. Off only to test that it makes no difference.
@@ -35,7 +37,18 @@ pub struct PlanOptions {
 impl PlanOptions {
     /// The defaults for this batch size.
     pub fn new(batch: usize, level: Level) -> Self {
-        PlanOptions { batch, level, guard: None, slots: None, group: None, share_memory: true, recompute: true }
+        // Three quarters of a common second-level cache.
+        let group_bytes = 768 << 10;
+        PlanOptions {
+            group_bytes,
+            batch,
+            level,
+            guard: None,
+            slots: None,
+            group: None,
+            share_memory: true,
+            recompute: true,
+        }
     }
 }
 
@@ -94,11 +107,14 @@ pub(crate) struct Step {
 }
 
 /// What runs between two meetings of all workers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stage {
     /// Steps that every group of samples goes through.
     pub(crate) steps: Vec<usize>,
-    /// Samples in a group.
+    /// Parts that every sample is cut into, runs of its pixels: more than 1 where one sample is too much for the cache and
+    /// all steps are pixelwise.
+    pub(crate) bands: usize,
+    /// Bands in a group.
     pub(crate) group: usize,
     /// Sums to gather afterwards, with the shared buffers that take them.
     pub(crate) sums: Vec<(Value, usize)>,
@@ -106,6 +122,12 @@ pub(crate) struct Stage {
     pub(crate) once: Vec<usize>,
     /// Steps whose packed input is then ready to be packed.
     pub(crate) packs: Vec<usize>,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Stage { steps: Vec::new(), bands: 1, group: 1, sums: Vec::new(), once: Vec::new(), packs: Vec::new() }
+    }
 }
 
 impl Plan {
@@ -170,7 +192,7 @@ impl fmt::Display for Plan {
             Ok(())
         };
         for (i, stage) in self.stages.iter().enumerate() {
-            list(format!("stage {i}, in groups of {}", stage.group), &stage.steps)?;
+            list(format!("stage {i}, in {} bands, in groups of {}", stage.bands, stage.group), &stage.steps)?;
             list(format!("stage {i}, once"), &stage.once)?;
         }
         Ok(())

@@ -222,12 +222,19 @@ impl Runner {
             return;
         }
         let active = self.slots.iter().filter(|slot| slot.samples > 0).count();
-        pool.for_each(&mut self.workers, &mut self.slots[..active], |worker, _, slot| {
-            let mut done = 0;
-            while done < slot.samples {
-                let samples = stage.group.min(slot.samples - done);
-                let at = At { samples, first: slot.first + done, accumulate: done > 0, batch: total, scalars };
-                let group = Group { plan, shared, parameters, batch, group_first: done };
+        // Every other stage takes the slots from the end: what the stage before wrote last is then still in a cache.
+        let active = &mut self.slots[..active];
+        let backwards = number % 2 == 1 && std::env::var_os("X_FORWARD").is_none();
+        if backwards {
+            active.reverse();
+        }
+        pool.for_each(&mut self.workers, active, |worker, _, slot| {
+            let bands = stage.bands;
+            let (mut done, all) = (0, slot.samples * bands);
+            while done < all {
+                let samples = stage.group.min(all - done);
+                let at = At { samples, first: slot.first + done / bands, accumulate: done > 0, batch: total, scalars };
+                let group = Group { plan, shared, parameters, batch, bands, group_first: done };
                 for &step in &stage.steps {
                     if profile {
                         let start = Instant::now();
@@ -240,6 +247,9 @@ impl Runner {
                 done += samples;
             }
         });
+        if backwards {
+            active.reverse();
+        }
     }
 
     /// Adds up the slots' parts of each sum, in slot order.
@@ -299,6 +309,7 @@ impl Runner {
             slot: &[],
             worker: &[],
             slot_first: 0,
+            bands: 1,
             group_first: 0,
             samples: self.samples,
         }
@@ -408,6 +419,7 @@ struct Group<'a> {
     shared: &'a [Buffer],
     parameters: &'a Parameters,
     batch: &'a [Input<'a>],
+    bands: usize,
     group_first: usize,
 }
 
@@ -417,7 +429,10 @@ impl Group<'_> {
         for (output, &value) in outputs.iter_mut().zip(&step.outputs) {
             let spec = self.plan.spec(value);
             let (start, len) = match spec.role {
-                Role::Sample => (self.group_first * spec.len(), at.samples * spec.len()),
+                Role::Sample => {
+                    let len = spec.len() / self.bands;
+                    (self.group_first * len, at.samples * len)
+                }
                 Role::Sum | Role::Shared => (0, spec.len()),
             };
             *output = match self.plan.place(value) {
@@ -434,6 +449,7 @@ impl Group<'_> {
             slot: &slot.buffers,
             worker: &worker.buffers,
             slot_first: slot.first,
+            bands: self.bands,
             group_first: self.group_first,
             samples: at.samples,
         };

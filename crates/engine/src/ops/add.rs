@@ -17,6 +17,9 @@ impl Op for Add {
     fn name(&self) -> &'static str {
         "Add"
     }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
+    }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         if !(2..=MOST_INPUTS).contains(&inputs.len()) {
             return Err(format!("expected at least 2 inputs and at most {MOST_INPUTS}, received {}", inputs.len()));
@@ -64,6 +67,9 @@ pub struct AddRectified(pub Epilogue);
 impl Op for AddRectified {
     fn name(&self) -> &'static str {
         "AddRectified"
+    }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
     }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         count(inputs, 2..=2)?;

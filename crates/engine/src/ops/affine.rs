@@ -16,6 +16,9 @@ impl Op for Affine {
     fn name(&self) -> &'static str {
         "Affine"
     }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
+    }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         super::count(inputs, 1..=1)?;
         if inputs[0].role != Role::Sample {

@@ -55,6 +55,9 @@ impl Op for Moments {
     fn name(&self) -> &'static str {
         "Moments"
     }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
+    }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         count(inputs, 2..=2)?;
         sample(inputs[0])?;
@@ -133,6 +136,9 @@ pub struct BatchNorm {
 impl Op for BatchNorm {
     fn name(&self) -> &'static str {
         "BatchNorm"
+    }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
     }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         count(inputs, 5..=6)?;

@@ -50,6 +50,9 @@ impl Op for Sums {
     fn name(&self) -> &'static str {
         "BatchNormSums"
     }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
+    }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         count(inputs, 6..=6)?;
         sample(inputs[5])?;
@@ -82,6 +85,9 @@ struct SumsAndGradient(BatchNorm);
 impl Op for SumsAndGradient {
     fn name(&self) -> &'static str {
         "BatchNormSumsAndGradient"
+    }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
     }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         count(inputs, 7..=8)?;
@@ -121,6 +127,9 @@ struct Data {
 impl Op for Data {
     fn name(&self) -> &'static str {
         "BatchNormBackwardData"
+    }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
     }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         count(inputs, 8..=8)?;

@@ -6,8 +6,6 @@ use crate::graph::Source;
 use crate::memory::{Lifetime, lay_out};
 use crate::{DType, Graph, GraphError, Role, Spec, Value};
 
-/// Bytes of values that a group of samples may take: three quarters of a common second-level cache.
-const GROUP_BYTES: usize = 768 << 10;
 /// Bytes that all slots' sums may take together, unless two slots need more.
 const SUM_BYTES: usize = 256 << 20;
 /// A lifetime that ends with the run.
@@ -24,7 +22,7 @@ impl Plan {
         }
         let mut builder = Builder::new(graph, fetched, options.clone(), &[]);
         builder.find_uses()?;
-        if !options.recompute {
+        if !options.recompute || env("RECOMPUTE", 1) == 0 {
             return Ok(builder.place_all());
         }
         let (graph, least_stage) = builder.recomputed();
@@ -218,7 +216,9 @@ impl<'a> Builder<'a> {
         let sums: usize =
             self.made().filter(|&(_, v)| self.spec(v).role == Role::Sum).map(|(_, v)| self.bytes(v)).sum();
         let default = (self.options.batch / 8).clamp(1, 16);
-        let affordable = (SUM_BYTES / sums.max(1)).max(2);
+        // A power of two, so that two, four, … threads have the same number of slots each.
+        let affordable = ((env("SUM", SUM_BYTES >> 20) << 20) / sums.max(1)).max(2);
+        let affordable = 1 << affordable.ilog2();
         self.slots = self.options.slots.unwrap_or(default.min(affordable)).clamp(1, self.options.batch);
         let slot_samples = self.options.batch.div_ceil(self.slots);
 
@@ -256,10 +256,19 @@ impl<'a> Builder<'a> {
             let lifetimes: Vec<Lifetime> = values.iter().map(|v| v.0).collect();
             let layout = lay_out(&lifetimes, self.options.share_memory);
             let per_sample: usize = layout.bytes.iter().sum();
-            let most = self.options.group.unwrap_or(GROUP_BYTES / per_sample.max(1)).clamp(1, slot_samples);
+            let bands = self.bands(stage, per_sample + self.touched(stage));
+            let bands_of_slot = slot_samples * bands;
+            let most = self
+                .options
+                .group
+                .unwrap_or(
+                    env("GROUP", self.options.group_bytes >> 10) * 1024 * bands
+                        / (per_sample + if env("SLOTBYTES", 0) > 0 { self.touched(stage) } else { 0 }).max(1),
+                )
+                .clamp(1, bands_of_slot);
             // Groups of equal size rather than full ones and a small rest.
-            let group = slot_samples.div_ceil(slot_samples.div_ceil(most));
-            self.stages[stage].group = group;
+            let group = bands_of_slot.div_ceil(bands_of_slot.div_ceil(most));
+            (self.stages[stage].bands, self.stages[stage].group) = (bands, group);
             for ((_, value), &buffer) in values.iter().zip(&layout.buffer) {
                 self.places[value.index()] = Some(Place::Worker(buffer));
             }
@@ -267,9 +276,44 @@ impl<'a> Builder<'a> {
                 if self.worker_bytes.len() <= buffer {
                     self.worker_bytes.push(0);
                 }
-                self.worker_bytes[buffer] = self.worker_bytes[buffer].max(bytes * group);
+                self.worker_bytes[buffer] = self.worker_bytes[buffer].max((bytes / bands).next_multiple_of(4) * group);
             }
         }
+    }
+
+    /// Values of single samples that the stage's steps read and write.
+    fn samples_of(&self, stage: usize) -> impl Iterator<Item = Value> + '_ {
+        let nodes = self.stages[stage].steps.iter().map(|&node| &self.graph.nodes[node]);
+        let values = nodes.flat_map(|node| node.inputs.iter().chain(&node.outputs).copied());
+        values.filter(|&v| self.spec(v).role == Role::Sample)
+    }
+
+    /// Bytes of a sample's values that slots keep and the stage touches.
+    fn touched(&self, stage: usize) -> usize {
+        let mut kept: Vec<Value> =
+            self.samples_of(stage).filter(|v| self.places[self.root[v.index()]].is_some()).collect();
+        kept.sort_unstable();
+        kept.dedup();
+        kept.iter().map(|&v| self.bytes(v)).sum()
+    }
+
+    /// The parts that samples are cut into so that they fit the cache, where all of the stage's steps allow it.
+    fn bands(&self, stage: usize, per_sample: usize) -> usize {
+        if env("BANDS", 1) == 0 {
+            return 1;
+        }
+        let Some(first) = self.samples_of(stage).next() else { return 1 };
+        let &[height, width, _] = &self.spec(first).shape[..] else { return 1 };
+        let alike = |v: Value| matches!(self.spec(v).shape[..], [h, w, _] if [h, w] == [height, width]);
+        let pixelwise = self.stages[stage].steps.iter().all(|&node| {
+            let node = &self.graph.nodes[node];
+            node.op.is_pixelwise(&node.inputs.iter().map(|&v| self.spec(v)).collect::<Vec<_>>())
+        });
+        if !pixelwise || !self.samples_of(stage).all(alike) {
+            return 1;
+        }
+        let fits = |bands: usize| height.is_multiple_of(bands) && per_sample / bands <= self.options.group_bytes;
+        (1..=height).find(|&bands| fits(bands)).unwrap_or(height)
     }
 
     /// Values computed once, and gathered sums where something reads them.
@@ -310,9 +354,9 @@ impl<'a> Builder<'a> {
         let mut stages = std::mem::take(&mut self.stages);
         let mut packs: Vec<(usize, usize)> = Vec::new();
         for stage in &mut stages {
-            let group = stage.group;
+            let (group, bands) = (stage.group, stage.bands);
             for number in stage.steps.iter_mut().chain(&mut stage.once) {
-                let step = self.make_step(*number, &mut packs, steps.len());
+                let step = self.make_step(*number, bands, &mut packs, steps.len());
                 scratch_len = scratch_len.max(step.run.scratch_len(group));
                 *number = steps.len();
                 steps.push(step);
@@ -342,11 +386,17 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn make_step(&mut self, node: usize, packs: &mut Vec<(usize, usize)>, number: usize) -> Step {
+    fn make_step(&mut self, node: usize, bands: usize, packs: &mut Vec<(usize, usize)>, number: usize) -> Step {
         let node = &self.graph.nodes[node];
         let inputs: Vec<&Spec> = node.inputs.iter().map(|&v| self.spec(v)).collect();
         let outputs: Vec<&Spec> = node.outputs.iter().map(|&v| self.spec(v)).collect();
-        let run = node.op.prepare(&inputs, &outputs, self.options.level);
+        let band = |specs: &[&Spec]| specs.iter().map(|spec| banded(spec, bands)).collect::<Vec<Spec>>();
+        let (input_bands, output_bands) = (band(&inputs), band(&outputs));
+        let run = node.op.prepare(
+            &input_bands.iter().collect::<Vec<_>>(),
+            &output_bands.iter().collect::<Vec<_>>(),
+            self.options.level,
+        );
         let packed = run.packed().map(|(input, len)| {
             packs.push((self.value_stage[node.inputs[input].index()], number));
             (input, self.new_shared(len))
@@ -371,4 +421,17 @@ impl<'a> Builder<'a> {
         let inputs = self.graph.values.iter().filter(|v| matches!(v.source, Source::Input(_)));
         inputs.map(|v| v.spec.clone()).collect()
     }
+}
+
+/// What a band of an image's rows looks like.
+fn banded(spec: &Spec, bands: usize) -> Spec {
+    let mut spec = spec.clone();
+    if bands > 1 && spec.role == Role::Sample {
+        spec.shape[0] /= bands;
+    }
+    spec
+}
+
+fn env(name: &str, default: usize) -> usize {
+    std::env::var(format!("X_{name}")).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }

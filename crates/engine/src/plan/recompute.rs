@@ -20,7 +20,8 @@ pub(super) struct Known<'a> {
 
 /// The graph with copies of cheap nodes, and for each node the stage that it must not run before. Values keep their numbers.
 pub(super) fn recomputed(known: &Known<'_>) -> (Graph, Vec<usize>) {
-    let mut graph = Graph { nodes: Vec::new(), ..known.graph.clone() };
+    let mut graph = known.graph.clone();
+    graph.nodes.clear();
     let mut least = Vec::new();
     let mut copies: HashMap<(usize, usize), Value> = HashMap::new();
     for (index, node) in known.graph.nodes.iter().enumerate() {
