@@ -246,7 +246,9 @@ impl<'a> Fuser<'a> {
     /// Whether the node is padding that a convolution will take over.
     fn waits_for_convolution(&self, index: usize) -> bool {
         let value = self.old.nodes[index].outputs[0];
-        self.only_reader(value).is_some_and(|reader| self.with_padding(&self.old.nodes[reader]).is_some())
+        let image = |reader: &usize| self.old.nodes[*reader].inputs[0] == value;
+        let reader = self.only_reader(value).filter(image);
+        reader.is_some_and(|reader| self.with_padding(&self.old.nodes[reader]).is_some())
     }
 
     /// A convolution that takes over the zeros before it, and the image without them.

@@ -224,7 +224,7 @@ impl Runner {
         let active = self.slots.iter().filter(|slot| slot.samples > 0).count();
         // Every other stage takes the slots from the end: what the stage before wrote last is then still in a cache.
         let active = &mut self.slots[..active];
-        let backwards = number % 2 == 1 && std::env::var_os("X_FORWARD").is_none();
+        let backwards = number % 2 == 1;
         if backwards {
             active.reverse();
         }

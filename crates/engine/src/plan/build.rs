@@ -7,7 +7,7 @@ use crate::memory::{Lifetime, lay_out};
 use crate::{DType, Graph, GraphError, Role, Spec, Value};
 
 /// Bytes that all slots' sums may take together, unless two slots need more.
-const SUM_BYTES: usize = 256 << 20;
+const SUM_BYTES: usize = 512 << 20;
 /// A lifetime that ends with the run.
 const FOREVER: usize = usize::MAX;
 
@@ -22,7 +22,7 @@ impl Plan {
         }
         let mut builder = Builder::new(graph, fetched, options.clone(), &[]);
         builder.find_uses()?;
-        if !options.recompute || env("RECOMPUTE", 1) == 0 {
+        if !options.recompute {
             return Ok(builder.place_all());
         }
         let (graph, least_stage) = builder.recomputed();
@@ -217,7 +217,7 @@ impl<'a> Builder<'a> {
             self.made().filter(|&(_, v)| self.spec(v).role == Role::Sum).map(|(_, v)| self.bytes(v)).sum();
         let default = (self.options.batch / 8).clamp(1, 16);
         // A power of two, so that two, four, … threads have the same number of slots each.
-        let affordable = ((env("SUM", SUM_BYTES >> 20) << 20) / sums.max(1)).max(2);
+        let affordable = (SUM_BYTES / sums.max(1)).max(2);
         let affordable = 1 << affordable.ilog2();
         self.slots = self.options.slots.unwrap_or(default.min(affordable)).clamp(1, self.options.batch);
         let slot_samples = self.options.batch.div_ceil(self.slots);
@@ -258,14 +258,8 @@ impl<'a> Builder<'a> {
             let per_sample: usize = layout.bytes.iter().sum();
             let bands = self.bands(stage, per_sample + self.touched(stage));
             let bands_of_slot = slot_samples * bands;
-            let most = self
-                .options
-                .group
-                .unwrap_or(
-                    env("GROUP", self.options.group_bytes >> 10) * 1024 * bands
-                        / (per_sample + if env("SLOTBYTES", 0) > 0 { self.touched(stage) } else { 0 }).max(1),
-                )
-                .clamp(1, bands_of_slot);
+            let fitting = self.options.group_bytes * bands / per_sample.max(1);
+            let most = self.options.group.unwrap_or(fitting).clamp(1, bands_of_slot);
             // Groups of equal size rather than full ones and a small rest.
             let group = bands_of_slot.div_ceil(bands_of_slot.div_ceil(most));
             (self.stages[stage].bands, self.stages[stage].group) = (bands, group);
@@ -299,9 +293,6 @@ impl<'a> Builder<'a> {
 
     /// The parts that samples are cut into so that they fit the cache, where all of the stage's steps allow it.
     fn bands(&self, stage: usize, per_sample: usize) -> usize {
-        if env("BANDS", 1) == 0 {
-            return 1;
-        }
         let Some(first) = self.samples_of(stage).next() else { return 1 };
         let &[height, width, _] = &self.spec(first).shape[..] else { return 1 };
         let alike = |v: Value| matches!(self.spec(v).shape[..], [h, w, _] if [h, w] == [height, width]);
@@ -430,8 +421,4 @@ fn banded(spec: &Spec, bands: usize) -> Spec {
         spec.shape[0] /= bands;
     }
     spec
-}
-
-fn env(name: &str, default: usize) -> usize {
-    std::env::var(format!("X_{name}")).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
