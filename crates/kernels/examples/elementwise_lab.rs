@@ -130,10 +130,10 @@ fn run(lab: &Lab) {
         lab.row(&named("column_sums"), once, || {
             reduce::column_sums(level, channels, black_box(x), &mut sums[..channels], false);
         });
-        lab.row(&named("affine"), 2 * once, || elementwise::affine(level, channels, black_box(x), &mean, &variance, y));
+        lab.row(&named("affine"), 2 * once, || elementwise::affine(level, channels, black_box(x), mean, variance, y));
         let image = vec![7u8; len];
         lab.row(&named("affine_u8"), 5 * len, || {
-            elementwise::affine_u8(level, channels, black_box(&image), &mean, &variance, y);
+            elementwise::affine_u8(level, channels, black_box(&image), mean, variance, y);
         });
     }
     lab.row("dropout", 2 * once, || dropout::forward(level, 0.5, 1, 0, black_box(x), y));
