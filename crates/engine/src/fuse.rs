@@ -5,7 +5,9 @@
 //! | zeros around an image, then convolution | the same with them as its padding |
 //! | convolution or dense, then ReLU (or ReLU6) | the same with it as epilogue |
 //! | convolution with bias, optional ReLU, then max-pool whose windows do not overlap | `PooledConv2d` |
-//! | batch normalisation, then ReLU | the same with ReLU |
+//! | batch normalisation, then addition of a value that is known by then | the same with a shortcut |
+//! | that, or batch normalisation, then ReLU or ReLU6 | the same with it as epilogue |
+//! | addition of two values, then ReLU or ReLU6 | `AddRectified` |
 //! | softmax, then categorical cross-entropy | `SoftmaxCrossEntropy` |
 //! | sigmoid, then binary cross-entropy | `SigmoidBinaryCrossEntropy` |
 //! | for inference: convolution or dense, then batch normalisation by moving averages | the same with other weights |
@@ -16,8 +18,9 @@
 use crate::graph::Source;
 use crate::op::Op;
 use crate::ops::{
-    Activate, Activation, BatchNorm, BinaryCrossEntropy, CategoricalCrossEntropy, Conv2d, Dense, Epilogue,
-    FoldBatchNorm, MaxPool2d, PooledConv2d, SigmoidBinaryCrossEntropy, Softmax, SoftmaxCrossEntropy, ZeroPad2d,
+    Activate, Activation, Add, AddRectified, BatchNorm, BinaryCrossEntropy, CategoricalCrossEntropy, Conv2d, Dense,
+    Epilogue, FoldBatchNorm, MaxPool2d, PooledConv2d, SigmoidBinaryCrossEntropy, Softmax, SoftmaxCrossEntropy,
+    ZeroPad2d,
 };
 use crate::{Graph, GraphError, Node, Value};
 use std::sync::Arc;
@@ -80,6 +83,8 @@ struct Joined {
     op: Arc<dyn Op>,
     /// The batch normalisation whose part the weights take over.
     norm: Option<usize>,
+    /// The value that is added to a batch normalisation's result.
+    shortcut: Option<Value>,
     last: usize,
 }
 
@@ -112,6 +117,7 @@ impl<'a> Fuser<'a> {
         let (op, inputs) = self.with_predecessor(node, joined.op);
         self.new.set_place(node.place.clone());
         let mut inputs = self.mapped(&inputs)?;
+        inputs.extend(self.mapped(joined.shortcut.as_slice())?);
         if let Some(norm) = joined.norm {
             inputs = self.folded(norm, &inputs)?;
         }
@@ -158,15 +164,21 @@ impl<'a> Fuser<'a> {
     fn with_followers(&mut self, index: usize) -> Joined {
         let node = &self.old.nodes[index];
         let op = self.with_padding(node).map_or_else(|| Arc::clone(&node.op), |(op, _)| op);
-        let mut joined = Joined { op, norm: None, last: index };
+        let mut joined = Joined { op, norm: None, shortcut: None, last: index };
         if let Some(next) = self.only_reader(node.outputs[0])
             && self.foldable(node, &self.old.nodes[next])
         {
             self.done[next] = true;
             joined = Joined { norm: Some(next), last: next, ..joined };
         }
+        if let Some(next) = self.only_reader(node.outputs[0])
+            && let Some(shortcut) = self.shortcut(node, &self.old.nodes[next])
+        {
+            self.done[next] = true;
+            joined = Joined { shortcut: Some(shortcut), last: next, ..joined };
+        }
         if let Some(next) = self.only_reader(self.old.nodes[joined.last].outputs[0])
-            && let Some(op) = activated(&*joined.op, &*self.old.nodes[next].op)
+            && let Some(op) = activated(&*joined.op, node.inputs.len(), &*self.old.nodes[next].op)
         {
             self.done[next] = true;
             joined = Joined { op, last: next, ..joined };
@@ -187,13 +199,23 @@ impl<'a> Fuser<'a> {
     fn foldable(&self, node: &Node, next: &Node) -> bool {
         let linear = node.op.is::<Conv2d>().is_some_and(|conv| conv.epilogue == Epilogue::Linear)
             || node.op.is::<Dense>().is_some_and(|dense| dense.epilogue == Epilogue::Linear);
-        let norm = next.op.is::<BatchNorm>().is_some_and(|norm| !norm.batch_statistics && !norm.relu);
+        let norm =
+            next.op.is::<BatchNorm>().is_some_and(|norm| !norm.batch_statistics && norm.epilogue == Epilogue::Linear);
         // What the statistics are must be known before any sample is: parameters or constants.
         let known = |v: &Value| match self.old.values[v.index()].source {
             Source::Node(index) => self.old.nodes[index].inputs.is_empty(),
             _ => true,
         };
         self.fold && linear && norm && next.inputs[0] == node.outputs[0] && next.inputs[1..].iter().all(known)
+    }
+
+    /// What is added to this batch normalisation's result, where it is computed before it.
+    fn shortcut(&self, node: &Node, next: &Node) -> Option<Value> {
+        let bare = node.op.is::<BatchNorm>()?.epilogue == Epilogue::Linear && node.inputs.len() == 5;
+        let [a, b] = next.inputs[..] else { return None };
+        let other = if a == node.outputs[0] { b } else { a };
+        let known = other != node.outputs[0] && self.map[other.index()].is_some();
+        (bare && known && next.op.is::<Add>().is_some()).then_some(other)
     }
 
     fn positions_unread(&self, index: usize) -> bool {
@@ -252,7 +274,7 @@ impl<'a> Fuser<'a> {
     }
 }
 
-fn activated(op: &dyn Op, next: &dyn Op) -> Option<Arc<dyn Op>> {
+fn activated(op: &dyn Op, inputs: usize, next: &dyn Op) -> Option<Arc<dyn Op>> {
     let epilogue = match next.is::<Activate>()?.0 {
         Activation::Relu => Epilogue::Relu,
         Activation::Relu6 => Epilogue::Relu6,
@@ -269,10 +291,14 @@ fn activated(op: &dyn Op, next: &dyn Op) -> Option<Arc<dyn Op>> {
         return Some(Arc::new(Dense { epilogue }));
     }
     if let Some(norm) = op.is::<BatchNorm>()
-        && !norm.relu
-        && epilogue == Epilogue::Relu
+        && norm.epilogue == Epilogue::Linear
     {
-        return Some(Arc::new(BatchNorm { relu: true, ..norm.clone() }));
+        return Some(Arc::new(BatchNorm { epilogue, ..norm.clone() }));
+    }
+    if let Some(Add) = op.is::<Add>()
+        && inputs == 2
+    {
+        return Some(Arc::new(AddRectified(epilogue)));
     }
     None
 }

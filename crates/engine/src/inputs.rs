@@ -1,7 +1,7 @@
 //! What a step reads: the caller's batch, parameters, and values that earlier steps left in memory.
 
 use crate::plan::{Place, Plan, Step};
-use crate::{DType, Parameters, Role, Value};
+use crate::{DType, Parameters, Role, Spec, Value};
 use ocellus_kernels::Buffer;
 
 /// One input of the whole batch, as the caller gives it.
@@ -24,7 +24,9 @@ pub(crate) struct Memory<'a> {
     pub(crate) worker: &'a [Buffer],
     /// Position in the batch of the slot's first sample.
     pub(crate) slot_first: usize,
-    /// Position in the slot of the group's first sample.
+    /// Parts that samples are cut into; what follows counts these.
+    pub(crate) bands: usize,
+    /// Position in the slot of the group's first band.
     pub(crate) group_first: usize,
     pub(crate) samples: usize,
 }
@@ -68,10 +70,12 @@ impl<'a> Inputs<'a> {
 impl<'a> Memory<'a> {
     pub(crate) fn f32(&self, value: Value) -> &'a [f32] {
         let spec = self.plan.spec(value);
-        let len = spec.len();
+        let len = self.len(spec);
         match self.plan.place(value) {
             Place::Input(n) => match self.batch[n] {
-                Input::F32(values) => &values[(self.slot_first + self.group_first) * len..][..self.samples * len],
+                Input::F32(values) => {
+                    &values[(self.slot_first * self.bands + self.group_first) * len..][..self.samples * len]
+                }
                 Input::U8(_) => unreachable!("the runner has checked the inputs' types"),
             },
             Place::Parameter(id) => self.parameters.get(id).values(),
@@ -82,11 +86,18 @@ impl<'a> Memory<'a> {
         }
     }
 
+    /// Elements of a band, or of what belongs to no sample.
+    fn len(&self, spec: &Spec) -> usize {
+        if spec.role == Role::Sample { spec.len() / self.bands } else { spec.len() }
+    }
+
     fn u8(&self, value: Value) -> &'a [u8] {
-        let len = self.plan.spec(value).len();
+        let len = self.len(self.plan.spec(value));
         match self.plan.place(value) {
             Place::Input(n) => match self.batch[n] {
-                Input::U8(values) => &values[(self.slot_first + self.group_first) * len..][..self.samples * len],
+                Input::U8(values) => {
+                    &values[(self.slot_first * self.bands + self.group_first) * len..][..self.samples * len]
+                }
                 Input::F32(_) => unreachable!("the runner has checked the inputs' types"),
             },
             Place::Slot(buffer) => &self.slot[buffer].u8()[self.group_first * len..][..self.samples * len],

@@ -1,5 +1,7 @@
 //! What an operation is: how its shapes follow, how its gradient is added to the graph, and how it runs.
 
+use crate::graph::Source;
+use crate::ops::Add;
 use crate::{Graph, GraphError, Inputs, Spec, Value};
 use ocellus_kernels::{Buffer, Level, Pool};
 use std::any::Any;
@@ -30,6 +32,17 @@ pub trait Op: Debug + Send + Sync + Any {
 
     /// Whether the output is the input's memory under another shape, so that nothing needs to run.
     fn is_view(&self) -> bool {
+        false
+    }
+
+    /// Whether each pixel of the outputs, sums apart, follows from the same pixel of the inputs alone, so that bands of an
+    /// image's rows may be computed one after another as if they were images.
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        false
+    }
+
+    /// Whether computing the output once more takes less time than writing it to memory and reading it back.
+    fn is_cheap(&self) -> bool {
         false
     }
 
@@ -193,6 +206,22 @@ impl Backward<'_> {
     /// Never: a node without any output gradient is not asked.
     pub fn gradient(&self) -> Value {
         self.gradients[0].expect("the first output carries the gradient")
+    }
+
+    /// One or two values whose sum is the gradient of the first output: two where an addition did nothing but join what
+    /// two readers gave, which an operation that can add in its own pass saves.
+    ///
+    /// # Panics
+    /// As [`gradient`](Self::gradient).
+    pub fn gradient_terms(&self) -> Vec<Value> {
+        let gradient = self.gradient();
+        match self.graph.values[gradient.index()].source {
+            Source::Node(index) => match &self.graph.nodes[index] {
+                node if node.op.is::<Add>().is_some() && node.inputs.len() == 2 => node.inputs.clone(),
+                _ => vec![gradient],
+            },
+            _ => vec![gradient],
+        }
     }
 
     /// Whether the gradient of the n-th input is wanted.

@@ -4,6 +4,7 @@ mod activate;
 mod add;
 mod affine;
 mod batch_norm;
+mod batch_norm_backward;
 mod concat;
 mod constant;
 mod conv2d;
@@ -20,7 +21,7 @@ mod softmax;
 mod zero_pad2d;
 
 pub use activate::Activate;
-pub use add::Add;
+pub use add::{Add, AddRectified};
 pub use affine::Affine;
 pub use batch_norm::{BatchNorm, FinishMoments, Moments, batch_norm_inference, batch_norm_training};
 pub use concat::Concat;

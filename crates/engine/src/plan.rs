@@ -6,6 +6,7 @@
 //! are kept for each slot and gathered in slot order, which is why results are the same for any number of threads.
 
 mod build;
+mod recompute;
 
 use crate::graph::MovingAverage;
 use crate::op::MOST_PARTS;
@@ -32,14 +33,21 @@ pub struct PlanOptions {
     /// Nanoseconds that a step must be expected to take before several workers share a sample; smaller only to test that it
     /// makes no difference.
     pub share_above: u64,
+    /// Bytes of values that a group of samples may take, or a band of one sample where that is too large.
+    pub group_bytes: usize,
     /// Let values whose lifetimes do not meet share memory. Off only to test that it makes no difference.
     pub share_memory: bool,
+    /// Compute cheap values again in a later stage rather than keep them. Off only to test that it makes no difference.
+    pub recompute: bool,
 }
 
 impl PlanOptions {
     /// The defaults for this batch size.
     pub fn new(batch: usize, level: Level) -> Self {
+        // Three quarters of a common second-level cache.
+        let group_bytes = 768 << 10;
         PlanOptions {
+            group_bytes,
             batch,
             level,
             guard: None,
@@ -48,6 +56,7 @@ impl PlanOptions {
             threads: 1,
             share_above: SHARE_ABOVE,
             share_memory: true,
+            recompute: true,
         }
     }
 }
@@ -120,11 +129,14 @@ pub(crate) struct Step {
 const SHARE_ABOVE: u64 = 10_000;
 
 /// What runs between two meetings of all workers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stage {
     /// Steps that every group of samples goes through.
     pub(crate) steps: Vec<usize>,
-    /// Samples in a group.
+    /// Parts that every sample is cut into, runs of its pixels: more than 1 where one sample is too much for the cache and
+    /// all steps are pixelwise.
+    pub(crate) bands: usize,
+    /// Bands in a group.
     pub(crate) group: usize,
     /// Sums to gather afterwards, with the shared buffers that take them.
     pub(crate) sums: Vec<(Value, usize)>,
@@ -134,6 +146,20 @@ pub(crate) struct Stage {
     pub(crate) packs: Vec<usize>,
     /// Whether nothing is summed over samples.
     pub(crate) separate: bool,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Stage {
+            steps: Vec::new(),
+            bands: 1,
+            group: 1,
+            sums: Vec::new(),
+            once: Vec::new(),
+            packs: Vec::new(),
+            separate: false,
+        }
+    }
 }
 
 impl Plan {
@@ -213,7 +239,7 @@ impl fmt::Display for Plan {
             Ok(())
         };
         for (i, stage) in self.stages.iter().enumerate() {
-            list(format!("stage {i}, in groups of {}", stage.group), &stage.steps)?;
+            list(format!("stage {i}, in {} bands, in groups of {}", stage.bands, stage.group), &stage.steps)?;
             list(format!("stage {i}, once"), &stage.once)?;
         }
         Ok(())

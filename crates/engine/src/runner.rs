@@ -231,12 +231,18 @@ impl Runner {
         // The others may have to be woken first.
         let together = stage.separate && left as u64 * shared_time + plan.waking() < alone;
         let apart = if together { active - left } else { active };
+        // Every other stage takes the slots from the end: what the stage before wrote last is then still in a cache.
+        let backwards = number % 2 == 1;
+        if backwards {
+            self.slots[..apart].reverse();
+        }
         pool.for_each(&mut self.workers, &mut self.slots[..apart], |worker, _, slot| {
-            let mut done = 0;
-            while done < slot.samples {
-                let samples = stage.group.min(slot.samples - done);
-                let at = At { samples, first: slot.first + done, accumulate: done > 0, batch: total, scalars };
-                let group = Group { plan, shared, parameters, batch, group_first: done };
+            let bands = stage.bands;
+            let (mut done, all) = (0, slot.samples * bands);
+            while done < all {
+                let samples = stage.group.min(all - done);
+                let at = At { samples, first: slot.first + done / bands, accumulate: done > 0, batch: total, scalars };
+                let group = Group { plan, shared, parameters, batch, bands, group_first: done };
                 let Worker { buffers, scratch, times } = worker;
                 for &step in &stage.steps {
                     if profile {
@@ -250,6 +256,9 @@ impl Runner {
                 done += samples;
             }
         });
+        if backwards {
+            self.slots[..apart].reverse();
+        }
         if apart == active {
             return;
         }
@@ -257,7 +266,7 @@ impl Runner {
         for slot in &mut self.slots[apart..active] {
             for done in 0..slot.samples {
                 let at = At { samples: 1, first: slot.first + done, accumulate: false, batch: total, scalars };
-                let group = Group { plan, shared, parameters, batch, group_first: done };
+                let group = Group { plan, shared, parameters, batch, bands: 1, group_first: done };
                 for &step in &stage.steps {
                     let start = profile.then(Instant::now);
                     group.run_shared(&plan.steps[step], slot, &mut buffers, &mut self.workers, pool, &at);
@@ -327,6 +336,7 @@ impl Runner {
             slot: &[],
             worker: &[],
             slot_first: 0,
+            bands: 1,
             group_first: 0,
             samples: self.samples,
         }
@@ -436,6 +446,7 @@ struct Group<'a> {
     shared: &'a [Buffer],
     parameters: &'a Parameters,
     batch: &'a [Input<'a>],
+    bands: usize,
     group_first: usize,
 }
 
@@ -485,7 +496,10 @@ impl Group<'_> {
         for (output, &value) in outputs.iter_mut().zip(&step.outputs) {
             let spec = self.plan.spec(value);
             let (start, len) = match spec.role {
-                Role::Sample => (self.group_first * spec.len(), samples * spec.len()),
+                Role::Sample => {
+                    let len = spec.len() / self.bands;
+                    (self.group_first * len, samples * len)
+                }
                 Role::Sum | Role::Shared => (0, spec.len()),
             };
             *output = match self.plan.place(value) {
@@ -517,6 +531,7 @@ impl Group<'_> {
             slot: &slot.buffers,
             worker: buffers,
             slot_first: slot.first,
+            bands: self.bands,
             group_first: self.group_first,
             samples,
         }

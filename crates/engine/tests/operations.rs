@@ -7,13 +7,18 @@ use harness::*;
 use ocellus_engine::ops::*;
 use ocellus_engine::{
     Clip, DType, Graph, GraphError, Input, Level, Outcome, ParameterId, ParameterKind, Parameters, Plan, PlanOptions,
-    Pool, Role, Rule, Runner, Scalars, Spec, Update, Value, fuse_for_inference,
+    Pool, Role, Rule, Runner, Scalars, Spec, Update, Value, fuse, fuse_for_inference,
 };
 
 /// The loss along a line through each parameter in turn must change as its gradient says.
 fn check_gradient(body: Body<'_>, loss: LossOf) {
+    check_gradient_of(plain(), body, loss);
+    check_gradient_of(Way { fused: true, recompute: true, slots: Some(2), ..plain() }, body, loss);
+}
+
+fn check_gradient_of(way: Way, body: Body<'_>, loss: LossOf) {
     let (net, logits, total) = build(body, loss);
-    let results = run(&net, logits, total, plain());
+    let results = run(&net, logits, total, way);
     for (n, &(id, _)) in net.weights.iter().enumerate() {
         let len = net.parameters.get(id).values().len();
         let direction = numbers(len, 99);
@@ -24,12 +29,12 @@ fn check_gradient(body: Body<'_>, loss: LossOf) {
             moved.parameters.values_mut(id).iter_mut().zip(&direction).for_each(|(p, d)| *p += h * d);
             f64::from(run(&moved, logits, total, plain()).total)
         };
-        // The smaller of two steps' errors: one of them may cross a kink.
-        let error = [3e-3f32, 3e-4].map(|h| {
+        // The smallest of three steps' errors: the larger ones may cross a kink.
+        let error = [3e-3f32, 3e-4, 1e-4].map(|h| {
             let slope = (at(h) - at(-h)) / f64::from(2.0 * h);
             (slope - along).abs() / (along.abs() + 0.05)
         });
-        let error = error[0].min(error[1]);
+        let error = error.into_iter().fold(f64::INFINITY, f64::min);
         assert!(error < 2e-2, "parameter {n}: relative error {error} of the gradient {along}");
     }
 }
@@ -115,6 +120,45 @@ const BODIES: &[(&str, BodyFn)] = &[
         let y = net.graph.add(Add, &[x, y, x])?;
         activate(net, y, Activation::Relu)
     }),
+    ("residual block with batch norm", |net, x| {
+        let x = batch_norm(net, x)?;
+        let x = activate(net, x, Activation::Relu)?;
+        let y = net.conv(x, 4, 3, 1)?;
+        let y = batch_norm(net, y)?;
+        let y = activate(net, y, Activation::Relu6)?;
+        let y = net.conv(y, 4, 3, 1)?;
+        let y = batch_norm(net, y)?;
+        let y = net.graph.add(Add, &[y, x])?;
+        activate(net, y, Activation::Relu)
+    }),
+    ("residual blocks with projection", |net, x| {
+        let y = net.conv(x, 6, 3, 1)?;
+        let y = batch_norm(net, y)?;
+        let x = net.conv(x, 6, 1, 0)?;
+        let x = batch_norm(net, x)?;
+        let x = net.graph.add(Add, &[x, y])?;
+        let x = activate(net, x, Activation::Relu)?;
+        let y = net.conv(x, 6, 3, 1)?;
+        let y = batch_norm(net, y)?;
+        let y = net.graph.add(Add, &[x, y])?;
+        activate(net, y, Activation::Relu6)
+    }),
+    ("inverted residuals", |net, x| {
+        let mut x = batch_norm(net, x)?;
+        for _ in 0..2 {
+            let y = net.conv(x, 7, 1, 0)?;
+            let y = batch_norm(net, y)?;
+            let y = activate(net, y, Activation::Relu6)?;
+            let w = net.weight(&[3, 3, 1, 7], 0.5);
+            let y = net.graph.add(Conv2d { groups: 7, ..conv2d(1) }, &[y, w])?;
+            let y = batch_norm(net, y)?;
+            let y = activate(net, y, Activation::Relu6)?;
+            let y = net.conv(y, 4, 1, 0)?;
+            let y = batch_norm(net, y)?;
+            x = net.graph.add(Add, &[x, y])?;
+        }
+        Ok(x)
+    }),
     ("concat", |net, x| {
         let y = net.conv(x, 3, 3, 1)?;
         net.graph.add(Concat, &[x, y, x])
@@ -172,6 +216,42 @@ fn gradients_agree_with_differences_of_the_loss() {
 #[test]
 fn every_way_to_run_gives_the_same() {
     for_all(|body, loss| check_ways(body, loss, 1e-4));
+}
+
+fn body(name: &str) -> BodyFn {
+    BODIES.iter().find(|body| body.0 == name).expect("a body of this name").1
+}
+
+#[test]
+fn residual_blocks_add_and_rectify_with_their_normalisation() {
+    for name in ["residual block with batch norm", "residual blocks with projection", "inverted residuals"] {
+        let (net, logits, total) = build(&body(name), cross_entropy);
+        let mut fused = fuse(&net.graph, &[logits, total]).unwrap();
+        let wrt: Vec<Value> = net.weights.iter().map(|w| fused.value(w.1).unwrap()).collect();
+        let total = fused.value(total).unwrap();
+        let count =
+            |graph: &Graph, names: &[&str]| graph.nodes().iter().filter(|node| names.contains(&node.op.name())).count();
+        assert_eq!(count(&fused.graph, &["Add", "AddRectified", "Activate"]), 0, "{name}");
+        fused.graph.gradients(total, &wrt).unwrap();
+        assert_eq!(count(&fused.graph, &["ActivateBackward"]), 0, "{name}");
+    }
+}
+
+#[test]
+fn what_is_computed_again_takes_no_memory() {
+    let (net, logits, total) = build(&body("conv, batch norm, relu, twice"), cross_entropy);
+    let mut fused = fuse(&net.graph, &[logits, total]).unwrap();
+    let wrt: Vec<Value> = net.weights.iter().map(|w| fused.value(w.1).unwrap()).collect();
+    let total = fused.value(total).unwrap();
+    let gradients = fused.graph.gradients(total, &wrt).unwrap();
+    let fetched: Vec<Value> = gradients.into_iter().flatten().chain([total]).collect();
+    let memory = |recompute| {
+        let options =
+            PlanOptions { recompute, slots: Some(1), group: Some(1), ..PlanOptions::new(100, Level::detect()) };
+        Plan::new(&fused.graph, &fetched, options).unwrap().memory(1)
+    };
+    // The pixels and the first normalisation's result: 7x6 pixels of 4 and of 6 channels for each sample.
+    assert!(memory(true) + 100 * 42 * (4 + 6) * 4 <= memory(false) + 10_000, "{} and {}", memory(true), memory(false));
 }
 
 #[test]
@@ -268,11 +348,17 @@ fn folding_batch_norm_into_weights_does_not_change_inference() {
     let relu = |g: &mut Graph, x: Value| g.add(Activate(Activation::Relu), &[x]).unwrap();
     let pool =
         |g: &mut Graph, x: Value| g.add(MaxPool2d { size: [2, 2], strides: [2, 2], padding: [0; 4] }, &[x]).unwrap();
+    let residual = |g: &mut Graph, x: Value| {
+        let shortcut = g.add(Activate(Activation::Tanh), &[x]).unwrap();
+        let y = g.add(Add, &[x, shortcut]).unwrap();
+        relu(g, y)
+    };
     type Follower<'a> = &'a dyn Fn(&mut Graph, Value) -> Value;
-    let followers: [Follower<'_>; 4] = [&|_, x| x, &|g, x| relu(g, x), &|g, x| pool(g, x), &|g, x| {
-        let y = relu(g, x);
-        pool(g, y)
-    }];
+    let followers: [Follower<'_>; 5] =
+        [&|_, x| x, &|g, x| relu(g, x), &|g, x| pool(g, x), &|g, x| residual(g, x), &|g, x| {
+            let y = relu(g, x);
+            pool(g, y)
+        }];
     for (bias, centered) in [(false, true), (true, true), (true, false)] {
         for follower in followers {
             let mut graph = Graph::new();

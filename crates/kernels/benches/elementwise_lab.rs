@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a program that prints a table")]
 
 use ocellus_kernels::activation::{self, Activation};
+use ocellus_kernels::conv::Epilogue;
 use ocellus_kernels::pool2d::{self, PoolShape};
 use ocellus_kernels::update::{self, Rule, Step};
 use ocellus_kernels::{Buffer, Level, Pool, batch_norm, dropout, elementwise, loss, peak, reduce, softmax};
@@ -105,22 +106,38 @@ fn run(lab: &Lab) {
         lab.row(&named("moments"), once, || {
             batch_norm::moments(level, channels, black_box(x), &mean, &mut sums, false)
         });
-        lab.row(&named("normalize"), 2 * once, || {
-            batch_norm::normalize(level, channels, black_box(x), &mean, &variance, &mean, &mean, 1e-3, true, y);
+        let (gamma, beta) = (&mean, &mean);
+        let (mean, variance) = (&mean, &variance);
+        let linear = batch_norm::Norm { mean, variance, gamma, beta, epsilon: 1e-3, epilogue: Epilogue::Linear };
+        let relu = batch_norm::Norm { epilogue: Epilogue::Relu, ..linear };
+        lab.row(&named("normalize, relu"), 2 * once, || batch_norm::normalize(level, &relu, black_box(x), None, y));
+        lab.row(&named("normalize, add, relu"), 3 * once, || {
+            batch_norm::normalize(level, &relu, black_box(x), Some(dy), y);
         });
+        let (dbeta, dgamma) = sums.split_at_mut(channels);
         lab.row(&named("backward_sums"), 2 * once, || {
-            batch_norm::backward_sums(level, channels, black_box(x), dy, &mean, &variance, 1e-3, &mut sums, false);
+            batch_norm::backward_sums(level, &linear, black_box(x), dy, dbeta, dgamma, false);
+        });
+        lab.row(&named("backward_sums, relu"), 2 * once, || {
+            batch_norm::backward_sums(level, &relu, black_box(x), dy, dbeta, dgamma, false);
+        });
+        lab.row(&named("backward_sums, add, relu, g"), 5 * once, || {
+            let terms = (dy, Some(dy));
+            batch_norm::backward_sums_and_gradient(level, &relu, black_box(x), dy, terms, y, dbeta, dgamma, false);
         });
         lab.row(&named("batch_norm backward"), 3 * once, || {
-            batch_norm::backward(level, channels, 1e3, black_box(x), dy, &mean, &variance, &mean, 1e-3, &sums, y);
+            batch_norm::backward(level, &linear, 1e3, black_box(x), dy, dbeta, dgamma, y);
+        });
+        lab.row(&named("batch_norm backward, relu"), 3 * once, || {
+            batch_norm::backward(level, &relu, 1e3, black_box(x), dy, dbeta, dgamma, y);
         });
         lab.row(&named("column_sums"), once, || {
             reduce::column_sums(level, channels, black_box(x), &mut sums[..channels], false);
         });
-        lab.row(&named("affine"), 2 * once, || elementwise::affine(level, channels, black_box(x), &mean, &variance, y));
+        lab.row(&named("affine"), 2 * once, || elementwise::affine(level, channels, black_box(x), mean, variance, y));
         let image = vec![7u8; len];
         lab.row(&named("affine_u8"), 5 * len, || {
-            elementwise::affine_u8(level, channels, black_box(&image), &mean, &variance, y);
+            elementwise::affine_u8(level, channels, black_box(&image), mean, variance, y);
         });
     }
     lab.row("dropout", 2 * once, || dropout::forward(level, 0.5, 1, 0, black_box(x), y));

@@ -1,18 +1,23 @@
-//! Batch normalisation over `[rows][channels]` (Ioffe and Szegedy, arXiv:1502.03167).
+//! Batch normalisation over `[rows][channels]` (Ioffe and Szegedy, arXiv:1502.03167), with what stands behind it: a
+//! shortcut that is added, and a rectifier.
 //!
 //! Statistics are sums, so that parts of a batch can be summed apart and added: [`moments`] then [`finish`]; and
 //! [`backward_sums`] then [`backward`].
 
 use crate::columns::{self, ChannelMap, ChannelSum};
+use crate::conv::Epilogue;
 use crate::isa::{Isa, Level};
+use crate::rectifier::{Rectifier, rectified};
+use std::marker::PhantomData;
 
 /// `sums = [Σ(x - shift), Σ(x - shift)²]`, each `[channels]`, over all rows; added to `sums` where `accumulate`.
 ///
 /// A `shift` near the mean (a running mean, or the first row) keeps the variance accurate where the mean is much larger
 /// than the deviation. Each sum errs by at most about `(35 + 512 / channels) ε Σ|term|`, whatever the number of rows.
 pub fn moments(level: Level, channels: usize, x: &[f32], shift: &[f32], sums: &mut [f32], accumulate: bool) {
-    assert_eq!(shift.len(), channels);
-    columns::sums(level, channels, Moments { shift }, [x], sums, accumulate);
+    assert!(shift.len() == channels && sums.len() == 2 * channels);
+    let (first, second) = sums.split_at_mut(channels);
+    columns::sums(level, channels, Moments { shift }, [x], [first, second], accumulate);
 }
 
 #[derive(Clone, Copy)]
@@ -44,125 +49,247 @@ pub fn finish(sums: &[f32], shift: &[f32], count: f32, mean: &mut [f32], varianc
     }
 }
 
-/// `y = gamma (x - mean) / sqrt(variance + epsilon) + beta`, and `max(y, 0)` of that where `relu`.
-#[allow(clippy::too_many_arguments, reason = "the symbols of the formula")]
-pub fn normalize(
-    level: Level,
-    channels: usize,
-    x: &[f32],
-    mean: &[f32],
-    variance: &[f32],
-    gamma: &[f32],
-    beta: &[f32],
-    epsilon: f32,
-    relu: bool,
-    y: &mut [f32],
-) {
-    for values in [mean, variance, gamma, beta] {
-        assert_eq!(values.len(), channels);
-    }
-    if relu {
-        columns::map(level, channels, Normalize::<true> { mean, variance, gamma, beta, epsilon }, [x], y);
-    } else {
-        columns::map(level, channels, Normalize::<false> { mean, variance, gamma, beta, epsilon }, [x], y);
-    }
+/// What a channel's values are normalised with, each `[channels]`; and the rectifier behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// Of x.
+    pub mean: &'a [f32],
+    /// Of x, biased.
+    pub variance: &'a [f32],
+    /// Scale.
+    pub gamma: &'a [f32],
+    /// Offset.
+    pub beta: &'a [f32],
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// Applied to the result.
+    pub epilogue: Epilogue,
 }
 
-#[derive(Clone, Copy)]
-struct Normalize<'a, const RELU: bool> {
-    mean: &'a [f32],
-    variance: &'a [f32],
-    gamma: &'a [f32],
-    beta: &'a [f32],
-    epsilon: f32,
-}
+impl Norm<'_> {
+    fn channels(&self) -> usize {
+        for values in [self.variance, self.gamma, self.beta] {
+            assert_eq!(values.len(), self.mean.len(), "a value for each channel");
+        }
+        self.mean.len()
+    }
 
-impl<const RELU: bool> ChannelMap<1, 3> for Normalize<'_, RELU> {
     #[inline(always)]
-    fn values(&self, c: usize) -> [f32; 3] {
+    fn inverse(&self, c: usize) -> f32 {
+        1.0 / (self.variance[c] + self.epsilon).sqrt()
+    }
+
+    /// `[mean, scale, beta]`: what forward normalises with, and backward to find again where the rectifier let pass.
+    #[inline(always)]
+    fn line(&self, c: usize) -> [f32; 3] {
         [self.mean[c], self.gamma[c] / (self.variance[c] + self.epsilon).sqrt(), self.beta[c]]
     }
-    #[inline(always)]
-    fn apply<I: Isa>(&self, isa: I, [x]: [I::F32; 1], [mean, scale, beta]: [I::F32; 3]) -> I::F32 {
-        let y = isa.mul_add(isa.sub(x, mean), scale, beta);
-        if RELU { isa.max(isa.zero(), y) } else { y }
-    }
 }
 
-/// `sums = [Σ dy, Σ dy x̂]`, each `[channels]`, with `x̂ = (x - mean) / sqrt(variance + epsilon)`: the gradients of beta
-/// and gamma; added to `sums` where `accumulate`. Accurate as [`moments`] is.
-#[allow(clippy::too_many_arguments, reason = "the symbols of the formula")]
-pub fn backward_sums(
-    level: Level,
-    channels: usize,
-    x: &[f32],
-    dy: &[f32],
-    mean: &[f32],
-    variance: &[f32],
-    epsilon: f32,
-    sums: &mut [f32],
-    accumulate: bool,
-) {
-    assert!(mean.len() == channels && variance.len() == channels);
-    columns::sums(level, channels, BackwardSums { mean, variance, epsilon }, [x, dy], sums, accumulate);
+/// `gamma (x - mean) / sqrt(variance + epsilon) + beta`, the same bits wherever it is computed.
+#[inline(always)]
+fn normalized<I: Isa>(isa: I, x: I::F32, [mean, scale, beta]: [I::F32; 3]) -> I::F32 {
+    isa.mul_add(isa.sub(x, mean), scale, beta)
+}
+
+/// `y = f(gamma (x - mean) / sqrt(variance + epsilon) + beta + shortcut)`, with `f` the epilogue.
+pub fn normalize(level: Level, norm: &Norm<'_>, x: &[f32], shortcut: Option<&[f32]>, y: &mut [f32]) {
+    let channels = norm.channels();
+    rectified!(norm.epilogue, R => match shortcut {
+        None => columns::map(level, channels, Forward::<R>(norm, PhantomData), [x], y),
+        Some(shortcut) => columns::map(level, channels, Forward::<R>(norm, PhantomData), [x, shortcut], y),
+    });
 }
 
 #[derive(Clone, Copy)]
-struct BackwardSums<'a> {
-    mean: &'a [f32],
-    variance: &'a [f32],
-    epsilon: f32,
+struct Forward<'a, R>(&'a Norm<'a>, PhantomData<R>);
+
+impl<R: Rectifier> ChannelMap<1, 3> for Forward<'_, R> {
+    #[inline(always)]
+    fn values(&self, c: usize) -> [f32; 3] {
+        self.0.line(c)
+    }
+    #[inline(always)]
+    fn apply<I: Isa>(&self, isa: I, [x]: [I::F32; 1], line: [I::F32; 3]) -> I::F32 {
+        R::apply(isa, normalized(isa, x, line))
+    }
 }
 
-impl ChannelSum<2, 2, 2> for BackwardSums<'_> {
+impl<R: Rectifier> ChannelMap<2, 3> for Forward<'_, R> {
+    #[inline(always)]
+    fn values(&self, c: usize) -> [f32; 3] {
+        self.0.line(c)
+    }
+    #[inline(always)]
+    fn apply<I: Isa>(&self, isa: I, [x, shortcut]: [I::F32; 2], line: [I::F32; 3]) -> I::F32 {
+        R::apply(isa, isa.add(normalized(isa, x, line), shortcut))
+    }
+}
+
+/// `[dbeta, dgamma] = [Σ g, Σ g x̂]`, with `x̂ = (x - mean) / sqrt(variance + epsilon)` and `g` the gradient `dy` where the
+/// rectifier let pass (found again from x; there must have been no shortcut). Each `[channels]`, added to what they hold
+/// where `accumulate`. Accurate as [`moments`] is.
+pub fn backward_sums(
+    level: Level,
+    norm: &Norm<'_>,
+    x: &[f32],
+    dy: &[f32],
+    dbeta: &mut [f32],
+    dgamma: &mut [f32],
+    accumulate: bool,
+) {
+    let (channels, sums) = (norm.channels(), [dbeta, dgamma]);
+    match norm.epilogue {
+        // Without a rectifier there is less to load for each channel.
+        Epilogue::Linear => columns::sums(level, channels, LinearSums(norm), [x, dy], sums, accumulate),
+        _ => rectified!(norm.epilogue, R => {
+            columns::sums(level, channels, RectifiedSums::<R>(norm, PhantomData), [x, dy], sums, accumulate);
+        }),
+    }
+}
+
+/// The two sums with a row's terms added.
+#[inline(always)]
+fn add_terms<I: Isa>(
+    isa: I,
+    x: I::F32,
+    g: I::F32,
+    [mean, inverse]: [I::F32; 2],
+    [dbeta, dgamma]: [I::F32; 2],
+) -> [I::F32; 2] {
+    let normalized = isa.mul(isa.sub(x, mean), inverse);
+    [isa.add(dbeta, g), isa.mul_add(g, normalized, dgamma)]
+}
+
+#[derive(Clone, Copy)]
+struct LinearSums<'a>(&'a Norm<'a>);
+
+impl ChannelSum<2, 2, 2> for LinearSums<'_> {
     #[inline(always)]
     fn values(&self, c: usize) -> [f32; 2] {
-        [self.mean[c], 1.0 / (self.variance[c] + self.epsilon).sqrt()]
+        [self.0.mean[c], self.0.inverse(c)]
+    }
+    #[inline(always)]
+    fn add<I: Isa>(&self, isa: I, [x, dy]: [I::F32; 2], values: [I::F32; 2], sums: [I::F32; 2]) -> [I::F32; 2] {
+        add_terms(isa, x, dy, values, sums)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct RectifiedSums<'a, R>(&'a Norm<'a>, PhantomData<R>);
+
+impl<R: Rectifier> ChannelSum<2, 4, 2> for RectifiedSums<'_, R> {
+    #[inline(always)]
+    fn values(&self, c: usize) -> [f32; 4] {
+        let [mean, scale, beta] = self.0.line(c);
+        [mean, scale, beta, self.0.inverse(c)]
     }
     #[inline(always)]
     fn add<I: Isa>(
         &self,
         isa: I,
         [x, dy]: [I::F32; 2],
-        [mean, inverse]: [I::F32; 2],
-        [dbeta, dgamma]: [I::F32; 2],
+        [mean, scale, beta, inverse]: [I::F32; 4],
+        sums: [I::F32; 2],
     ) -> [I::F32; 2] {
-        let normalized = isa.mul(isa.sub(x, mean), inverse);
-        [isa.add(dbeta, dy), isa.mul_add(dy, normalized, dgamma)]
+        let g = R::pass(isa, normalized(isa, x, [mean, scale, beta]), dy);
+        add_terms(isa, x, g, [mean, inverse], sums)
     }
 }
 
-/// `dx = gamma / sqrt(variance + epsilon) (dy - Σdy / count - x̂ Σ(dy x̂) / count)`, with the sums of
-/// [`backward_sums`] over all `count` rows of the batch, of which `x` and `dy` may be a part.
+/// [`backward_sums`] where the gradient is a sum of one or two terms, or a shortcut was added, and `g` is needed as such:
+/// it is written in the same pass. `y` is what [`normalize`] gave; it is not read, and may be empty, without a rectifier.
+#[allow(clippy::too_many_arguments, reason = "two inputs, a gradient, and three outputs")]
+pub fn backward_sums_and_gradient(
+    level: Level,
+    norm: &Norm<'_>,
+    x: &[f32],
+    y: &[f32],
+    dy: (&[f32], Option<&[f32]>),
+    g: &mut [f32],
+    dbeta: &mut [f32],
+    dgamma: &mut [f32],
+    accumulate: bool,
+) {
+    let (channels, sums) = (norm.channels(), [dbeta, dgamma]);
+    match (norm.epilogue, dy) {
+        (Epilogue::Linear, (dy, None)) => {
+            columns::map_and_sums(level, channels, MapSums(norm), [x, dy], g, sums, accumulate);
+        }
+        (Epilogue::Linear, (a, Some(b))) => {
+            columns::map_and_sums(level, channels, MapSums(norm), [x, a, b], g, sums, accumulate);
+        }
+        (_, (dy, None)) => rectified!(norm.epilogue, R => {
+            let f = MaskedSums::<R>(norm, PhantomData);
+            columns::map_and_sums(level, channels, f, [x, y, dy], g, sums, accumulate);
+        }),
+        (_, (a, Some(b))) => rectified!(norm.epilogue, R => {
+            let f = MaskedSums::<R>(norm, PhantomData);
+            columns::map_and_sums(level, channels, f, [x, y, a, b], g, sums, accumulate);
+        }),
+    }
+}
+
+/// Implements a sum that is a map, too, by the gradient `g` that is stored and summed.
+macro_rules! sums_of_gradient {
+    ($name:ty $(, $R:ident)?; $n:literal, |$isa:ident, $x:pat_param| $g:expr) => {
+        impl<$($R: Rectifier)?> ChannelSum<$n, 2, 2> for $name {
+            #[inline(always)]
+            fn values(&self, c: usize) -> [f32; 2] {
+                [self.0.mean[c], self.0.inverse(c)]
+            }
+            #[inline(always)]
+            fn map<I: Isa>(&self, $isa: I, $x: [I::F32; $n], _values: [I::F32; 2]) -> I::F32 {
+                $g
+            }
+            #[inline(always)]
+            fn add<I: Isa>(&self, isa: I, x: [I::F32; $n], values: [I::F32; 2], sums: [I::F32; 2]) -> [I::F32; 2] {
+                let g = self.map(isa, x, values);
+                add_terms(isa, x[0], g, values, sums)
+            }
+        }
+    };
+}
+
+#[derive(Clone, Copy)]
+struct MapSums<'a>(&'a Norm<'a>);
+sums_of_gradient!(MapSums<'_>; 2, |_isa, [_, dy]| dy);
+sums_of_gradient!(MapSums<'_>; 3, |isa, [_, a, b]| isa.add(a, b));
+
+#[derive(Clone, Copy)]
+struct MaskedSums<'a, R>(&'a Norm<'a>, PhantomData<R>);
+sums_of_gradient!(MaskedSums<'_, R>, R; 3, |isa, [_, y, dy]| R::pass(isa, y, dy));
+sums_of_gradient!(MaskedSums<'_, R>, R; 4, |isa, [_, y, a, b]| R::pass(isa, y, isa.add(a, b)));
+
+/// `dx = gamma / sqrt(variance + epsilon) (g - dbeta / count - x̂ dgamma / count)`, with the sums of [`backward_sums`] over
+/// all `count` rows of the batch, of which `x` and `dy` may be a part. `g` is as there; where it was written, pass it as
+/// `dy` and no epilogue.
 #[allow(clippy::too_many_arguments, reason = "the symbols of the formula")]
 pub fn backward(
     level: Level,
-    channels: usize,
+    norm: &Norm<'_>,
     count: f32,
     x: &[f32],
     dy: &[f32],
-    mean: &[f32],
-    variance: &[f32],
-    gamma: &[f32],
-    epsilon: f32,
-    sums: &[f32],
+    dbeta: &[f32],
+    dgamma: &[f32],
     dx: &mut [f32],
 ) {
-    for values in [mean, variance, gamma] {
-        assert_eq!(values.len(), channels);
+    let channels = norm.channels();
+    assert!(dbeta.len() == channels && dgamma.len() == channels);
+    let sums = Backward { norm, count, dbeta, dgamma };
+    match norm.epilogue {
+        Epilogue::Linear => columns::map(level, channels, sums, [x, dy], dx),
+        _ => rectified!(norm.epilogue, R => {
+            columns::map(level, channels, RectifiedBackward::<R>(sums, PhantomData), [x, dy], dx);
+        }),
     }
-    assert_eq!(sums.len(), 2 * channels);
-    let (dbeta, dgamma) = sums.split_at(channels);
-    columns::map(level, channels, Backward { count, mean, variance, gamma, epsilon, dbeta, dgamma }, [x, dy], dx);
 }
 
 #[derive(Clone, Copy)]
 struct Backward<'a> {
+    norm: &'a Norm<'a>,
     count: f32,
-    mean: &'a [f32],
-    variance: &'a [f32],
-    gamma: &'a [f32],
-    epsilon: f32,
     dbeta: &'a [f32],
     dgamma: &'a [f32],
 }
@@ -170,108 +297,36 @@ struct Backward<'a> {
 impl ChannelMap<2, 4> for Backward<'_> {
     #[inline(always)]
     fn values(&self, c: usize) -> [f32; 4] {
-        let inverse = 1.0 / (self.variance[c] + self.epsilon).sqrt();
-        let scale = self.gamma[c] * inverse;
-        [self.mean[c], scale, -scale * inverse * self.dgamma[c] / self.count, -scale * self.dbeta[c] / self.count]
+        let inverse = self.norm.inverse(c);
+        let scale = self.norm.gamma[c] * inverse;
+        [self.norm.mean[c], scale, -scale * inverse * self.dgamma[c] / self.count, -scale * self.dbeta[c] / self.count]
     }
     #[inline(always)]
-    fn apply<I: Isa>(&self, isa: I, [x, dy]: [I::F32; 2], [mean, scale, slope, offset]: [I::F32; 4]) -> I::F32 {
-        isa.mul_add(dy, scale, isa.mul_add(isa.sub(x, mean), slope, offset))
+    fn apply<I: Isa>(&self, isa: I, [x, g]: [I::F32; 2], [mean, scale, slope, offset]: [I::F32; 4]) -> I::F32 {
+        isa.mul_add(g, scale, isa.mul_add(isa.sub(x, mean), slope, offset))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct RectifiedBackward<'a, R>(Backward<'a>, PhantomData<R>);
+
+impl<R: Rectifier> ChannelMap<2, 6> for RectifiedBackward<'_, R> {
+    #[inline(always)]
+    fn values(&self, c: usize) -> [f32; 6] {
+        let ([_, forward, beta], [mean, scale, slope, offset]) = (self.0.norm.line(c), self.0.values(c));
+        [mean, scale, slope, offset, forward, beta]
+    }
+    #[inline(always)]
+    fn apply<I: Isa>(
+        &self,
+        isa: I,
+        [x, dy]: [I::F32; 2],
+        [mean, scale, slope, offset, forward, beta]: [I::F32; 6],
+    ) -> I::F32 {
+        let g = R::pass(isa, normalized(isa, x, [mean, forward, beta]), dy);
+        self.0.apply(isa, [x, g], [mean, scale, slope, offset])
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{CHANNELS, STALE, close, dot, gradient, output, values, wide};
-
-    const EPSILON: f32 = 1e-3;
-
-    /// Mean, variance and output of the whole batch.
-    fn exact(channels: usize, x: &[f64], gamma: &[f64], beta: &[f64]) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
-        let rows = x.len() / channels;
-        let column = |c: usize| (0..rows).map(move |r| x[r * channels + c]);
-        let mean: Vec<f64> = (0..channels).map(|c| column(c).sum::<f64>() / rows as f64).collect();
-        let variance: Vec<f64> =
-            (0..channels).map(|c| column(c).map(|x| (x - mean[c]).powi(2)).sum::<f64>() / rows as f64).collect();
-        let y = (0..x.len())
-            .map(|i| {
-                let c = i % channels;
-                gamma[c] * (x[i] - mean[c]) / (variance[c] + f64::from(EPSILON)).sqrt() + beta[c]
-            })
-            .collect();
-        (mean, variance, y)
-    }
-
-    #[test]
-    fn forward_and_backward_match_the_formulas() {
-        for level in Level::available() {
-            for channels in CHANNELS {
-                for rows in [2, 7, 33, 131] {
-                    check(level, channels, rows);
-                }
-            }
-        }
-    }
-
-    fn check(level: Level, channels: usize, rows: usize) {
-        let (len, what, count) = (rows * channels, (level, channels, rows), rows as f32);
-        let x: Vec<f32> = values(len, 1).iter().enumerate().map(|(i, v)| v + (i % channels) as f32 * 0.01).collect();
-        let (dy, gamma, beta, shift) = (values(len, 2), values(channels, 3), values(channels, 4), values(channels, 5));
-        let (want_mean, want_variance, want_y) = exact(channels, &wide(&x), &wide(&gamma), &wide(&beta));
-        // In two parts, as two workers would.
-        let cut = rows / 2 * channels;
-        let sums = output(2 * channels, STALE, |sums| {
-            moments(level, channels, &x[..cut], &shift, sums, false);
-            moments(level, channels, &x[cut..], &shift, sums, true);
-        });
-        let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
-        finish(&sums, &shift, count, &mut mean, &mut variance);
-        close(what, &mean, &want_mean, 6.0, 8.0);
-        // With a shift as far off as this one, up to 13, the squares are that much larger.
-        close(what, &variance, &want_variance, 24.0, 200.0);
-
-        for relu in [false, true] {
-            let y = output(len, STALE, |y| {
-                normalize(level, channels, &x, &mean, &variance, &gamma, &beta, EPSILON, relu, y);
-            });
-            let want: Vec<f64> = want_y.iter().map(|&y| if relu { y.max(0.0) } else { y }).collect();
-            // A channel of two rows that nearly agree magnifies the error of the variance.
-            close(what, &y, &want, if rows > 2 { 400.0 } else { 1e5 }, 3.0);
-        }
-
-        let sums = output(2 * channels, STALE, |sums| {
-            backward_sums(level, channels, &x[..cut], &dy[..cut], &mean, &variance, EPSILON, sums, false);
-            backward_sums(level, channels, &x[cut..], &dy[cut..], &mean, &variance, EPSILON, sums, true);
-        });
-        let dx = output(len, STALE, |dx| {
-            backward(level, channels, count, &x, &dy, &mean, &variance, &gamma, EPSILON, &sums, dx);
-        });
-        // Each channel stands alone, so that its gradient can be taken alone; a few of them are enough.
-        for c in (0..channels).step_by(channels.div_ceil(3)).filter(|_| rows > 2 && rows < 100) {
-            let column = |v: &[f32]| (0..rows).map(|r| f64::from(v[r * channels + c])).collect::<Vec<_>>();
-            let (x, dy) = (column(&x), column(&dy));
-            let (g, b) = (f64::from(gamma[c]), f64::from(beta[c]));
-            let loss = |x: &[f64], g: f64, b: f64| dot(&exact(1, x, &[g], &[b]).2, &dy);
-            let want = gradient(|x| loss(x, g, b), &x);
-            let got: Vec<f32> = (0..rows).map(|r| dx[r * channels + c]).collect();
-            close((what, c), &got, &want, 1000.0, 3.0);
-            let want = gradient(|p| loss(&x, p[0], p[1]), &[g, b]);
-            close((what, c), &[sums[channels + c], sums[c]], &want, 200.0, (rows as f64).sqrt());
-        }
-    }
-
-    #[test]
-    fn a_large_mean_does_not_drown_the_variance() {
-        let x: Vec<f32> = values(40_000, 1).iter().map(|v| 1000.0 + v * 0.1).collect();
-        let (mean, variance, _) = exact(4, &wide(&x), &[1.0; 4], &[0.0; 4]);
-        for level in Level::available() {
-            let shift = &x[..4];
-            let sums = output(8, STALE, |sums| moments(level, 4, &x, shift, sums, false));
-            let (mut m, mut v) = ([0.0; 4], [0.0; 4]);
-            finish(&sums, shift, 1e4, &mut m, &mut v);
-            close(level, &m, &mean, 1.0, 0.0);
-            close(level, &v, &variance, 100.0, 0.0);
-        }
-    }
-}
+mod tests;

@@ -172,6 +172,11 @@ pub(crate) trait ChannelSum<const N: usize, const P: usize, const S: usize>: Cop
     fn values(&self, channel: usize) -> [f32; P];
     /// The sums with this row's terms added.
     fn add<I: Isa>(&self, isa: I, x: [I::F32; N], values: [I::F32; P], sums: [I::F32; S]) -> [I::F32; S];
+    /// What [`map_and_sums`] stores; its arithmetic is usually a part of the terms' and not done twice.
+    #[inline(always)]
+    fn map<I: Isa>(&self, isa: I, _x: [I::F32; N], _values: [I::F32; P]) -> I::F32 {
+        isa.zero()
+    }
 }
 
 /// `sums[s][c] = Σ over rows of term s`, or that added to what `sums` holds.
@@ -185,32 +190,57 @@ pub(crate) fn sums<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const
     channels: usize,
     f: M,
     x: [&[f32]; N],
-    sums: &mut [f32],
+    sums: [&mut [f32]; S],
     accumulate: bool,
 ) {
+    checked::<N, S>(channels, x, &sums);
+    level.dispatch(Summed::<M, N, P, S, false> { channels, f, x, y: &mut [], sums, accumulate });
+}
+
+/// [`sums`], and `y[row][c]` what the terms' [`map`](ChannelSum::map) gives, in the same pass.
+pub(crate) fn map_and_sums<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize>(
+    level: Level,
+    channels: usize,
+    f: M,
+    x: [&[f32]; N],
+    y: &mut [f32],
+    sums: [&mut [f32]; S],
+    accumulate: bool,
+) {
+    checked::<N, S>(channels, x, &sums);
+    assert_eq!(x[0].len(), y.len(), "inputs as long as the output");
+    level.dispatch(Summed::<M, N, P, S, true> { channels, f, x, y, sums, accumulate });
+}
+
+fn checked<const N: usize, const S: usize>(channels: usize, x: [&[f32]; N], sums: &[&mut [f32]; S]) {
     for input in x {
         assert_eq!(input.len(), x[0].len(), "inputs of one length");
     }
     check(channels, x[0].len());
-    assert_eq!(sums.len(), S * channels, "{S} sums for each channel");
-    level.dispatch(Summed { channels, f, x, sums, accumulate });
+    for sums in sums {
+        assert_eq!(sums.len(), channels, "a sum for each channel");
+    }
 }
 
-struct Summed<'a, M, const N: usize, const P: usize, const S: usize> {
+struct Summed<'a, M, const N: usize, const P: usize, const S: usize, const MAPS: bool> {
     channels: usize,
     f: M,
     x: [&'a [f32]; N],
-    sums: &'a mut [f32],
+    /// As long as the inputs where the kernel maps, too; else empty.
+    y: &'a mut [f32],
+    sums: [&'a mut [f32]; S],
     accumulate: bool,
 }
 
 /// Vectors of columns summed at once: enough independent chains to hide the latency of an addition.
 const BLOCK: usize = 4;
 
-impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize> Kernel for Summed<'_, M, N, P, S> {
+impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize, const MAPS: bool> Kernel
+    for Summed<'_, M, N, P, S, MAPS>
+{
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(mut self, isa: I) {
         let (len, channels) = (self.x[0].len(), self.channels);
         let merge = merged(channels, I::LANES, len / channels);
         let width = channels * merge;
@@ -247,7 +277,7 @@ impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize> Ker
                 for copy in copies.chunks(here) {
                     first.iter_mut().zip(copy).for_each(|(sum, part)| *sum += part);
                 }
-                let sums = &mut self.sums[s * channels..][start..start + here];
+                let sums = &mut self.sums[s][start..start + here];
                 if self.accumulate {
                     sums.iter_mut().zip(first).for_each(|(sum, part)| *sum += *part);
                 } else {
@@ -265,13 +295,15 @@ struct Sums<const S: usize> {
     errors: [[f32; CHUNK]; S],
 }
 
-impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize> Summed<'_, M, N, P, S> {
+impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize, const MAPS: bool>
+    Summed<'_, M, N, P, S, MAPS>
+{
     /// Adds `V` vectors of columns, of which column `j` of the chunk is the first, over `rows` rows from value `from`
     /// on. A single vector may have fewer than all its `lanes`.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "the inner loop of one kernel, split off to be made for two sizes")]
     fn block<I: Isa, const V: usize>(
-        &self,
+        &mut self,
         isa: I,
         from: usize,
         width: usize,
@@ -285,6 +317,8 @@ impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize> Sum
         let whole = lanes >= I::LANES;
         assert!(j + V * I::LANES <= CHUNK && (whole || V == 1) && rows > 0);
         assert!(from + (rows - 1) * width + (V - 1) * I::LANES + lanes.min(I::LANES) <= self.x[0].len());
+        assert!(!MAPS || self.y.len() == self.x[0].len());
+        let y = self.y.as_mut_ptr();
         let (mut values, mut parts) = ([[isa.zero(); P]; V], [[isa.zero(); S]; V]);
         for (v, values) in values.iter_mut().enumerate() {
             for p in 0..P {
@@ -294,12 +328,21 @@ impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize> Sum
         }
         for row in 0..rows {
             for v in 0..V {
+                let place = from + row * width + v * I::LANES;
                 let mut x = [isa.zero(); N];
                 for k in 0..N {
                     // SAFETY: the last row's columns end within each input: they have one length, checked above.
                     unsafe {
-                        let at = self.x[k].as_ptr().add(from + row * width + v * I::LANES);
+                        let at = self.x[k].as_ptr().add(place);
                         x[k] = if whole { isa.load(at) } else { isa.load_masked(mask, at) };
+                    }
+                }
+                if MAPS {
+                    let value = self.f.map(isa, x, values[v]);
+                    // SAFETY: the output is as long as the inputs, checked above.
+                    unsafe {
+                        let at = y.add(place);
+                        if whole { isa.store(at, value) } else { isa.store_masked(mask, at, value) }
                     }
                 }
                 parts[v] = self.f.add(isa, x, values[v], parts[v]);

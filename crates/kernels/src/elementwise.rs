@@ -1,13 +1,21 @@
 //! Sums, products and copies of whole arrays.
 
 use crate::columns::{self, ChannelMap};
+use crate::conv::Epilogue;
 use crate::isa::{Isa, Kernel, Level};
 use crate::map::{Map, map};
+use crate::rectifier::{Rectifier, rectified};
 use crate::reduce;
+use std::marker::PhantomData;
 
 /// `y = a + b`
 pub fn add(level: Level, a: &[f32], b: &[f32], y: &mut [f32]) {
     map(level, Add, [a, b], y);
+}
+
+/// `y = f(a + b)` with `f` a rectifier.
+pub fn add_rectified(level: Level, epilogue: Epilogue, a: &[f32], b: &[f32], y: &mut [f32]) {
+    rectified!(epilogue, R => map(level, AddRectified::<R>(PhantomData), [a, b], y));
 }
 
 /// `y = a * b`, value by value.
@@ -36,6 +44,15 @@ impl Map<2> for Add {
     #[inline(always)]
     fn apply<I: Isa>(self, isa: I, [a, b]: [I::F32; 2]) -> I::F32 {
         isa.add(a, b)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct AddRectified<R>(PhantomData<R>);
+impl<R: Rectifier> Map<2> for AddRectified<R> {
+    #[inline(always)]
+    fn apply<I: Isa>(self, isa: I, [a, b]: [I::F32; 2]) -> I::F32 {
+        R::apply(isa, isa.add(a, b))
     }
 }
 
@@ -202,6 +219,10 @@ mod tests {
                     wide(&a).iter().zip(&wide(&b)).map(|(&a, &b)| f(a, b)).collect()
                 };
                 close((level, len), &output(len, STALE, |y| add(level, &a, &b, y)), &zip(|a, b| a + b), 1.0, 1.0);
+                let y = output(len, STALE, |y| add_rectified(level, Epilogue::Relu, &a, &b, y));
+                close((level, len), &y, &zip(|a, b| (a + b).max(0.0)), 1.0, 1.0);
+                let y = output(len, STALE, |y| add_rectified(level, Epilogue::Relu6, &a, &b, y));
+                close((level, len), &y, &zip(|a, b| (a + b).clamp(0.0, 6.0)), 1.0, 1.0);
                 close((level, len), &output(len, STALE, |y| multiply(level, &a, &b, y)), &zip(|a, b| a * b), 1.0, 0.0);
                 close((level, len), &output(len, STALE, |y| scale(level, 0.5, &a, y)), &zip(|a, _| a * 0.5), 0.0, 0.0);
                 let factor = values(3, 3);

@@ -20,6 +20,7 @@ pub mod peak;
 mod pool;
 pub mod pool2d;
 pub mod quantize;
+mod rectifier;
 pub mod reduce;
 pub mod softmax;
 #[cfg(test)]

@@ -13,6 +13,9 @@ impl Op for Activate {
     fn name(&self) -> &'static str {
         "Activate"
     }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
+    }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         super::count(inputs, 1..=1)?;
         sample(inputs[0])?;
@@ -54,6 +57,9 @@ pub(super) struct ActivateBackward(pub(super) Activation);
 impl Op for ActivateBackward {
     fn name(&self) -> &'static str {
         "ActivateBackward"
+    }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
     }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![inputs[0].clone()])

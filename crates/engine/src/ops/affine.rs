@@ -16,6 +16,9 @@ impl Op for Affine {
     fn name(&self) -> &'static str {
         "Affine"
     }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
+    }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         super::count(inputs, 1..=1)?;
         if inputs[0].role != Role::Sample {
@@ -33,6 +36,9 @@ impl Op for Affine {
         let channels = inputs[0].channels();
         let spread = |v: &[f32]| v.iter().copied().cycle().take(channels).collect();
         Box::new(RunAffine { level, channels, scale: spread(&self.scale), offset: spread(&self.offset) })
+    }
+    fn is_cheap(&self) -> bool {
+        true
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
         let dy = at.gradient();

@@ -3,9 +3,10 @@
 //! In training, mean and variance are the batch's: [`Moments`] sums over samples, [`FinishMoments`] divides once all
 //! samples are in. At inference they are the moving averages.
 
-use super::{count, sample, shared};
-use crate::{At, Backward, Graph, GraphError, Inputs, Op, Output, Piece, Role, Run, Spec, Value};
-use ocellus_kernels::{Level, batch_norm};
+use super::{Epilogue, batch_norm_backward, count, same, sample, shared};
+use crate::{At, Backward, Graph, GraphError, Inputs, Op, Output, Piece, Run, Spec, Value};
+use ocellus_kernels::Level;
+use ocellus_kernels::batch_norm::{self, Norm};
 
 /// Normalises with the batch's statistics. Gives y, and the batch's mean and (biased) variance for the moving averages.
 ///
@@ -23,7 +24,7 @@ pub fn batch_norm_training(
     let sums = graph.add(Moments, &[x, moving_mean])?;
     let statistics = graph.add_all(FinishMoments { pixels }, &[sums, moving_mean])?;
     let (mean, variance) = (statistics[0], statistics[1]);
-    let norm = BatchNorm { epsilon, relu: false, batch_statistics: true };
+    let norm = BatchNorm { epsilon, epilogue: Epilogue::Linear, batch_statistics: true };
     Ok((graph.add(norm, &[x, mean, variance, gamma, beta])?, mean, variance))
 }
 
@@ -40,7 +41,7 @@ pub fn batch_norm_inference(
     moving_variance: Value,
     epsilon: f32,
 ) -> Result<Value, GraphError> {
-    let norm = BatchNorm { epsilon, relu: false, batch_statistics: false };
+    let norm = BatchNorm { epsilon, epilogue: Epilogue::Linear, batch_statistics: false };
     graph.add(norm, &[x, moving_mean, moving_variance, gamma, beta])
 }
 
@@ -53,6 +54,9 @@ pub struct Moments;
 impl Op for Moments {
     fn name(&self) -> &'static str {
         "Moments"
+    }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
     }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         count(inputs, 2..=2)?;
@@ -118,13 +122,13 @@ impl Run for RunFinish {
     }
 }
 
-/// Inputs: x, mean, variance, gamma, beta. Output: y.
+/// Inputs: x, mean, variance, gamma, beta, optionally a shortcut that is added to the result. Output: y.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchNorm {
     /// Added to the variance.
     pub epsilon: f32,
-    /// Whether ReLU is applied to the result.
-    pub relu: bool,
+    /// What is applied last.
+    pub epilogue: Epilogue,
     /// Whether mean and variance come from this batch, so that the gradient leads through them.
     pub batch_statistics: bool,
 }
@@ -133,48 +137,46 @@ impl Op for BatchNorm {
     fn name(&self) -> &'static str {
         "BatchNorm"
     }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
+    }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
-        count(inputs, 5..=5)?;
+        count(inputs, 5..=6)?;
         sample(inputs[0])?;
-        for (what, spec) in ["mean", "variance", "gamma", "beta"].iter().zip(&inputs[1..]) {
+        for (what, spec) in ["mean", "variance", "gamma", "beta"].iter().zip(&inputs[1..5]) {
             shared(what, spec, &[inputs[0].channels()])?;
+        }
+        if let Some(shortcut) = inputs.get(5) {
+            sample(shortcut)?;
+            same(inputs[0], shortcut)?;
         }
         Ok(vec![inputs[0].clone()])
     }
     fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
-        let channels = inputs[0].channels();
-        Box::new(RunForward { level, channels, epsilon: self.epsilon, relu: self.relu })
+        Box::new(RunForward { level, channels: inputs[0].channels(), op: self.clone(), shortcut: inputs.len() == 6 })
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
-        let (x, mean, variance, gamma) = (at.inputs[0], at.inputs[1], at.inputs[2], at.inputs[3]);
-        let mut dy = at.gradient();
-        if self.relu {
-            let y = at.outputs[0];
-            dy = at.add(super::activate::ActivateBackward(super::Activation::Relu), &[y, y, dy])?;
-        }
-        let sums = at.add(BackwardSums { epsilon: self.epsilon }, &[x, dy, mean, variance])?;
-        let channels = at.graph.spec(x).channels();
-        if at.wants(4) {
-            let gradient = at.add(Half { second: false, channels }, &[sums])?;
-            at.set(4, gradient);
-        }
-        if at.wants(3) {
-            let gradient = at.add(Half { second: true, channels }, &[sums])?;
-            at.set(3, gradient);
-        }
-        if at.wants(0) {
-            let op = BackwardData {
-                epsilon: self.epsilon,
-                pixels: at.graph.spec(x).len() / channels.max(1),
-                batch_statistics: self.batch_statistics,
-            };
-            let gradient = at.add(op, &[x, dy, mean, variance, gamma, sums])?;
-            at.set(0, gradient);
-        }
-        Ok(())
+        batch_norm_backward::add_gradients(self, at)
+    }
+    fn is_cheap(&self) -> bool {
+        true
     }
     fn flops(&self, inputs: &[&Spec], _outputs: &[&Spec]) -> u64 {
-        2 * inputs[0].len() as u64
+        (inputs.len() as u64 - 3) * inputs[0].len() as u64
+    }
+}
+
+impl BatchNorm {
+    /// The values per channel among the inputs, of which the first is number `first`.
+    pub(super) fn norm<'a>(&self, inputs: &Inputs<'a>, first: usize) -> Norm<'a> {
+        Norm {
+            mean: inputs.f32(first),
+            variance: inputs.f32(first + 1),
+            gamma: inputs.f32(first + 2),
+            beta: inputs.f32(first + 3),
+            epsilon: self.epsilon,
+            epilogue: self.epilogue,
+        }
     }
 }
 
@@ -182,8 +184,8 @@ impl Op for BatchNorm {
 struct RunForward {
     level: Level,
     channels: usize,
-    epsilon: f32,
-    relu: bool,
+    op: BatchNorm,
+    shortcut: bool,
 }
 
 impl Run for RunForward {
@@ -191,116 +193,12 @@ impl Run for RunForward {
         self.channels
     }
     fn run_piece(&self, inputs: &Inputs<'_>, piece: &mut Piece<'_>, _scratch: &mut [f32], _at: &At<'_>) {
-        let (x, mean, variance) = (&inputs.f32(0)[piece.values()], inputs.f32(1), inputs.f32(2));
-        let (gamma, beta, y) = (inputs.f32(3), inputs.f32(4), piece.f32());
-        batch_norm::normalize(self.level, self.channels, x, mean, variance, gamma, beta, self.epsilon, self.relu, y);
+        let (x, norm) = (&inputs.f32(0)[piece.values()], self.op.norm(inputs, 1));
+        let shortcut = self.shortcut.then(|| &inputs.f32(5)[piece.values()]);
+        batch_norm::normalize(self.level, &norm, x, shortcut, piece.f32());
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], _at: &At<'_>) {
-        let (x, mean, variance) = (inputs.f32(0), inputs.f32(1), inputs.f32(2));
-        let (gamma, beta, y) = (inputs.f32(3), inputs.f32(4), outputs[0].f32());
-        batch_norm::normalize(self.level, self.channels, x, mean, variance, gamma, beta, self.epsilon, self.relu, y);
-    }
-}
-
-/// Inputs: x, dy, mean, variance. Output `[2c]`: the gradients of beta and of gamma.
-#[derive(Clone, Debug)]
-struct BackwardSums {
-    epsilon: f32,
-}
-
-impl Op for BackwardSums {
-    fn name(&self) -> &'static str {
-        "BatchNormSums"
-    }
-    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
-        Ok(vec![Spec::sum([2 * inputs[0].channels()])])
-    }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
-        Box::new(RunBackwardSums { level, channels: inputs[0].channels(), epsilon: self.epsilon })
-    }
-}
-
-#[derive(Debug)]
-struct RunBackwardSums {
-    level: Level,
-    channels: usize,
-    epsilon: f32,
-}
-
-impl Run for RunBackwardSums {
-    fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], at: &At<'_>) {
-        let (x, dy, mean, variance) = (inputs.f32(0), inputs.f32(1), inputs.f32(2), inputs.f32(3));
-        let sums = outputs[0].f32();
-        batch_norm::backward_sums(self.level, self.channels, x, dy, mean, variance, self.epsilon, sums, at.accumulate);
-    }
-}
-
-/// Input: sums `[2c]`. Output: one half of them, complete, as a parameter's gradient.
-#[derive(Clone, Debug)]
-struct Half {
-    second: bool,
-    channels: usize,
-}
-
-impl Op for Half {
-    fn name(&self) -> &'static str {
-        "Half"
-    }
-    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
-        if inputs[0].role != Role::Sum {
-            return Err("expected a sum".to_owned());
-        }
-        Ok(vec![Spec::shared([self.channels])])
-    }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _level: Level) -> Box<dyn Run> {
-        Box::new(RunHalf(if self.second { self.channels } else { 0 }))
-    }
-}
-
-#[derive(Debug)]
-struct RunHalf(usize);
-
-impl Run for RunHalf {
-    fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], _at: &At<'_>) {
-        let half = outputs[0].f32();
-        half.copy_from_slice(&inputs.f32(0)[self.0..][..half.len()]);
-    }
-}
-
-/// Inputs: x, dy, mean, variance, gamma, sums. Output: gradient of x.
-#[derive(Clone, Debug)]
-struct BackwardData {
-    epsilon: f32,
-    pixels: usize,
-    batch_statistics: bool,
-}
-
-impl Op for BackwardData {
-    fn name(&self) -> &'static str {
-        "BatchNormBackwardData"
-    }
-    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
-        Ok(vec![inputs[0].clone()])
-    }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
-        Box::new(RunBackwardData { level, channels: inputs[0].channels(), op: self.clone() })
-    }
-}
-
-#[derive(Debug)]
-struct RunBackwardData {
-    level: Level,
-    channels: usize,
-    op: BackwardData,
-}
-
-impl Run for RunBackwardData {
-    fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], at: &At<'_>) {
-        let (x, dy, mean, variance) = (inputs.f32(0), inputs.f32(1), inputs.f32(2), inputs.f32(3));
-        let (gamma, sums, dx) = (inputs.f32(4), inputs.f32(5), outputs[0].f32());
-        // Where the statistics are constants the terms that come through them vanish: as for an endless batch.
-        let count = if self.op.batch_statistics { (at.batch * self.op.pixels) as f32 } else { f32::INFINITY };
-        let epsilon = self.op.epsilon;
-        batch_norm::backward(self.level, self.channels, count, x, dy, mean, variance, gamma, epsilon, sums, dx);
+        let shortcut = self.shortcut.then(|| inputs.f32(5));
+        batch_norm::normalize(self.level, &self.op.norm(inputs, 1), inputs.f32(0), shortcut, outputs[0].f32());
     }
 }

@@ -84,6 +84,10 @@ impl Op for Conv2d {
         Box::new(RunForward { kernel: Forward::new(shape, level), bias: inputs.len() == 3, epilogue: self.epilogue })
     }
 
+    fn is_pixelwise(&self, inputs: &[&Spec]) -> bool {
+        self.shape(inputs[0], inputs[1]).is_ok_and(is_pixelwise)
+    }
+
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
         let shape = self.shape(at.graph.spec(at.inputs[0]), at.graph.spec(at.inputs[1]));
         convolution_gradient(at, shape.expect("checked when the node was added"), self.epilogue)
@@ -107,6 +111,19 @@ pub(super) fn convolution_gradient(
         dy = at.add(ActivateBackward(activation), &[y, y, dy])?;
     }
     add_gradients(at, shape, dy)
+}
+
+/// Whether the windows are single pixels, and all pixels are windows.
+fn is_pixelwise(shape: ConvShape) -> bool {
+    shape.kernel == [1, 1] && shape.strides == [1, 1] && shape.padding == [0; 4]
+}
+
+/// The shape for an image, or a band of its rows; that of a dense layer is not the image's.
+fn shape_for(shape: ConvShape, image: &Spec) -> ConvShape {
+    match image.shape[..] {
+        [h, w, c] if is_pixelwise(shape) && [w, c] == shape.input[1..] => ConvShape { input: [h, w, c], ..shape },
+        _ => shape,
+    }
 }
 
 fn add_gradients(at: &mut Backward<'_>, shape: ConvShape, dy: Value) -> Result<(), GraphError> {
@@ -181,8 +198,11 @@ impl Op for ConvBackwardData {
     fn outputs(&self, _inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![Spec::sample(self.x_shape.clone())])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
-        Box::new(RunBackwardData(BackwardData::new(self.shape, level)))
+    fn prepare(&self, _inputs: &[&Spec], outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+        Box::new(RunBackwardData(BackwardData::new(shape_for(self.shape, outputs[0]), level)))
+    }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        is_pixelwise(self.shape)
     }
     fn flops(&self, _inputs: &[&Spec], _outputs: &[&Spec]) -> u64 {
         self.shape.flops()
@@ -221,8 +241,11 @@ impl Op for ConvBackwardWeights {
     fn outputs(&self, _inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![Spec::sum(self.kernel_shape.clone())])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
-        Box::new(RunBackwardWeights(BackwardWeights::new(self.shape, level)))
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+        Box::new(RunBackwardWeights(BackwardWeights::new(shape_for(self.shape, inputs[0]), level)))
+    }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        is_pixelwise(self.shape)
     }
     fn flops(&self, _inputs: &[&Spec], _outputs: &[&Spec]) -> u64 {
         self.shape.flops()
@@ -248,6 +271,9 @@ struct ChannelSums;
 impl Op for ChannelSums {
     fn name(&self) -> &'static str {
         "ChannelSums"
+    }
+    fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        true
     }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![Spec::sum([inputs[0].channels()])])

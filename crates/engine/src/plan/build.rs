@@ -1,5 +1,6 @@
 //! From graph to plan: what is needed, in which stage, in which memory.
 
+use super::recompute::{Known, recomputed};
 use super::{Place, Plan, PlanOptions, Stage, Step};
 use crate::graph::Source;
 use crate::memory::{Lifetime, lay_out};
@@ -7,13 +8,11 @@ use crate::op::MOST_PARTS;
 use crate::runner::MOST_SLOTS;
 use crate::{DType, Graph, GraphError, Node, Role, Spec, Value};
 
-/// Bytes of values that a group of samples may take: three quarters of a common second-level cache.
-const GROUP_BYTES: usize = 768 << 10;
 /// What one thread of a common server computes and moves in a nanosecond, to guess which steps are long.
 const FLOPS_PER_NANO: usize = 100;
 const BYTES_PER_NANO: usize = 20;
 /// Bytes that all slots' sums may take together, unless two slots need more.
-const SUM_BYTES: usize = 256 << 20;
+const SUM_BYTES: usize = 512 << 20;
 /// A lifetime that ends with the run.
 const FOREVER: usize = usize::MAX;
 
@@ -26,20 +25,23 @@ impl Plan {
         if options.batch == 0 {
             return Err(GraphError::Plan("a batch needs at least one sample, received 0".to_owned()));
         }
-        let mut builder = Builder::new(graph, fetched, options);
-        builder.find_needed();
-        builder.assign_stages()?;
-        builder.find_last_uses()?;
-        builder.place_slot_values();
-        builder.place_worker_values();
-        builder.place_shared_values();
-        Ok(builder.finish())
+        let mut builder = Builder::new(graph, fetched, options.clone(), &[]);
+        builder.find_uses()?;
+        if !options.recompute {
+            return Ok(builder.place_all());
+        }
+        let (graph, least_stage) = builder.recomputed();
+        let mut builder = Builder::new(&graph, fetched, options, &least_stage);
+        builder.find_uses()?;
+        Ok(builder.place_all())
     }
 }
 
 struct Builder<'a> {
     graph: &'a Graph,
     options: PlanOptions,
+    /// For each node the stage that it must not run before; 0 where there is none.
+    least_stage: &'a [usize],
     /// The values that must outlast the run.
     kept: Vec<Value>,
     needed: Vec<bool>,
@@ -61,7 +63,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(graph: &'a Graph, fetched: &[Value], options: PlanOptions) -> Self {
+    fn new(graph: &'a Graph, fetched: &[Value], options: PlanOptions, least_stage: &'a [usize]) -> Self {
         let values = graph.values.len();
         let mut kept = fetched.to_vec();
         kept.extend(options.guard);
@@ -77,6 +79,7 @@ impl<'a> Builder<'a> {
         });
         Builder {
             graph,
+            least_stage,
             kept,
             needed: vec![false; graph.nodes.len()],
             root,
@@ -93,6 +96,30 @@ impl<'a> Builder<'a> {
             shared_len: Vec::new(),
             options,
         }
+    }
+
+    fn find_uses(&mut self) -> Result<(), GraphError> {
+        self.find_needed();
+        self.assign_stages()?;
+        self.find_last_uses()
+    }
+
+    fn place_all(mut self) -> Plan {
+        self.place_slot_values();
+        self.place_worker_values();
+        self.place_shared_values();
+        self.finish()
+    }
+
+    fn recomputed(&self) -> (Graph, Vec<usize>) {
+        recomputed(&Known {
+            graph: self.graph,
+            needed: &self.needed,
+            kept: &self.kept,
+            node_stage: &self.node_stage,
+            value_stage: &self.value_stage,
+            last_stage: &self.last_stage,
+        })
     }
 
     fn spec(&self, value: Value) -> &'a Spec {
@@ -119,7 +146,7 @@ impl<'a> Builder<'a> {
                 continue;
             }
             let once = node.outputs.iter().all(|&v| self.spec(v).role == Role::Shared);
-            let mut stage = usize::from(!once);
+            let mut stage = usize::from(!once).max(self.least_stage.get(i).copied().unwrap_or(0));
             for &input in &node.inputs {
                 let from_node = matches!(self.graph.values[input.index()].source, Source::Node(_));
                 let available = self.value_stage[input.index()];
@@ -194,7 +221,9 @@ impl<'a> Builder<'a> {
         let sums: usize =
             self.made().filter(|&(_, v)| self.spec(v).role == Role::Sum).map(|(_, v)| self.bytes(v)).sum();
         let default = if sums > 0 { (self.options.batch / 8).clamp(1, 16) } else { self.separate_slots() };
+        // A power of two, so that two, four, … threads have the same number of slots each.
         let affordable = (SUM_BYTES / sums.max(1)).max(2);
+        let affordable = 1 << affordable.ilog2();
         self.slots = self.options.slots.unwrap_or(default.min(affordable)).clamp(1, self.options.batch);
         let slot_samples = self.options.batch.div_ceil(self.slots);
 
@@ -222,7 +251,7 @@ impl<'a> Builder<'a> {
     fn separate_slots(&self) -> usize {
         let touched = |node: &Node| node.inputs.iter().chain(&node.outputs).map(|&v| self.sample_bytes(v)).sum();
         let largest: usize = self.graph.nodes.iter().map(touched).max().unwrap_or(0);
-        let together = (GROUP_BYTES / largest.max(1)).clamp(1, 8);
+        let together = (self.options.group_bytes / largest.max(1)).clamp(1, 8);
         let (batch, threads) = (self.options.batch, self.options.threads.max(1));
         let slots = batch.div_ceil(together.min(batch.div_ceil(threads)));
         slots.next_multiple_of(threads).min(MOST_SLOTS)
@@ -243,10 +272,13 @@ impl<'a> Builder<'a> {
             let lifetimes: Vec<Lifetime> = values.iter().map(|v| v.0).collect();
             let layout = lay_out(&lifetimes, self.options.share_memory);
             let per_sample: usize = layout.bytes.iter().sum();
-            let most = self.options.group.unwrap_or(GROUP_BYTES / per_sample.max(1)).clamp(1, slot_samples);
+            let bands = self.bands(stage, per_sample + self.touched(stage));
+            let bands_of_slot = slot_samples * bands;
+            let fitting = self.options.group_bytes * bands / per_sample.max(1);
+            let most = self.options.group.unwrap_or(fitting).clamp(1, bands_of_slot);
             // Groups of equal size rather than full ones and a small rest.
-            let group = slot_samples.div_ceil(slot_samples.div_ceil(most));
-            self.stages[stage].group = group;
+            let group = bands_of_slot.div_ceil(bands_of_slot.div_ceil(most));
+            (self.stages[stage].bands, self.stages[stage].group) = (bands, group);
             for ((_, value), &buffer) in values.iter().zip(&layout.buffer) {
                 self.places[value.index()] = Some(Place::Worker(buffer));
             }
@@ -254,9 +286,41 @@ impl<'a> Builder<'a> {
                 if self.worker_bytes.len() <= buffer {
                     self.worker_bytes.push(0);
                 }
-                self.worker_bytes[buffer] = self.worker_bytes[buffer].max(bytes * group);
+                self.worker_bytes[buffer] = self.worker_bytes[buffer].max((bytes / bands).next_multiple_of(4) * group);
             }
         }
+    }
+
+    /// Values of single samples that the stage's steps read and write.
+    fn samples_of(&self, stage: usize) -> impl Iterator<Item = Value> + '_ {
+        let nodes = self.stages[stage].steps.iter().map(|&node| &self.graph.nodes[node]);
+        let values = nodes.flat_map(|node| node.inputs.iter().chain(&node.outputs).copied());
+        values.filter(|&v| self.spec(v).role == Role::Sample)
+    }
+
+    /// Bytes of a sample's values that slots keep and the stage touches.
+    fn touched(&self, stage: usize) -> usize {
+        let mut kept: Vec<Value> =
+            self.samples_of(stage).filter(|v| self.places[self.root[v.index()]].is_some()).collect();
+        kept.sort_unstable();
+        kept.dedup();
+        kept.iter().map(|&v| self.bytes(v)).sum()
+    }
+
+    /// The parts that samples are cut into so that they fit the cache, where all of the stage's steps allow it.
+    fn bands(&self, stage: usize, per_sample: usize) -> usize {
+        let Some(first) = self.samples_of(stage).next() else { return 1 };
+        let &[height, width, _] = &self.spec(first).shape[..] else { return 1 };
+        let alike = |v: Value| matches!(self.spec(v).shape[..], [h, w, _] if [h, w] == [height, width]);
+        let pixelwise = self.stages[stage].steps.iter().all(|&node| {
+            let node = &self.graph.nodes[node];
+            node.op.is_pixelwise(&node.inputs.iter().map(|&v| self.spec(v)).collect::<Vec<_>>())
+        });
+        if !pixelwise || !self.samples_of(stage).all(alike) {
+            return 1;
+        }
+        let fits = |bands: usize| height.is_multiple_of(bands) && per_sample / bands <= self.options.group_bytes;
+        (1..=height).find(|&bands| fits(bands)).unwrap_or(height)
     }
 
     /// Values computed once, and gathered sums where something reads them.
@@ -297,11 +361,12 @@ impl<'a> Builder<'a> {
         let mut stages = std::mem::take(&mut self.stages);
         let mut packs: Vec<(usize, usize)> = Vec::new();
         for stage in &mut stages {
-            let group = stage.group;
+            let (group, bands) = (stage.group, stage.bands);
             let sum = |&node: &usize| self.graph.nodes[node].outputs.iter().any(|&v| self.spec(v).role == Role::Sum);
-            stage.separate = !stage.steps.iter().any(sum);
+            // Bands are made for one worker.
+            stage.separate = bands == 1 && !stage.steps.iter().any(sum);
             for number in stage.steps.iter_mut().chain(&mut stage.once) {
-                let step = self.make_step(*number, &mut packs, steps.len());
+                let step = self.make_step(*number, bands, &mut packs, steps.len());
                 scratch_len = scratch_len.max(step.run.scratch_len(group)).max(step.run.scratch_len(1));
                 *number = steps.len();
                 steps.push(step);
@@ -332,11 +397,17 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn make_step(&mut self, node: usize, packs: &mut Vec<(usize, usize)>, number: usize) -> Step {
+    fn make_step(&mut self, node: usize, bands: usize, packs: &mut Vec<(usize, usize)>, number: usize) -> Step {
         let node = &self.graph.nodes[node];
         let inputs: Vec<&Spec> = node.inputs.iter().map(|&v| self.spec(v)).collect();
         let outputs: Vec<&Spec> = node.outputs.iter().map(|&v| self.spec(v)).collect();
-        let run = node.op.prepare(&inputs, &outputs, self.options.level);
+        let band = |specs: &[&Spec]| specs.iter().map(|spec| banded(spec, bands)).collect::<Vec<Spec>>();
+        let (input_bands, output_bands) = (band(&inputs), band(&outputs));
+        let run = node.op.prepare(
+            &input_bands.iter().collect::<Vec<_>>(),
+            &output_bands.iter().collect::<Vec<_>>(),
+            self.options.level,
+        );
         let packed = run.packed().map(|(input, len)| {
             packs.push((self.value_stage[node.inputs[input].index()], number));
             (input, self.new_shared(len))
@@ -374,4 +445,13 @@ impl<'a> Builder<'a> {
         let inputs = self.graph.values.iter().filter(|v| matches!(v.source, Source::Input(_)));
         inputs.map(|v| v.spec.clone()).collect()
     }
+}
+
+/// What a band of an image's rows looks like.
+fn banded(spec: &Spec, bands: usize) -> Spec {
+    let mut spec = spec.clone();
+    if bands > 1 && spec.role == Role::Sample {
+        spec.shape[0] /= bands;
+    }
+    spec
 }

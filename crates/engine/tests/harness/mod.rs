@@ -93,6 +93,8 @@ pub(crate) struct Way {
     pub(crate) level: Level,
     pub(crate) fused: bool,
     pub(crate) share_memory: bool,
+    pub(crate) recompute: bool,
+    pub(crate) group_bytes: usize,
     pub(crate) slots: Option<usize>,
     pub(crate) group: Option<usize>,
     pub(crate) threads: usize,
@@ -128,6 +130,8 @@ pub(crate) fn run(net: &Net, logits: Value, total: Value, way: Way) -> Results {
         slots: way.slots,
         group: way.group,
         share_memory: way.share_memory,
+        recompute: way.recompute,
+        group_bytes: way.group_bytes,
         ..PlanOptions::new(BATCH + 2, way.level)
     };
     let plan = Plan::new(&graph, &fetched, options).unwrap();
@@ -150,7 +154,16 @@ pub(crate) fn run(net: &Net, logits: Value, total: Value, way: Way) -> Results {
 }
 
 pub(crate) fn plain() -> Way {
-    Way { level: Level::detect(), fused: false, share_memory: false, slots: Some(1), group: None, threads: 1 }
+    Way {
+        level: Level::detect(),
+        fused: false,
+        share_memory: false,
+        recompute: false,
+        group_bytes: 1 << 20,
+        slots: Some(1),
+        group: None,
+        threads: 1,
+    }
 }
 
 fn largest(values: &[f32]) -> f32 {
@@ -181,6 +194,10 @@ pub(crate) fn check_ways(body: Body<'_>, loss: LossOf, rounding: f32) {
             base,
             Way { share_memory: true, ..base },
             Way { fused: true, share_memory: true, ..base },
+            Way { recompute: true, group: Some(2), ..base },
+            Way { fused: true, recompute: true, share_memory: true, slots: Some(2), ..base },
+            // So little that single samples are cut into bands.
+            Way { fused: true, recompute: true, share_memory: true, group_bytes: 1 << 10, ..base },
             Way { slots: Some(3), group: Some(1), share_memory: true, ..base },
             Way { slots: Some(4), fused: true, share_memory: true, threads: 3, ..base },
         ];
