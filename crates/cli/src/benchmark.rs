@@ -55,6 +55,8 @@ struct Figures {
     latency_us: Option<f64>,
     /// Fused multiply-add on one core, billions of operations per second, measured in this run.
     peak_gflops: f64,
+    /// The same for what predictions were computed in.
+    infer_peak_gflops: f64,
     /// Where a training step's time goes, in running order.
     steps: Vec<Step>,
     /// The same of the prediction of a batch, and of one image, where operations that threads share are measured by the clock
@@ -92,14 +94,21 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
         true => Some(train_rate(&mut model, &images, batch, arguments.threads)?),
         false => None,
     };
+    let level = model.level()?;
+    let peak = peak::fma_gflops(level, PEAK_MILLIS);
+    let steps = match train {
+        Some(rate) => train_steps(&mut model, &images, &arguments, rate, peak)?,
+        None => Vec::new(),
+    };
+    // After training, which makes a model forget the ranges.
+    let mut infer_peak = peak;
     if arguments.precision == Precision::Int8 {
         model.calibrate(&images.take(CALIBRATION))?;
+        infer_peak = peak::vnni_gops(level, PEAK_MILLIS);
     }
     model.set_precision(arguments.precision.into())?;
     let infer = if wants(What::Infer) { Some(infer_rate(&mut model, &images, batch)?) } else { None };
     let latency = if wants(What::Latency) { Some(latency(&mut model, &images)?) } else { None };
-    let level = model.level()?;
-    let peak = peak::fma_gflops(level, PEAK_MILLIS);
     let figures = Figures {
         version: env!("CARGO_PKG_VERSION"),
         model: plan.name().into(),
@@ -112,16 +121,14 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
         infer_samples_s: infer.map(|rate| rate as u64),
         latency_us: latency.map(|seconds| (seconds * 1e7).round() / 10.0),
         peak_gflops: rounded(peak),
-        steps: match train {
-            Some(rate) => train_steps(&mut model, &images, &arguments, rate, peak)?,
-            None => Vec::new(),
-        },
+        infer_peak_gflops: rounded(infer_peak),
+        steps,
         infer_steps: match infer {
-            Some(rate) => infer_steps(&mut model, &images, batch, rate / batch as f64, peak)?,
+            Some(rate) => infer_steps(&mut model, &images, batch, rate / batch as f64, infer_peak)?,
             None => Vec::new(),
         },
         latency_steps: match latency {
-            Some(seconds) => infer_steps(&mut model, &images, 1, 1.0 / seconds, peak * threads as f64)?,
+            Some(seconds) => infer_steps(&mut model, &images, 1, 1.0 / seconds, infer_peak * threads as f64)?,
             None => Vec::new(),
         },
     };
@@ -142,11 +149,12 @@ impl Figures {
             text += &format!("  prediction  {:>10} images/s ({})\n", thousands(rate), self.precision);
         }
         if let Some(us) = self.latency_us {
-            text += &format!("  one image   {us:>10} µs\n");
+            text += &format!("  one image   {us:>10} µs ({})\n", self.precision);
         }
-        let peak = self.peak_gflops;
-        let one = format!("microseconds of one thread for each image, against {peak} GFLOP/s");
-        text += &table(&format!("A training step, {one}:"), &self.steps);
+        let one = |peak: f64| format!("microseconds of one thread for each image, against {peak} GFLOP/s");
+        text += &table(&format!("A training step, {}:", one(self.peak_gflops)), &self.steps);
+        let peak = self.infer_peak_gflops;
+        let one = one(peak);
         text += &table(&format!("Prediction of {} images, {one}:", self.batch_size), &self.infer_steps);
         let title = format!("Prediction of one image, microseconds, against {} times {peak} GFLOP/s:", self.threads);
         text += &table(&title, &self.latency_steps);

@@ -13,10 +13,8 @@
 
 use crate::fuse::Fused;
 use crate::graph::Source;
-use crate::ops::{
-    Activate, Activation, Add, Affine, Bytes, Conv2d, Dense, Epilogue, Kind, PooledConv2d, Quantize, Quantized,
-};
-use crate::{DType, Graph, GraphError, Node, Value};
+use crate::ops::{Add, AddRectified, Affine, Bytes, Conv2d, Dense, Epilogue, Kind, PooledConv2d, Quantize, Quantized};
+use crate::{DType, Graph, GraphError, Node, Op, Value};
 use ocellus_kernels::quantize::Encoding;
 
 /// The least and the greatest of the numbers that a layer's input was seen to have.
@@ -152,7 +150,7 @@ impl<'a> Quantizer<'a> {
     fn find_absorbed(&mut self) {
         for (index, node) in self.old.nodes.iter().enumerate() {
             let [a, b] = node.inputs[..] else { continue };
-            if node.op.is::<Add>().is_none() || a == b {
+            if added(&*node.op).is_none() || a == b {
                 continue;
             }
             let made = |v: Value| match self.old.values[v.index()].source {
@@ -219,13 +217,7 @@ impl<'a> Quantizer<'a> {
             inputs.push(value);
             self.done[self.absorbs[index].unwrap_or(index)] = true;
             output = add.outputs[0];
-            if let Some(next) = self.only_reader(output)
-                && let Some(activation) = self.old.nodes[next].op.is::<Activate>()
-                && let Some(rectifier) = rectifier(activation.0)
-            {
-                self.done[next] = true;
-                (epilogue, output) = (rectifier, self.old.nodes[next].outputs[0]);
-            }
+            epilogue = added(&*add.op).unwrap_or(epilogue);
         }
         let encoding = self.wanted_as_bytes(output).map(|[low, high]| Encoding::of_range(low, high));
         let bias = node.inputs.len() == 3;
@@ -327,10 +319,7 @@ fn has_zero(bytes: &Bytes) -> bool {
     (0..channels).all(|c| (-0.5..=255.5).contains(&(-of(&bytes.offset, c) / of(&bytes.scale, c))))
 }
 
-fn rectifier(activation: Activation) -> Option<Epilogue> {
-    match activation {
-        Activation::Relu => Some(Epilogue::Relu),
-        Activation::Relu6 => Some(Epilogue::Relu6),
-        _ => None,
-    }
+/// What is applied to the sum of two values, where the operation is one.
+fn added(op: &dyn Op) -> Option<Epilogue> {
+    op.is::<Add>().map(|_| Epilogue::Linear).or_else(|| op.is::<AddRectified>().map(|add| add.0))
 }

@@ -237,7 +237,11 @@ fn eight_bits_are_close_to_single_precision() {
         let ranges: HashMap<&str, Range> = inputs.iter().map(|&(place, _)| place).zip(seen.iter().map(range)).collect();
 
         let unchanged = quantize(graph, &[output], |_| None).unwrap();
-        assert_eq!(needed(&unchanged.graph, unchanged.value(output).unwrap()), needed(graph, output), "{what}");
+        // But for scalings of pixels, which become one.
+        let [mut before, mut after] =
+            [needed(graph, output), needed(&unchanged.graph, unchanged.value(output).unwrap())];
+        [&mut before, &mut after].into_iter().for_each(Vec::dedup);
+        assert_eq!(before, after, "{what}");
         let quantized = quantize(graph, &[output], |place| ranges.get(place).copied()).unwrap();
         let in_bytes = quantized.value(output).unwrap();
         assert_eq!(needed(&quantized.graph, in_bytes), operations, "{what}");

@@ -176,7 +176,7 @@ mod tests {
                 for i in 0..n {
                     assert_eq!(values[i], if i < count { f32::from(bytes[i]) } else { 0.0 }, "load_bytes {count}");
                     // A half goes to the even neighbour.
-                    let rounded = if bytes[i] % 2 == 0 { bytes[i] } else { bytes[i] - 1 };
+                    let rounded = if bytes[i].is_multiple_of(2) { bytes[i] } else { bytes[i] - 1 };
                     assert_eq!(out[i], if i < count { rounded } else { 7 }, "store_bytes {count}");
                 }
             }

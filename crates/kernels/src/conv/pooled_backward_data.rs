@@ -14,17 +14,20 @@ pub struct PooledBackwardData {
 
 #[derive(Clone, Debug)]
 enum Way {
-    Sparse(SparseData),
+    Sparse(Box<SparseData>),
     /// Through the gradient of the whole convolution.
-    Dense(BackwardData),
+    Dense(Box<BackwardData>),
 }
 
 impl PooledBackwardData {
     /// Lays out the gradient of a pooled convolution of that shape.
     pub fn new(shape: PooledShape, level: Level) -> Self {
         shape.check();
-        let sparse = SparseData::new(shape, level).map(Way::Sparse);
-        PooledBackwardData { shape, way: sparse.unwrap_or_else(|| Way::Dense(BackwardData::new(shape.conv, level))) }
+        let sparse = SparseData::new(shape, level).map(|sparse| Way::Sparse(Box::new(sparse)));
+        PooledBackwardData {
+            shape,
+            way: sparse.unwrap_or_else(|| Way::Dense(Box::new(BackwardData::new(shape.conv, level)))),
+        }
     }
 
     /// Values that [`pack`](Self::pack) writes.
