@@ -13,6 +13,7 @@
 //! | minimal filtering: 16 multiplications for 36 | 3x3, unit strides | `winograd`, `winograd_weights` |
 //! | vectors over channels | depthwise | `depthwise_tile`, `depthwise_data`, `depthwise_weights`; kernels other than 3x3 and 5x5, dilation: `depthwise` |
 //! | only the maxima have a gradient | behind a max-pool | `sparse_data`, `sparse_weights` |
+//! | products of bytes, whole-number sums | 8-bit inference | `quantized`, `quantized_tile` |
 //! | permutations fetch each filter's pixel | first layers before a max-pool | `patch_weights` |
 
 mod backward_data;
@@ -31,6 +32,10 @@ mod pooled_backward_data;
 mod pooled_backward_weights;
 mod pooled_forward;
 mod pooled_tile;
+mod quantized;
+#[cfg(test)]
+mod quantized_tests;
+mod quantized_tile;
 #[cfg(test)]
 mod reference;
 mod sparse_data;
@@ -48,6 +53,7 @@ pub use forward::Forward;
 pub use pooled_backward_data::PooledBackwardData;
 pub use pooled_backward_weights::PooledBackwardWeights;
 pub use pooled_forward::PooledForward;
+pub use quantized::{Addend, Destination, QuantizedForward};
 
 #[cfg(doc)]
 use crate::Level;

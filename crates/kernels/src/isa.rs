@@ -7,11 +7,13 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod dot;
 mod level;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
 
+pub(crate) use dot::{Dot, DotKernel, DotLevel};
 pub(crate) use level::Kernel;
 pub use level::{Level, UnknownLevel};
 
@@ -60,7 +62,7 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `from` must be readable for `count` bytes.
     unsafe fn load_bytes(self, from: *const u8, count: usize) -> Self::F32;
-    /// Stores the first `count` lanes (at most `LANES`), which hold integers in `0..=255`, as bytes.
+    /// Stores the first `count` lanes (at most `LANES`), which lie in `0..=255`, as bytes: the nearest, ties to even.
     /// # Safety
     /// `to` must be writable for `count` bytes.
     unsafe fn store_bytes(self, to: *mut u8, count: usize, value: Self::F32);
@@ -168,12 +170,14 @@ mod tests {
                 // SAFETY: both have `LANES` bytes.
                 let values = unsafe {
                     let values = isa.load_bytes(bytes.as_ptr(), count);
-                    isa.store_bytes(out.as_mut_ptr(), count, isa.add(values, isa.splat(0.0)));
+                    isa.store_bytes(out.as_mut_ptr(), count, isa.add(values, isa.splat(-0.5)));
                     lanes(values)
                 };
                 for i in 0..n {
                     assert_eq!(values[i], if i < count { f32::from(bytes[i]) } else { 0.0 }, "load_bytes {count}");
-                    assert_eq!(out[i], if i < count { bytes[i] } else { 7 }, "store_bytes {count}");
+                    // A half goes to the even neighbour.
+                    let rounded = if bytes[i] % 2 == 0 { bytes[i] } else { bytes[i] - 1 };
+                    assert_eq!(out[i], if i < count { rounded } else { 7 }, "store_bytes {count}");
                 }
             }
             let table: Vec<f32> = (0..16).map(|i| i as f32 * 1.5).collect();

@@ -19,6 +19,7 @@ mod math;
 pub mod peak;
 mod pool;
 pub mod pool2d;
+pub mod quantize;
 pub mod reduce;
 pub mod softmax;
 #[cfg(test)]

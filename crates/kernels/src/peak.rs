@@ -1,6 +1,6 @@
 //! What one core of this machine can do at most, measured: the denominator of "percent of peak".
 
-use crate::isa::{Isa, Kernel, Level};
+use crate::isa::{Dot, DotKernel, Isa, Kernel, Level};
 use std::time::{Duration, Instant};
 
 /// Billions of multiplications and additions per second that one core does with all operands in registers, the best of
@@ -35,6 +35,38 @@ impl Kernel for Fma {
         (self.rounds * CHAINS * I::LANES * 2) as f64
     }
 }
+
+/// As [`fma_gflops`], for products of bytes added up in 32 bits: the peak of 8-bit inference. Where the processor has VNNI,
+/// that is four times the rate of single precision.
+pub fn vnni_gops(level: Level, millis: u64) -> f64 {
+    best(millis, || level.dots().dispatch(Dots { rounds: 20_000 }))
+}
+
+struct Dots {
+    rounds: usize,
+}
+
+impl DotKernel for Dots {
+    type Output = f64;
+    #[inline(always)]
+    fn run<D: Dot>(self, dot: D) -> f64 {
+        let (bytes, weights) = (std::hint::black_box([3u8; 4]), std::hint::black_box([5i8; 4 * MOST_LANES]));
+        // SAFETY: four bytes, and four for each lane of the widest level.
+        let (quad, weights) = unsafe { (dot.quad(bytes.as_ptr()), dot.weights(weights.as_ptr())) };
+        let mut chains = [dot.zero(); CHAINS];
+        for _ in 0..self.rounds {
+            for chain in &mut chains {
+                *chain = dot.add_products(*chain, quad, weights);
+            }
+        }
+        let most = chains.into_iter().reduce(|a, b| dot.max(a, b)).unwrap_or(dot.zero());
+        std::hint::black_box(dot.isa().sum(dot.to_f32(most)));
+        (self.rounds * CHAINS * D::Isa::LANES * 8) as f64
+    }
+}
+
+/// Lanes of the widest level.
+const MOST_LANES: usize = 16;
 
 /// Billions of bytes per second that one core reads and writes in `y = factor * x` over arrays of `bytes` bytes in all;
 /// small sizes measure a cache, large ones the memory.

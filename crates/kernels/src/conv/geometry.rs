@@ -195,3 +195,52 @@ pub(super) fn forward_taps(shape: &ConvShape, source: &Source) -> Vec<Tap> {
 pub(super) fn window_offset(shape: &ConvShape, source: &Source, row: usize, column: usize) -> u32 {
     (source.origin() + row * shape.strides[0] * source.pitch() + column * shape.strides[1] * source.channels) as u32
 }
+
+impl Source {
+    /// The same, always copied: for kernels that read a little more than each window.
+    pub(super) fn always_copied(self) -> Self {
+        Source { copied: true, ..self }
+    }
+
+    /// The image of bytes to read: `source`, or its copy in `scratch`, padded with the channels' `zero` bytes.
+    pub(super) fn prepare_bytes<'a>(
+        &self,
+        samples: usize,
+        zero: &[u8],
+        source: &'a [u8],
+        scratch: &'a mut [u8],
+    ) -> &'a [u8] {
+        if !self.copied {
+            return source;
+        }
+        let length = self.scratch_len(samples);
+        if length == 0 {
+            return scratch;
+        }
+        let channels = self.channels;
+        let before = (self.left.max(0) as usize).min(self.columns);
+        let skip = (-self.left).max(0) as usize;
+        let taken = self.width.saturating_sub(skip).min(self.columns - before);
+        let pad = |pixels: &mut [u8]| match zero {
+            [first, rest @ ..] if rest.iter().all(|byte| byte == first) => pixels.fill(*first),
+            _ => pixels.chunks_exact_mut(channels).for_each(|pixel| pixel.copy_from_slice(zero)),
+        };
+        for (n, image) in scratch[..length].chunks_exact_mut(self.sample()).enumerate() {
+            let source = &source[n * self.source_sample()..(n + 1) * self.source_sample()];
+            for (r, row) in image.chunks_exact_mut(self.columns * channels).enumerate() {
+                match usize::try_from(r as isize - self.top) {
+                    Ok(from) if from < self.height && taken > 0 => {
+                        let from = (from * self.width + skip) * channels;
+                        let (left, rest) = row.split_at_mut(before * channels);
+                        let (values, right) = rest.split_at_mut(taken * channels);
+                        pad(left);
+                        values.copy_from_slice(&source[from..from + taken * channels]);
+                        pad(right);
+                    }
+                    _ => pad(row),
+                }
+            }
+        }
+        scratch
+    }
+}

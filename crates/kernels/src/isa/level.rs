@@ -1,5 +1,6 @@
 //! Which instruction sets this machine has, and how a kernel body is compiled for each.
 
+use super::dot::DotLevel;
 use super::Isa;
 #[cfg(target_arch = "aarch64")]
 use super::neon::Neon;
@@ -111,5 +112,19 @@ impl Level {
             #[cfg(target_arch = "aarch64")]
             Token::Neon(isa) => unsafe { super::neon::run(isa, kernel) },
         }
+    }
+
+    /// The best way to multiply bytes on this level.
+    pub(crate) fn dots(self) -> DotLevel {
+        let common = match self.0 {
+            Token::Portable(isa) => DotLevel::Portable(isa),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(isa) => DotLevel::Avx2(isa),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(isa) => DotLevel::Avx512(isa),
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(isa) => DotLevel::Neon(isa),
+        };
+        common.improved()
     }
 }

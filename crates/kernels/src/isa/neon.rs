@@ -83,7 +83,7 @@ impl Isa for Neon {
         let mut lanes = [0.0f32; 4];
         unsafe { vst1q_f32(lanes.as_mut_ptr(), value) };
         for i in 0..count.min(4) {
-            unsafe { *to.add(i) = lanes[i] as u8 };
+            unsafe { *to.add(i) = lanes[i].round_ties_even() as u8 };
         }
     }
     #[inline(always)]

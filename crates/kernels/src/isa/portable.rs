@@ -84,7 +84,7 @@ impl Isa for Portable {
     unsafe fn store_bytes(self, to: *mut u8, count: usize, value: V) {
         for i in 0..count.min(LANES) {
             // SAFETY: the caller's promise.
-            unsafe { *to.add(i) = value[i] as u8 };
+            unsafe { *to.add(i) = value[i].round_ties_even() as u8 };
         }
     }
     #[inline(always)]
