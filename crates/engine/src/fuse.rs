@@ -27,7 +27,7 @@ use std::sync::Arc;
 pub struct Fused {
     /// The new graph. Updates, moving averages and clipping are not carried over: they are added after gradients.
     pub graph: Graph,
-    map: Vec<Option<Value>>,
+    pub(crate) map: Vec<Option<Value>>,
 }
 
 impl Fused {

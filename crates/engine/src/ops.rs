@@ -13,6 +13,7 @@ mod fold_batch_norm;
 mod loss;
 mod pool2d;
 mod pooled_conv2d;
+mod quantized;
 mod reshape;
 mod sample_mean;
 mod softmax;
@@ -33,6 +34,7 @@ pub use loss::{
 };
 pub use pool2d::{AveragePool2d, GlobalAveragePool2d, GlobalMaxPool2d, MaxPool2d};
 pub use pooled_conv2d::PooledConv2d;
+pub(crate) use quantized::{Bytes, Kind, Quantize, Quantized};
 pub use reshape::Reshape;
 pub use sample_mean::SampleMean;
 pub use softmax::Softmax;

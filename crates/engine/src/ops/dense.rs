@@ -15,7 +15,7 @@ pub struct Dense {
     pub epilogue: Epilogue,
 }
 
-fn shape(x: &Spec, kernel: &Spec) -> ConvShape {
+pub(super) fn shape(x: &Spec, kernel: &Spec) -> ConvShape {
     ConvShape {
         input: [x.len() / x.channels().max(1), 1, x.channels()],
         filters: kernel.channels(),
