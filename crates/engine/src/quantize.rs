@@ -22,10 +22,12 @@ use ocellus_kernels::quantize::Encoding;
 /// The least and the greatest of the numbers that a layer's input was seen to have.
 pub type Range = [f32; 2];
 
-/// The layers of a fused inference graph that can be computed in 8 bits, each with its input.
+/// The convolutional and dense layers of a fused inference graph, each with its input: those whose ranges are to be seen.
+/// (Depthwise convolutions are among them, though they are not computed in 8 bits yet.)
 pub fn quantizable(graph: &Graph) -> Vec<(&str, Value)> {
-    let suitable = graph.nodes.iter().filter(|node| product(graph, node).is_some());
-    suitable.map(|node| (node.place.as_str(), node.inputs[0])).collect()
+    let suitable = graph.nodes.iter().filter(|node| kind(node).is_some());
+    let read = suitable.map(|node| (node.place.as_str(), node.inputs[0]));
+    read.filter(|&(_, input)| graph.spec(input).dtype == DType::F32).collect()
 }
 
 /// Rewrites the graph, which [`fuse_for_inference`](crate::fuse_for_inference) has fused. `range` gives the range of a layer's
@@ -51,17 +53,20 @@ pub fn quantize(
     Ok(Fused { graph: quantizer.new, map: quantizer.numbers })
 }
 
-/// What a node computes, where that can be done on bytes: with its epilogue.
+/// The product that a node computes, and its epilogue.
+fn kind(node: &Node) -> Option<(Kind, Epilogue)> {
+    if let Some(conv) = node.op.is::<Conv2d>() {
+        return Some((Kind::Conv2d(conv.clone(), [1, 1]), conv.epilogue));
+    }
+    if let Some(pooled) = node.op.is::<PooledConv2d>() {
+        return Some((Kind::Conv2d(pooled.conv.clone(), pooled.pool), pooled.conv.epilogue));
+    }
+    node.op.is::<Dense>().map(|dense| (Kind::Dense, dense.epilogue))
+}
+
+/// The same, where it can be computed on bytes.
 fn product(graph: &Graph, node: &Node) -> Option<(Kind, Epilogue)> {
-    let (kind, epilogue) = if let Some(conv) = node.op.is::<Conv2d>() {
-        (Kind::Conv2d(conv.clone(), [1, 1]), conv.epilogue)
-    } else if let Some(pooled) = node.op.is::<PooledConv2d>() {
-        (Kind::Conv2d(pooled.conv.clone(), pooled.pool), pooled.conv.epilogue)
-    } else if let Some(dense) = node.op.is::<Dense>() {
-        (Kind::Dense, dense.epilogue)
-    } else {
-        return None;
-    };
+    let (kind, epilogue) = kind(node)?;
     let (x, kernel) = (graph.spec(node.inputs[0]), graph.spec(node.inputs[1]));
     (x.dtype == DType::F32 && kind.suits(x, kernel)).then_some((kind, epilogue))
 }

@@ -1,6 +1,7 @@
 //! A model: layers, their weights, and what is needed to train it, use it and keep it.
 
 mod batches;
+mod calibration;
 mod error;
 mod evaluate;
 mod file;
@@ -18,6 +19,7 @@ mod sequential;
 mod summary;
 mod tensor;
 
+pub use calibration::{Calibration, Precision};
 pub use error::ModelError;
 pub use file::FileError;
 pub use network::{Architecture, LayerConfig, LayerError};
@@ -73,6 +75,8 @@ pub struct Model {
     history: History,
     step_times: Vec<StepTime>,
     evaluation: Option<Evaluation>,
+    precision: Precision,
+    calibration: Option<Calibration>,
     engine: Engine,
 }
 
@@ -144,6 +148,8 @@ impl Model {
             history: History::new(),
             step_times: Vec::new(),
             evaluation: None,
+            precision: Precision::default(),
+            calibration: None,
             engine: Engine::default(),
         }
     }
@@ -154,6 +160,7 @@ impl Model {
         for ((name, spec), &id) in self.network.parameters().zip(ids) {
             self.parameters.values_mut(id).copy_from_slice(&spec.initializer.values(&spec.shape, seed, &name));
         }
+        self.forget_calibration();
         self.reset_optimizer();
     }
 
@@ -268,6 +275,7 @@ impl Model {
             return Err(ModelError::Argument(format!("{name}: expected {wanted} values, received {}", values.len())));
         }
         self.parameters.values_mut(id).copy_from_slice(values);
+        self.forget_calibration();
         Ok(())
     }
 
@@ -296,6 +304,7 @@ impl Model {
         for (&id, values) in self.layer_parameters.iter().flatten().zip(&snapshot.values) {
             self.parameters.values_mut(id).copy_from_slice(values);
         }
+        self.forget_calibration();
     }
 
     /// The names of the classes, in the order of the outputs; empty where none are known.
@@ -324,6 +333,7 @@ impl Model {
     /// Sets how image files become what the model sees; training on a data set does so by itself.
     pub fn set_preprocessing(&mut self, preprocessing: Preprocessing) {
         self.preprocessing = preprocessing;
+        self.forget_calibration();
         self.engine.forget_plans();
     }
 

@@ -1,12 +1,12 @@
 //! Model files: one safetensors file, readable by any safetensors library.
 //!
 //! The tensors are the parameters by name (`conv2d/kernel`), and `golden/images` with `golden/outputs`. The metadata's key
-//! `ocellus` holds a JSON document: format version, layers, class names, preprocessing, how the model was trained and what
-//! it scored. Loading computes the outputs of the golden images anew and refuses a file where they differ.
+//! `ocellus` holds a JSON document: format version, layers, class names, preprocessing, how the model was trained, what
+//! it scored, and the ranges that 8-bit prediction needs. Loading computes the outputs of the golden images anew and refuses a file where they differ.
 
 use super::golden::{GoldenImages, Values};
 use super::network::{Architecture, LayerError, Network};
-use super::{Model, ModelError, TrainingRecord};
+use super::{Calibration, Model, ModelError, Precision, TrainingRecord};
 use crate::data::Preprocessing;
 use crate::durable::{WriteError, write_atomically};
 use crate::layers::shape_text;
@@ -136,6 +136,8 @@ struct Document {
     training: TrainingRecord,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     evaluation: Option<Evaluation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calibration: Option<Calibration>,
 }
 
 impl Model {
@@ -159,6 +161,7 @@ impl Model {
             preprocessing: self.preprocessing.clone(),
             training: self.record.clone(),
             evaluation: self.evaluation.clone(),
+            calibration: self.calibration.clone(),
         };
         let of_golden = |shape: &[usize]| [&[golden.count], shape].concat();
         let mut tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
@@ -188,8 +191,12 @@ impl Model {
     /// The golden images, and what the model gives for them.
     pub(super) fn golden_outputs(&mut self) -> Result<(GoldenImages, Vec<f32>), ModelError> {
         let golden = self.golden.clone().unwrap_or_else(|| GoldenImages::random(self.input_shape()));
-        let outputs = self.predict(golden.images())?.values().to_vec();
-        Ok((golden, outputs))
+        // In single precision, whatever predictions are in.
+        let precision = self.precision();
+        self.set_precision(Precision::F32)?;
+        let outputs = self.predict(golden.images());
+        self.set_precision(precision)?;
+        Ok((golden, outputs?.values().to_vec()))
     }
 
     /// Reads a model file, and checks that the model gives the outputs that it gave when it was saved.
@@ -253,6 +260,7 @@ impl Reader<'_> {
         model.record = document.training;
         model.evaluation = document.evaluation;
         self.replay(&mut model, &golden, &expected)?;
+        model.adopt_calibration(document.calibration, self.path)?;
         model.golden = Some(golden);
         Ok(model)
     }

@@ -63,6 +63,7 @@ impl Model {
         let batching = BatchOptions { batch_size, shuffle, seed, class_weight: class_weight.clone() };
         let batches = Batches::new(samples, self.input_shape(), self.outputs(), batching)?;
         self.adopt(samples, seed)?;
+        self.forget_calibration();
         // Only now, since the training data may be what tells the classes.
         let validation = validation.map(|samples| self.batches(samples, batch_size)).transpose()?;
         if options.threads.is_some() {

@@ -1,14 +1,14 @@
 //! The model's layers as the engine's graphs and plans: one to train, one to infer, over the same parameters.
 
 use super::network::INPUT;
-use super::{Model, ModelError};
+use super::{Model, ModelError, Precision};
 use crate::initializers::name_key;
 use crate::layers::Build;
 use crate::losses::Loss;
 use crate::optimizers::Optimizer;
 use ocellus_engine::{
     DType, Graph, GraphError, Level, ParameterId, ParameterKind, Plan, PlanOptions, Runner, Update, Value, fuse,
-    fuse_for_inference, ops,
+    fuse_for_inference, ops, quantizable, quantize,
 };
 
 /// The layers in a graph.
@@ -158,8 +158,75 @@ impl Model {
         let (predictions, total) = (of(predictions), total.map(of));
         let fetched: Vec<Value> = [predictions].into_iter().chain(total).collect();
         let options = PlanOptions { threads, ..PlanOptions::new(batch, level) };
-        Ok((Plan::new(&fused.graph, &fetched, options)?, predictions, total))
+        let Some(calibration) = self.calibration.as_ref().filter(|_| self.precision == Precision::Int8) else {
+            return Ok((Plan::new(&fused.graph, &fetched, options)?, predictions, total));
+        };
+        let quantized = quantize(&fused.graph, &fetched, |layer| calibration.ranges.get(layer).copied())?;
+        let of = |value: Value| quantized.value(value).expect("kept values stay");
+        let fetched: Vec<Value> = fetched.into_iter().map(of).collect();
+        Ok((Plan::new(&quantized.graph, &fetched, options)?, of(predictions), total.map(of)))
     }
+
+    /// The layers as they infer, and what those read that 8-bit arithmetic is for.
+    pub(super) fn observed(&self, bytes: bool) -> Result<Observable, GraphError> {
+        let images = if bytes { DType::U8 } else { DType::F32 };
+        let Forward { graph, outputs, .. } = self.forward(images, false)?;
+        let output = outputs[outputs.len() - 1];
+        let fused = fuse_for_inference(&graph, &[output])?;
+        let output = fused.value(output).expect("kept values stay");
+        let made = |value: Value| fused.graph.nodes().iter().any(|node| node.outputs.contains(&value));
+        let inputs = quantizable(&fused.graph).into_iter().map(|(name, value)| ObservedInput {
+            name: name.to_owned(),
+            value: made(value).then_some(value),
+            len: fused.graph.spec(value).len(),
+        });
+        Ok(Observable { inputs: inputs.collect(), output, graph: fused.graph })
+    }
+
+    /// The plan that computes what layers read.
+    pub(super) fn observing_plan(
+        &self,
+        observable: Observable,
+        batch: usize,
+        level: Level,
+    ) -> Result<Observed, GraphError> {
+        let Observable { graph, inputs, output } = observable;
+        let fetched: Vec<Value> = inputs.iter().filter_map(|input| input.value).chain([output]).collect();
+        Ok(Observed { plan: Plan::new(&graph, &fetched, PlanOptions::new(batch, level))?, inputs })
+    }
+}
+
+/// A layer and what it reads.
+pub(super) struct ObservedInput {
+    pub(super) name: String,
+    /// `None` where that is the model's own input.
+    pub(super) value: Option<Value>,
+    /// Numbers for each sample.
+    pub(super) len: usize,
+}
+
+/// A graph and the inputs of its layers.
+pub(super) struct Observable {
+    graph: Graph,
+    inputs: Vec<ObservedInput>,
+    output: Value,
+}
+
+impl Observable {
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.inputs.iter().map(|input| input.name.as_str())
+    }
+
+    /// Numbers in all inputs for each sample.
+    pub(super) fn values(&self) -> usize {
+        self.inputs.iter().map(|input| input.len).sum()
+    }
+}
+
+/// A plan that computes the inputs of layers.
+pub(super) struct Observed {
+    pub(super) plan: Plan,
+    pub(super) inputs: Vec<ObservedInput>,
 }
 
 /// Adds targets, weights and the loss: gives loss and probabilities of each sample, and the weights.
