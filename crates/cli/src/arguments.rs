@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ocellus::model;
 
 use crate::settings::Settings;
 
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     /// Name what images show.
     Predict(Predict),
+    /// Prepare a model for prediction in 8 bits, and tell what that changes.
+    Quantize(Quantize),
     /// Show a model's layers, shapes and parameters.
     Summary(Summary),
     /// List the models that can be trained by name.
@@ -75,6 +78,10 @@ pub(crate) struct Evaluate {
     /// Labelled images: a folder or the name of a data set. Of its parts, the test images are used.
     pub(crate) data: PathBuf,
 
+    /// Compute in this precision; int8 needs a model that `ocellus quantize` has prepared.
+    #[arg(long, value_name = "PRECISION", default_value = "f32")]
+    pub(crate) precision: Precision,
+
     /// Make damaged images an error instead of skipping them.
     #[arg(long)]
     pub(crate) strict: bool,
@@ -97,6 +104,10 @@ pub(crate) struct Predict {
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
 
+    /// Compute in this precision; int8 needs a model that `ocellus quantize` has prepared.
+    #[arg(long, value_name = "PRECISION", default_value = "f32")]
+    pub(crate) precision: Precision,
+
     /// Name the N most probable classes.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) top: usize,
@@ -108,6 +119,57 @@ pub(crate) struct Predict {
     /// Print one JSON object per image, each on its line.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = QUANTIZE_HELP)]
+pub(crate) struct Quantize {
+    /// A model file.
+    pub(crate) model: PathBuf,
+
+    /// Labelled images: a folder or the name of a data set. Ranges are measured on the training images, the accuracies on
+    /// the test images.
+    pub(crate) data: PathBuf,
+
+    /// Write the model with the ranges to this file [default: MODEL itself, which gains them].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Measure ranges on N training images.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) images: usize,
+
+    /// Make damaged images an error instead of skipping them.
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Compute with N threads; the result does not depend on it [default: all processors].
+    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
+    pub(crate) threads: Option<usize>,
+
+    /// Print the results as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const QUANTIZE_HELP: &str = "\
+The weights stay as they are: the file gains the ranges of what layers read, and predicts in single precision as before.
+`ocellus predict MODEL IMAGE --precision int8` computes in 8 bits.";
+
+/// What predictions are computed in.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    F32,
+    Int8,
+}
+
+impl From<Precision> for model::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => model::Precision::F32,
+            Precision::Int8 => model::Precision::Int8,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -136,6 +198,10 @@ pub(crate) struct Benchmark {
     /// Shape of the images; the carried images are used at 28x28x1, else random ones.
     #[arg(long, value_name = "HEIGHTxWIDTHxCHANNELS", default_value = "28x28x1", value_parser = image_shape)]
     pub(crate) image_shape: [usize; 3],
+
+    /// Predict in this precision; training is in single precision.
+    #[arg(long, value_name = "PRECISION", default_value = "f32")]
+    pub(crate) precision: Precision,
 
     /// Images per training step.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive, allow_negative_numbers = true)]

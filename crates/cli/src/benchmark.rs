@@ -12,7 +12,7 @@ use ocellus::random::{Purpose, Random};
 use ocellus::{StepTime, peak};
 use serde::Serialize;
 
-use crate::arguments::{Benchmark, What};
+use crate::arguments::{Benchmark, Precision, What};
 use crate::comparison::Earlier;
 use crate::models;
 use crate::output::{note, print, print_json, thousands};
@@ -27,6 +27,9 @@ const SINGLES: usize = 300;
 /// Those of a large model may be fewer, if they take this many times as long as another measurement.
 const SINGLES_SECONDS: f64 = 2.0 * SECONDS;
 const FEWEST_SINGLES: usize = 20;
+
+/// Images that the ranges for prediction in 8 bits are measured on.
+const CALIBRATION: usize = 64;
 
 /// Images of noise, where the carried ones do not have the shape that is asked for.
 const NOISE: usize = 64;
@@ -44,12 +47,16 @@ struct Figures {
     batch_size: usize,
     /// Images per second through training steps; null, as the others, where that was not asked for.
     train_samples_s: Option<u64>,
+    /// What predictions were computed in.
+    precision: &'static str,
     /// Images per second through predictions of many.
     infer_samples_s: Option<u64>,
     /// Microseconds for the prediction of one image.
     latency_us: Option<f64>,
     /// Fused multiply-add on one core, billions of operations per second, measured in this run.
     peak_gflops: f64,
+    /// The same for what predictions were computed in.
+    infer_peak_gflops: f64,
     /// Where a training step's time goes, in running order.
     steps: Vec<Step>,
     /// The same of the prediction of a batch, and of one image, where operations that threads share are measured by the clock
@@ -87,10 +94,21 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
         true => Some(train_rate(&mut model, &images, batch, arguments.threads)?),
         false => None,
     };
-    let infer = if wants(What::Infer) { Some(infer_rate(&mut model, &images, batch)?) } else { None };
-    let latency = if wants(What::Latency) { Some(latency(&mut model, &images)?) } else { None };
     let level = model.level()?;
     let peak = peak::fma_gflops(level, PEAK_MILLIS);
+    let steps = match train {
+        Some(rate) => train_steps(&mut model, &images, &arguments, rate, peak)?,
+        None => Vec::new(),
+    };
+    // After training, which makes a model forget the ranges.
+    let mut infer_peak = peak;
+    if arguments.precision == Precision::Int8 {
+        model.calibrate(&images.take(CALIBRATION))?;
+        infer_peak = peak::vnni_gops(level, PEAK_MILLIS);
+    }
+    model.set_precision(arguments.precision.into())?;
+    let infer = if wants(What::Infer) { Some(infer_rate(&mut model, &images, batch)?) } else { None };
+    let latency = if wants(What::Latency) { Some(latency(&mut model, &images)?) } else { None };
     let figures = Figures {
         version: env!("CARGO_PKG_VERSION"),
         model: plan.name().into(),
@@ -99,19 +117,18 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
         threads,
         batch_size: batch,
         train_samples_s: train.map(|rate| rate as u64),
+        precision: if arguments.precision == Precision::Int8 { "int8" } else { "f32" },
         infer_samples_s: infer.map(|rate| rate as u64),
         latency_us: latency.map(|seconds| (seconds * 1e7).round() / 10.0),
         peak_gflops: rounded(peak),
-        steps: match train {
-            Some(rate) => train_steps(&mut model, &images, &arguments, rate, peak)?,
-            None => Vec::new(),
-        },
+        infer_peak_gflops: rounded(infer_peak),
+        steps,
         infer_steps: match infer {
-            Some(rate) => infer_steps(&mut model, &images, batch, rate / batch as f64, peak)?,
+            Some(rate) => infer_steps(&mut model, &images, batch, rate / batch as f64, infer_peak)?,
             None => Vec::new(),
         },
         latency_steps: match latency {
-            Some(seconds) => infer_steps(&mut model, &images, 1, 1.0 / seconds, peak * threads as f64)?,
+            Some(seconds) => infer_steps(&mut model, &images, 1, 1.0 / seconds, infer_peak * threads as f64)?,
             None => Vec::new(),
         },
     };
@@ -129,14 +146,15 @@ impl Figures {
             text += &format!("  training    {:>10} images/s (batch size {})\n", thousands(rate), self.batch_size);
         }
         if let Some(rate) = self.infer_samples_s {
-            text += &format!("  prediction  {:>10} images/s\n", thousands(rate));
+            text += &format!("  prediction  {:>10} images/s ({})\n", thousands(rate), self.precision);
         }
         if let Some(us) = self.latency_us {
-            text += &format!("  one image   {us:>10} µs\n");
+            text += &format!("  one image   {us:>10} µs ({})\n", self.precision);
         }
-        let peak = self.peak_gflops;
-        let one = format!("microseconds of one thread for each image, against {peak} GFLOP/s");
-        text += &table(&format!("A training step, {one}:"), &self.steps);
+        let one = |peak: f64| format!("microseconds of one thread for each image, against {peak} GFLOP/s");
+        text += &table(&format!("A training step, {}:", one(self.peak_gflops)), &self.steps);
+        let peak = self.infer_peak_gflops;
+        let one = one(peak);
         text += &table(&format!("Prediction of {} images, {one}:", self.batch_size), &self.infer_steps);
         let title = format!("Prediction of one image, microseconds, against {} times {peak} GFLOP/s:", self.threads);
         text += &table(&title, &self.latency_steps);

@@ -20,6 +20,7 @@ use crate::train::TEST_FRACTION;
 pub(crate) fn run(arguments: Evaluate) -> Result<()> {
     let mut model = models::load(&arguments.model)?;
     model.set_threads(arguments.threads);
+    models::set_precision(&mut model, &arguments.model, arguments.precision)?;
     let loss = model.training_record().loss;
     let outputs = model.output_shape().iter().product();
     model.compile(Adam::new(), loss.unwrap_or_else(|| Loss::for_outputs(outputs)), [Accuracy::new()])?;
@@ -44,7 +45,7 @@ struct Outcome<'a> {
 
 /// The images to measure on: the data's test images; where it has none, those that training kept apart, if the model was
 /// trained on this very data; else all.
-fn open(model: &Model, path: &Path, strict: bool) -> Result<Dataset> {
+pub(crate) fn open(model: &Model, path: &Path, strict: bool) -> Result<Dataset> {
     let present = splits_of(path)?;
     let split = [Split::Test, Split::Validation].into_iter().find(|split| present.contains(split));
     let classes = model.class_names();

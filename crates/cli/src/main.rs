@@ -10,6 +10,7 @@ mod models;
 mod output;
 mod predict;
 mod progress;
+mod quantize;
 mod results;
 mod settings;
 mod summary;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => train::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
+        Command::Quantize(arguments) => quantize::run(arguments),
         Command::Summary(arguments) => summary::run(arguments),
         Command::Models(arguments) => models::run(arguments),
         Command::Datasets(arguments) => datasets::run(arguments),

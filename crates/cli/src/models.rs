@@ -9,7 +9,7 @@ use ocellus::models::{ALL, Recipe, find};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::arguments::List;
+use crate::arguments::{List, Precision};
 use crate::failure::usage;
 use crate::output::{print, print_json, quoted, shape, table, thousands};
 
@@ -112,6 +112,15 @@ pub(crate) fn load(path: &Path) -> Result<Model> {
         bail!("{}: is a folder; expected a model file, such as runs/NAME/model.safetensors", path.display());
     }
     Ok(Model::load(path)?)
+}
+
+/// Makes the model predict in this precision.
+pub(crate) fn set_precision(model: &mut Model, path: &Path, precision: Precision) -> Result<()> {
+    if precision == Precision::Int8 && model.calibration().is_none() {
+        let (shown, typed) = (path.display(), quoted(path));
+        bail!("{shown}: was not prepared for int8; run `ocellus quantize {typed} DATA` first");
+    }
+    Ok(model.set_precision(precision.into())?)
 }
 
 /// The one of these names that was probably meant.
