@@ -2,13 +2,15 @@
 //!
 //! Rates count the operations of the definition, so minimal filtering and sparse gradients can exceed the peak. Depthwise
 //! layers, which compute little with what they move, are also given in GB/s of what they must read and write, beside
-//! what `y = factor * x` reaches over as many bytes. As many samples as the engine would group are computed at a time.
+//! what `y = factor * x` reaches over as many bytes. Lines of `int8` are 8-bit inference from bytes to bytes, against the peak of
+//! products of bytes. As many samples as the engine would group are computed at a time.
 //!
 //! `cargo bench -p ocellus-kernels --bench conv_lab -- [PART...]` shows the lines that contain every part, as in
 //! `-- resnet50 1x1 weights`; `OCELLUS_ISA` chooses the instruction set.
 #![allow(clippy::print_stdout, reason = "a lab prints its table")]
 
 use ocellus_kernels::conv::*;
+use ocellus_kernels::quantize::Encoding;
 use ocellus_kernels::{Buffer, Level, Pool, peak};
 use std::time::{Duration, Instant};
 
@@ -48,8 +50,9 @@ struct Lab {
     level: Level,
     /// What the names of the lines shown contain.
     parts: Vec<String>,
-    /// Operations per second of multiply-adds in registers.
+    /// Operations per second of multiply-adds in registers, and of products of bytes.
     peak: f64,
+    byte_peak: f64,
 }
 
 /// One layer on its way through the lab.
@@ -76,7 +79,8 @@ impl Lab {
         }
         let seconds = time(run) / layer.samples as f64;
         let rate = layer.flops as f64 / seconds;
-        let percent = 100.0 * rate / self.peak;
+        let peak = if what == "int8" { self.byte_peak } else { self.peak };
+        let percent = 100.0 * rate / peak;
         print!(
             "{:<32} {what:<16} {:>9.2} us/image {:>6.1} GFLOP/s {percent:>6.1}%",
             layer.name,
@@ -99,7 +103,31 @@ impl Lab {
         }
     }
 
+    fn quantized(&self, layer: &Layer, shape: PooledShape) {
+        let conv = shape.conv;
+        if conv.groups > 1 || !["int8", "int8 pack"].iter().any(|what| self.wants(layer.name, what)) {
+            return;
+        }
+        let (samples, channels) = (layer.samples, conv.input[2]);
+        let kernel = QuantizedForward::new(shape, &vec![0.01; channels], &vec![0.0; channels], self.level);
+        let (w, bias) = (noise(3, conv.weights_len()), noise(4, conv.filters));
+        let x: Vec<u8> = (0..samples * conv.input_len()).map(|i| (i * 37 % 251) as u8).collect();
+        let mut y = vec![0u8; samples * shape.output_len()];
+        let (mut packed, mut scratch) = (Buffer::new(kernel.packed_len()), Buffer::new(kernel.scratch_len(samples)));
+        let mut pool = Pool::new(1);
+        kernel.pack(&mut pool, w.f32(), packed.f32_mut());
+        self.pack_line(layer.name, "int8 pack", || kernel.pack(&mut pool, w.f32(), packed.f32_mut()));
+        self.line(layer, "int8", || {
+            let y = Destination::Bytes(Encoding { scale: 0.05, zero_point: 0 }, &mut y);
+            let (packed, bias) = (packed.f32(), Some(bias.f32()));
+            kernel.run(samples, &x, packed, bias, None, Epilogue::Relu, y, scratch.f32_mut());
+        });
+    }
+
     fn plain(&self, name: &str, shape: ConvShape) {
+        let bytes = 4 * (shape.input_len() + shape.output_len());
+        let layer = Layer { name, samples: (GROUP_BYTES / bytes).clamp(1, 8), flops: shape.flops(), bytes: None };
+        self.quantized(&layer, PooledShape { conv: shape, pool: [1, 1] });
         let ways = ["pack", "pack transposed", "forward", "data", "weights", "accumulated"];
         if !ways.iter().any(|what| self.wants(name, what)) {
             return;
@@ -141,15 +169,16 @@ impl Lab {
     }
 
     fn pooled(&self, name: &str, conv: ConvShape, pool: [usize; 2]) {
-        if ["pooled", "relu", "pack", "data", "weights"].iter().all(|what| !self.wants(name, what)) {
-            return;
-        }
         let shape = PooledShape { conv, pool };
         // Pixels that no window covers are never computed.
         let [pixels, all] = [shape.output(), conv.output()].map(|[height, width, _]| (height * width) as u64);
         let flops = conv.flops() * pixels * (pool[0] * pool[1]) as u64 / all;
-        let samples = 8;
-        let layer = Layer { name, samples, flops, bytes: None };
+        let layer = Layer { name, samples: 8, flops, bytes: None };
+        self.quantized(&layer, shape);
+        if ["pooled", "relu", "pack", "data", "weights"].iter().all(|what| !self.wants(name, what)) {
+            return;
+        }
+        let samples = layer.samples;
         let (forward, data) = (PooledForward::new(shape, self.level), PooledBackwardData::new(shape, self.level));
         let weights = PooledBackwardWeights::new(shape, self.level);
         let x = noise(1, samples * conv.input_len());
@@ -369,9 +398,11 @@ fn main() {
         Err(_) => Level::detect(),
     };
     let peak = peak::fma_gflops(level, 20) * 1e9;
-    println!("{level:?}, one thread, multiply-add peak {:.1} GFLOP/s", peak * 1e-9);
+    let byte_peak = peak::vnni_gops(level, 20) * 1e9;
+    let shown = [peak, byte_peak].map(|peak| peak * 1e-9);
+    println!("{level:?}, one thread, multiply-add peak {:.1} GFLOP/s, of bytes {:.1} GOP/s", shown[0], shown[1]);
     let parts = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let lab = Lab { level, parts, peak };
+    let lab = Lab { level, parts, peak, byte_peak };
     for &(net, shape, pool) in POOLED {
         lab.pooled(&format!("{} pool", layer_name(net, &shape)), shape, pool);
     }

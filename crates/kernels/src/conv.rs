@@ -33,6 +33,7 @@ mod pooled_backward_weights;
 mod pooled_forward;
 mod pooled_tile;
 mod quantized;
+mod quantized_pack;
 #[cfg(test)]
 mod quantized_tests;
 mod quantized_tile;

@@ -343,3 +343,33 @@ fn attack_any_byte_changed() {
         }
     }
 }
+
+#[test]
+fn a_calibration_must_suit_the_layers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut model = trained();
+    model.calibrate(&data::builtin(Split::Train).unwrap().take(10)).unwrap();
+    model.save(&path).unwrap();
+    let parts = Parts::of(&std::fs::read(&path).unwrap());
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut parts = parts.clone();
+        change(&mut parts.document["calibration"]);
+        parts.bytes("ocellus", parts.document.to_string())
+    };
+    assert!(load(&with(&|_| {})).is_ok());
+    for (range, problem) in [
+        (json!([2.0, 1.0]), "dense: the calibration's range from 2 to 1 is none"),
+        (json!([0.0, 1e39]), "damaged"),
+        (json!([null, 1.0]), "damaged"),
+        (json!(["NaN", 1.0]), "damaged"),
+        (json!([1.0]), "damaged"),
+    ] {
+        refuses(&with(&|calibration| calibration["ranges"]["dense"] = range.clone()), problem);
+    }
+    let missing = |calibration: &mut Value| drop(calibration["ranges"].as_object_mut().unwrap().remove("conv2d"));
+    refuses(&with(&missing), "conv2d: the calibration has no range for it");
+    let unknown = |calibration: &mut Value| calibration["ranges"]["flatten"] = json!([0.0, 1.0]);
+    refuses(&with(&unknown), "has a range for \"flatten\", but no layer of that name is calibrated");
+    refuses(&with(&|calibration| *calibration = json!({"images": 3})), "damaged");
+}

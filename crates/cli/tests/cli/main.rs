@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod harness;
+mod quantize;
 mod results;
 mod training;
 mod usage;

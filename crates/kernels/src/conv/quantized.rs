@@ -7,6 +7,7 @@
 
 use super::geometry::{LINE, Segment, Source, Tap, forward_taps, segments, window_offset};
 use super::pack::TileSize;
+use super::quantized_pack::{MOST_COLUMNS, Panel};
 use super::quantized_tile::{Out, QuantizedProduct, Shortcut};
 use super::sparse_weights::pooled_windows;
 use super::{ConvShape, Epilogue, PooledShape};
@@ -20,6 +21,7 @@ use crate::{Level, Pool};
 #[derive(Clone, Debug)]
 pub struct QuantizedForward {
     shape: PooledShape,
+    level: Level,
     size: TileSize,
     dots: DotLevel,
     source: Source,
@@ -53,11 +55,6 @@ pub enum Addend<'a> {
     Bytes(Encoding, &'a [u8]),
 }
 
-/// The largest weight in its filter becomes this.
-const MOST: f32 = 127.0;
-/// Columns of the widest panel of any level.
-const MOST_COLUMNS: usize = 64;
-
 impl QuantizedForward {
     /// Whether the sums of such a reduction fit their 32 bits whatever the bytes are.
     pub fn suits(shape: &ConvShape) -> bool {
@@ -83,6 +80,7 @@ impl QuantizedForward {
         let nearest = |(&scale, &offset): (&f32, &f32)| (-offset / scale).round() as u8;
         QuantizedForward {
             shape,
+            level,
             size,
             dots: level.dots(),
             scale: scale.to_vec(),
@@ -118,7 +116,7 @@ impl QuantizedForward {
     /// Rounds `weights` (HWIO) to bytes in the order that [`run`](Self::run) reads, followed by each filter's scale and by
     /// what the input's offsets add to its sum.
     pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
-        let conv = &self.shape.conv;
+        let (conv, level) = (&self.shape.conv, self.level);
         assert_eq!(weights.len(), conv.weights_len(), "weights of {conv:?}");
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {conv:?}");
         let filters = conv.group_filters();
@@ -140,51 +138,13 @@ impl QuantizedForward {
                     packed.range(tables + conv.filters + filter, tables + conv.filters + filter + used),
                 )
             };
-            self.pack_panel(group, filter, weights, bytemuck::cast_slice_mut(panel), width, scales, offsets);
+            let rows = &self.weight_rows[..];
+            let (pitch, first) = (conv.filters, group * conv.group_channels());
+            let channels = conv.group_channels();
+            let (scale, offset) = (&self.scale[first..][..channels], &self.offset[first..][..channels]);
+            let weights = &weights[filter..];
+            level.dispatch(Panel { rows, pitch, weights, scale, offset, panel, width, scales, offsets });
         });
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "what differs from panel to panel")]
-    fn pack_panel(
-        &self,
-        group: usize,
-        filter: usize,
-        weights: &[f32],
-        panel: &mut [i8],
-        width: usize,
-        scales: &mut [f32],
-        offsets: &mut [f32],
-    ) {
-        let (conv, used) = (&self.shape.conv, scales.len());
-        let channels = conv.group_channels();
-        let row = |row: u32| &weights[row as usize * conv.filters + filter..][..used];
-        let channel = |row: u32| group * channels + row as usize % channels;
-        scales.fill(0.0);
-        for from in self.weight_rows.iter().flatten() {
-            let scale = self.scale[channel(*from)];
-            scales.iter_mut().zip(row(*from)).for_each(|(most, w)| *most = most.max((w * scale).abs()));
-        }
-        let mut inverse = [0.0f32; MOST_COLUMNS];
-        for (scale, inverse) in scales.iter_mut().zip(&mut inverse) {
-            // Weights too small for their scale to be a normal number are as good as zero.
-            *scale = if *scale < MOST * f32::MIN_POSITIVE { 0.0 } else { *scale / MOST };
-            *inverse = if *scale > 0.0 { 1.0 / *scale } else { 0.0 };
-        }
-        panel.fill(0);
-        let mut sums = [0.0f64; MOST_COLUMNS];
-        for (k, from) in self.weight_rows.iter().enumerate() {
-            let Some(from) = *from else { continue };
-            let (scale, offset) = (self.scale[channel(from)], self.offset[channel(from)]);
-            let to = panel[k / 4 * 4 * width + k % 4..].iter_mut().step_by(4);
-            let shift = f64::from(offset) / f64::from(scale);
-            for (((to, w), inverse), sum) in to.zip(row(from)).zip(&inverse).zip(&mut sums) {
-                *to = (w * scale * inverse).round_ties_even().clamp(-MOST, MOST) as i8;
-                *sum += shift * f64::from(*to);
-            }
-        }
-        for ((offset, sum), scale) in offsets.iter_mut().zip(sums).zip(&*scales) {
-            *offset = (sum * f64::from(*scale)) as f32;
-        }
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
