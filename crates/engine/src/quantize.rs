@@ -35,11 +35,7 @@ pub fn quantizable(graph: &Graph) -> Vec<(&str, Value)> {
 ///
 /// # Errors
 /// None that a checked graph can have; they are passed on all the same.
-pub fn quantize(
-    graph: &Graph,
-    kept: &[Value],
-    range: impl Fn(&str) -> Option<Range>,
-) -> Result<Fused, GraphError> {
+pub fn quantize(graph: &Graph, kept: &[Value], range: impl Fn(&str) -> Option<Range>) -> Result<Fused, GraphError> {
     let mut quantizer = Quantizer::new(graph, kept, &range);
     for index in 0..graph.nodes.len() {
         if !quantizer.done[index] {

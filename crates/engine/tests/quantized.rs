@@ -101,10 +101,7 @@ const NETS: &[(&str, Body, &[&str])] = &[
         "pixels scaled channel by channel, twice, with a zero",
         |net, pixels| {
             let x = unit(net, pixels)?;
-            let x = net.graph.add(
-                Affine { scale: vec![4.4, 4.5, 4.3], offset: vec![-2.1, -2.0, -1.8] },
-                &[x],
-            )?;
+            let x = net.graph.add(Affine { scale: vec![4.4, 4.5, 4.3], offset: vec![-2.1, -2.0, -1.8] }, &[x])?;
             let y = net.conv(x, 8, 3, same(1))?;
             net.flat(y)
         },
@@ -230,8 +227,10 @@ fn eight_bits_are_close_to_single_precision() {
         let output = body(&mut net, pixels).unwrap();
         let fused = fuse_for_inference(&net.graph, &[output]).unwrap();
         let (graph, output) = (&fused.graph, fused.value(output).unwrap());
-        let inputs: Vec<(&str, Value)> =
-            quantizable(graph).into_iter().filter(|(_, v)| graph.nodes().iter().any(|n| n.outputs.contains(v))).collect();
+        let inputs: Vec<(&str, Value)> = quantizable(graph)
+            .into_iter()
+            .filter(|(_, v)| graph.nodes().iter().any(|n| n.outputs.contains(v)))
+            .collect();
         let values: Vec<Value> = inputs.iter().map(|&(_, value)| value).collect();
         let seen = run(graph, &net, &values, Level::detect(), 1, 1);
         let range = |values: &Vec<f32>| values.iter().fold([0.0f32; 2], |[low, high], &v| [low.min(v), high.max(v)]);

@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn zero_is_exact_and_the_ends_are_within_half_a_step() {
-        for (low, high) in [(0.0, 6.0), (-1.0, 1.0), (-3.0, 0.0), (2.0, 5.0), (-7.0, -2.0), (0.0, 0.0), (-1e-30, 1e30)] {
+        for (low, high) in [(0.0, 6.0), (-1.0, 1.0), (-3.0, 0.0), (2.0, 5.0), (-7.0, -2.0), (0.0, 0.0), (-1e-30, 1e30)]
+        {
             let encoding = Encoding::of_range(low, high);
             let number = |byte: u8| encoding.scale * (f32::from(byte) - f32::from(encoding.zero_point));
             assert_eq!(number(encoding.zero_point), 0.0);

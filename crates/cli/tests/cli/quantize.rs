@@ -11,7 +11,10 @@ fn a_model_is_prepared_compared_and_used() {
     let before = fs::read(place.path("run/model.safetensors")).unwrap();
     for line in ["predict run/model.safetensors photos/above/1.png", "evaluate run/model.safetensors photos"] {
         let run = place.run(&format!("{line} --precision int8"));
-        run.fails(1, &["error: run/model.safetensors: was not prepared for int8", "ocellus quantize run/model.safetensors DATA"]);
+        run.fails(
+            1,
+            &["error: run/model.safetensors: was not prepared for int8", "ocellus quantize run/model.safetensors DATA"],
+        );
     }
     let run = place.run("quantize run/model.safetensors photos --output small.safetensors --images 6").succeeds();
     let text = run.stdout();

@@ -66,7 +66,10 @@ impl QuantizedForward {
         shape.check();
         let conv = &shape.conv;
         assert!(Self::suits(conv), "sums of {conv:?} fit 32 bits");
-        assert!(scale.len() == conv.input[2] && offset.len() == conv.input[2], "a scale and an offset for each channel");
+        assert!(
+            scale.len() == conv.input[2] && offset.len() == conv.input[2],
+            "a scale and an offset for each channel"
+        );
         let channels = conv.group_channels();
         let mut source = Source::of_input(conv);
         // Windows are read in fours; what is read beyond a run meets weights of zero, but must lie in memory.

@@ -20,7 +20,11 @@ fn bytes(seed: u64, len: usize) -> Vec<u8> {
 
 /// Values in `-1..1`, some of them at the ends.
 fn noise(seed: u64, len: usize) -> Vec<f32> {
-    bytes(seed, len).iter().zip(bytes(seed + 100, len)).map(|(&a, b)| f32::from(a) / 127.5 - 1.0 + f32::from(b) / 4e4).collect()
+    bytes(seed, len)
+        .iter()
+        .zip(bytes(seed + 100, len))
+        .map(|(&a, b)| f32::from(a) / 127.5 - 1.0 + f32::from(b) / 4e4)
+        .collect()
 }
 
 /// What is expected of one kernel, computed loop by loop.
@@ -78,7 +82,8 @@ fn check(shape: PooledShape, samples: usize) {
     for (scale, offset) in [uniform, normalised] {
         let want = expected(&conv, samples, &x, &w, &scale, &offset);
         assert!(want.weights.iter().all(|w| w.abs() <= 127));
-        let best = |pooled: usize| (0..shape.window()).map(|p| want.sums[window_pixel(&shape, pooled, p)]).max().unwrap();
+        let best =
+            |pooled: usize| (0..shape.window()).map(|p| want.sums[window_pixel(&shape, pooled, p)]).max().unwrap();
         let maxima: Vec<i64> = (0..samples * shape.output_len()).map(best).collect();
         let unpooled = shape.window() == 1;
         let (added, added_bytes) = (noise(4, maxima.len()), bytes(5, maxima.len()));
@@ -97,7 +102,16 @@ fn check(shape: PooledShape, samples: usize) {
                         let context = (level, samples, shape, epilogue, addend.is_some());
                         let mut scratch = vec![f32::NAN; kernel.scratch_len(samples)];
                         let mut y = vec![f32::NAN; maxima.len()];
-                        kernel.run(samples, &x, &packed, bias, addend, epilogue, Destination::Numbers(&mut y), &mut scratch);
+                        kernel.run(
+                            samples,
+                            &x,
+                            &packed,
+                            bias,
+                            addend,
+                            epilogue,
+                            Destination::Numbers(&mut y),
+                            &mut scratch,
+                        );
                         let number = |i: usize, one: f32, zero: f32| {
                             let filter = i % conv.filters;
                             let added = match addend {
@@ -117,7 +131,9 @@ fn check(shape: PooledShape, samples: usize) {
                         for (i, &y) in y.iter().enumerate() {
                             assert_eq!(y, number(i, 1.0, 0.0).max(low).min(high), "y[{i}] in {context:?}");
                         }
-                        for encoding in [Encoding { scale: 0.05, zero_point: 0 }, Encoding { scale: 0.03, zero_point: 100 }] {
+                        for encoding in
+                            [Encoding { scale: 0.05, zero_point: 0 }, Encoding { scale: 0.03, zero_point: 100 }]
+                        {
                             let mut y = vec![7u8; maxima.len() + 2];
                             let to = Destination::Bytes(encoding, &mut y[1..maxima.len() + 1]);
                             scratch.fill(f32::NAN);
@@ -214,7 +230,8 @@ fn bytes_give_nearly_what_their_numbers_give() {
     let mut want = vec![0.0; shape.output_len()];
     forward.run(1, &numbers, &packed, Some(&bias), Epilogue::Linear, &mut want, &mut scratch);
     let scale = [encoding.scale; 12];
-    let kernel = QuantizedForward::new(PooledShape { conv: shape, pool: [1, 1] }, &scale, &[encoding.offset(); 12], level);
+    let kernel =
+        QuantizedForward::new(PooledShape { conv: shape, pool: [1, 1] }, &scale, &[encoding.offset(); 12], level);
     let (mut packed, mut scratch) = (vec![0.0; kernel.packed_len()], vec![0.0; kernel.scratch_len(1)]);
     kernel.pack(&mut Pool::new(1), &w, &mut packed);
     let mut y = vec![0.0; shape.output_len()];

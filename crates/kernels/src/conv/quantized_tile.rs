@@ -142,8 +142,11 @@ impl DotKernel for QuantizedProduct<'_> {
                 let (mut sample, mut row, mut first) = (0, 0, 0);
                 while first < windows {
                     // Single pixels share the last two tiles alike; windows fill the last one with repetitions.
-                    let count =
-                        if self.window == 1 { tile_rows(windows - first, size.rows) } else { at_once.min(windows - first) };
+                    let count = if self.window == 1 {
+                        tile_rows(windows - first, size.rows)
+                    } else {
+                        at_once.min(windows - first)
+                    };
                     let mut input = [0usize; MOST_ROWS];
                     for i in 0..count * self.window {
                         let start = self.rows[row] as usize + sample * self.input_stride;

@@ -1,7 +1,7 @@
 //! Which instruction sets this machine has, and how a kernel body is compiled for each.
 
-use super::dot::DotLevel;
 use super::Isa;
+use super::dot::DotLevel;
 #[cfg(target_arch = "aarch64")]
 use super::neon::Neon;
 use super::portable::Portable;

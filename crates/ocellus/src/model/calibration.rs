@@ -138,7 +138,11 @@ impl Model {
     }
 
     /// Takes over the ranges in a file, if they suit the layers.
-    pub(super) fn adopt_calibration(&mut self, calibration: Option<Calibration>, path: &Path) -> Result<(), ModelError> {
+    pub(super) fn adopt_calibration(
+        &mut self,
+        calibration: Option<Calibration>,
+        path: &Path,
+    ) -> Result<(), ModelError> {
         let Some(calibration) = calibration else { return Ok(()) };
         let format = |problem: String| FileError::Format { path: path.to_owned(), problem };
         let needed = self.observed(true)?;
