@@ -18,6 +18,9 @@
 mod backward_data;
 mod backward_weights;
 mod depthwise;
+mod factors;
+#[cfg(test)]
+mod filtered_magnitude;
 mod forward;
 mod geometry;
 mod pack;

@@ -7,7 +7,7 @@ use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd;
 use super::winograd_weights::WinogradWeights;
 use super::{ConvShape, Epilogue};
-use crate::Level;
+use crate::{Level, Precision};
 
 /// `dw` from `x` and `dy`.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct BackwardWeights {
 
 impl BackwardWeights {
     /// Lays out the gradient of a convolution of that shape.
-    pub fn new(shape: ConvShape, level: Level) -> Self {
+    pub fn new(shape: ConvShape, level: Level, precision: Precision) -> Self {
         shape.check();
         let [height, width, _] = shape.output();
         let source = Source::of_input(&shape);

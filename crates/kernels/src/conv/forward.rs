@@ -1,12 +1,13 @@
 //! The convolution itself, with bias and activation applied before the sums leave the registers.
 
 use super::depthwise::{self, Depthwise, is_depthwise};
+use super::factors::rounds_to_pairs;
 use super::geometry::{Segment, Source, Tap, forward_taps, segments, window_offset};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Output, Winograd};
 use super::{ConvShape, Epilogue};
-use crate::{Level, Pool};
+use crate::{Level, Pool, Precision};
 
 /// `y = epilogue(convolution(x, weights) + bias)`.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Forward {
     /// Where each output pixel's window starts, and where its values go.
     windows: Vec<u32>,
     pixels: Vec<u32>,
+    /// Whether the direct way multiplies pairs of bf16 values.
+    pairs: bool,
     winograd: Option<Winograd>,
 }
 
@@ -39,29 +42,32 @@ pub(super) fn forward_matrix(shape: &ConvShape) -> Matrix {
 }
 
 /// The faster way for 3x3 kernels.
-fn winograd(shape: &ConvShape, level: Level) -> Option<Winograd> {
+fn winograd(shape: &ConvShape, level: Level, precision: Precision) -> Option<Winograd> {
     let [height, width, filters] = shape.output();
     let before = [shape.padding[0] as isize, shape.padding[2] as isize];
     let suits = winograd::suits(shape, [height, width]);
-    suits.then(|| Winograd::new(shape.input, before, [height, width], filters, level))
+    suits.then(|| Winograd::new(shape.input, before, [height, width], filters, level, precision))
 }
 
 impl Forward {
     /// Lays out the convolution of that shape.
-    pub fn new(shape: ConvShape, level: Level) -> Self {
+    pub fn new(shape: ConvShape, level: Level, precision: Precision) -> Self {
         shape.check();
         let [height, width, filters] = shape.output();
+        let pairs = rounds_to_pairs(&shape, shape.group_channels(), precision);
         let source = Source::of_input(&shape);
+        let source = if pairs { source.in_pairs(level) } else { source };
         let taps = forward_taps(&shape, &source);
         let pixels = 0..height * width;
         Forward {
             shape,
             level,
             size: TileSize::of(level),
-            segments: segments(&taps, shape.group_channels()),
+            segments: segments(&taps, source.channels / shape.groups),
             taps,
             matrix: forward_matrix(&shape),
-            winograd: winograd(&shape, level),
+            pairs,
+            winograd: winograd(&shape, level, precision),
             windows: pixels.clone().map(|p| window_offset(&shape, &source, p / width, p % width)).collect(),
             pixels: pixels.map(|p| (p * filters) as u32).collect(),
             source,
@@ -88,7 +94,7 @@ impl Forward {
         if is_depthwise(&self.shape) {
             return depthwise::pack(&self.taps, self.shape.groups, self.size.lanes, weights, packed);
         }
-        self.matrix.pack(self.level, pool, &self.taps, weights, packed);
+        self.matrix.pack(self.level, pool, &self.taps, weights, packed, self.pairs);
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
@@ -122,6 +128,7 @@ impl Forward {
         let x = self.source.prepare(samples, x, scratch);
         let group_len = self.matrix.group_len(self.taps.len(), self.size);
         let (channels, filters) = (shape.group_channels(), shape.group_filters());
+        let slots = self.source.channels / shape.groups;
         if x.is_empty() || y.is_empty() {
             return;
         }
@@ -137,10 +144,10 @@ impl Forward {
             return Depthwise { rows, taps, a: x, packed, channels, bias, epilogue, out: y }.run_on(self.level);
         }
         for group in 0..shape.groups {
-            Product {
+            let product = Product {
                 rows,
                 reduction: Reduction::once(&self.segments),
-                a: &x[group * channels..],
+                a: &x[group * slots..],
                 b: &packed[group * group_len..(group + 1) * group_len],
                 layout: Columns::Packed { depth: self.taps.len() * channels },
                 columns: filters,
@@ -148,8 +155,8 @@ impl Forward {
                 epilogue,
                 accumulate: false,
                 out: &mut y[group * filters..],
-            }
-            .run_on(self.level);
+            };
+            if self.pairs { product.run_pairs_on(self.level) } else { product.run_on(self.level) }
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::patch_weights::PatchWeights;
 use super::sparse_weights::SparseWeights;
 use super::{BackwardWeights, CLOSED, PooledShape};
-use crate::Level;
+use crate::{Level, Precision};
 use crate::isa::{Isa, Kernel};
 
 /// `dw` and `db` from `x`, `dy` and the positions of the maxima.
@@ -24,12 +24,12 @@ enum Way {
 
 impl PooledBackwardWeights {
     /// Lays out the gradient of a pooled convolution of that shape.
-    pub fn new(shape: PooledShape, level: Level) -> Self {
+    pub fn new(shape: PooledShape, level: Level, precision: Precision) -> Self {
         shape.check();
         let patch = || PatchWeights::new(shape, level).map(Way::Patch);
         let sparse = || SparseWeights::new(shape, level).map(Way::Sparse);
         let way =
-            patch().or_else(sparse).unwrap_or_else(|| Way::Dense(Box::new(BackwardWeights::new(shape.conv, level))));
+            patch().or_else(sparse).unwrap_or_else(|| Way::Dense(Box::new(BackwardWeights::new(shape.conv, level, precision))));
         PooledBackwardWeights { shape, level, way }
     }
 

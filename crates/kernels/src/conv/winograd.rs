@@ -7,13 +7,14 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
+use super::factors::{Factors, Pairs, Singles, pair_rows};
 use super::geometry::{Segment, Source, Tap};
 use super::pack::{Matrix, TileSize};
 use super::pooled_tile::maximum;
 use super::tile::{MOST_ROWS, Reduction, multiply_add};
 use super::{ConvShape, Epilogue};
 use crate::isa::{Isa, Kernel};
-use crate::{Level, Pool};
+use crate::{Level, Pool, Precision};
 
 /// Matrices: one for each pixel of a transformed patch.
 pub(super) const PARTS: usize = 16;
@@ -22,14 +23,15 @@ pub(super) const PARTS: usize = 16;
 #[derive(Clone, Debug)]
 pub(super) struct Winograd {
     level: Level,
+    precision: Precision,
     size: TileSize,
     source: Source,
     /// Height and width of the output, and its tiles down and across.
     output: [usize; 2],
     tiles: [usize; 2],
     filters: usize,
-    /// Channels in whole vectors.
-    padded_channels: usize,
+    /// Slots of a patch's channels, those of one part: whole vectors of channels, or pairs of them.
+    patch: usize,
     /// Tiles whose patches are transformed together: some matrix tiles' rows.
     block: usize,
 }
@@ -58,19 +60,30 @@ pub(super) enum Output<'a> {
 
 impl Winograd {
     /// The convolution of images of that shape, padded by `before` at the top and at the left, to `output` pixels.
-    pub(super) fn new(image: [usize; 3], before: [isize; 2], output: [usize; 2], filters: usize, level: Level) -> Self {
+    pub(super) fn new(
+        image: [usize; 3],
+        before: [isize; 2],
+        output: [usize; 2],
+        filters: usize,
+        level: Level,
+        precision: Precision,
+    ) -> Self {
         let size = TileSize::of(level);
         let tiles = output.map(|n| n.div_ceil(2));
-        let padded_channels = size.padded(image[2]);
-        let group = PARTS * size.rows * padded_channels;
+        let patch = match precision {
+            Precision::F32 => size.padded(image[2]),
+            Precision::Bf16 => size.padded(image[2]) / 2,
+        };
+        let group = PARTS * size.rows * patch;
         Winograd {
             level,
+            precision,
             size,
             source: Source::new(image, before, tiles.map(|n| 2 * n + 2)),
             output,
             tiles,
             filters,
-            padded_channels,
+            patch,
             block: size.rows * (32 * 1024 / group).max(1),
         }
     }
@@ -87,12 +100,15 @@ impl Winograd {
     pub(super) fn pack(&self, pool: &mut Pool, matrix: &Matrix, taps: &[Tap], weights: &[f32], packed: &mut [f32]) {
         assert_eq!(taps.len(), 9, "taps of a 3x3 kernel");
         matrix.pack_transformed(self.level, pool, taps, weights, packed, PARTS, |panel, width| {
-            self.level.dispatch(TransformWeights { channels: self.channels(), width, panel });
+            self.level.dispatch(TransformWeights { channels: self.channels(), width, panel: &mut *panel });
+            if self.precision == Precision::Bf16 {
+                pair_rows(self.level, panel, PARTS, self.channels(), width);
+            }
         });
     }
 
     fn parts_len(&self) -> [usize; 2] {
-        [PARTS * self.block * self.padded_channels, PARTS * self.size.rows * self.size.columns]
+        [PARTS * self.block * self.patch, PARTS * self.size.rows * self.size.columns]
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
@@ -112,7 +128,11 @@ impl Winograd {
         let (patches, scratch) = scratch.split_at_mut(patches);
         let (products, scratch) = scratch.split_at_mut(products);
         let x = self.source.prepare(samples, x, scratch);
-        Run { plan: self, samples, x, packed, bias, output, patches, products }.run_on(self.level);
+        let run = Run { plan: self, samples, x, packed, bias, output, patches, products };
+        match self.precision {
+            Precision::F32 => run.run_on(self.level),
+            Precision::Bf16 => run.run_pairs_on(self.level),
+        }
     }
 }
 
@@ -178,6 +198,12 @@ impl Run<'_> {
         level.dispatch(self);
     }
 
+    /// The same with patches and weights in pairs of bf16 values.
+    #[inline(never)]
+    fn run_pairs_on(self, level: Level) {
+        level.dispatch_bf16(RunPairs(self));
+    }
+
     /// Asserts that every read and write below is inside its slice.
     fn check(&self) {
         let plan = self.plan;
@@ -206,7 +232,24 @@ impl Run<'_> {
 impl Kernel for Run<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I) {
+    fn run<I: Isa>(self, isa: I) {
+        self.blocks::<I, Singles>(isa);
+    }
+}
+
+struct RunPairs<'a>(Run<'a>);
+
+impl Kernel for RunPairs<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        self.0.blocks::<I, Pairs>(isa);
+    }
+}
+
+impl Run<'_> {
+    #[inline(always)]
+    fn blocks<I: Isa, F: Factors>(mut self, isa: I) {
         let plan = self.plan;
         let total = self.samples * plan.tiles[0] * plan.tiles[1];
         if total == 0 {
@@ -217,10 +260,10 @@ impl Kernel for Run<'_> {
             let count = plan.block.min(total - first);
             // SAFETY: `check` has bounded the patches, the weights and the outputs of all tiles.
             unsafe {
-                self.transform(isa, first, count);
+                self.transform::<I, F>(isa, first, count);
                 for column in (0..plan.filters).step_by(plan.size.columns) {
                     for row in (0..count).step_by(I::TILE_ROWS) {
-                        self.multiply(isa, row, count, column);
+                        self.multiply::<I, F>(isa, row, count, column);
                         self.finish(isa, first + row, I::TILE_ROWS.min(count - row), column);
                     }
                 }
@@ -235,11 +278,11 @@ impl Run<'_> {
     /// # Safety
     /// The tiles exist, and everything is as `check` asserts.
     #[inline(always)]
-    unsafe fn transform<I: Isa>(&mut self, isa: I, first: usize, count: usize) {
+    unsafe fn transform<I: Isa, F: Factors>(&mut self, isa: I, first: usize, count: usize) {
         let plan = self.plan;
         let [down, across] = plan.tiles;
         let (channels, pitch) = (plan.channels(), plan.source.pitch());
-        let part = plan.block * plan.padded_channels;
+        let part = plan.block * plan.patch;
         for tile in 0..count {
             let (sample, row) = ((first + tile) / (down * across), (first + tile) / across % down);
             let column = (first + tile) % across;
@@ -248,8 +291,8 @@ impl Run<'_> {
                 // SAFETY: the caller's promise; a part has whole vectors for every tile.
                 unsafe {
                     let from = self.x.as_ptr().add(corner + channel);
-                    let to = self.patches.as_mut_ptr().add(tile * plan.padded_channels + channel);
-                    transform_patch(isa, from, pitch, channels, channels - channel, to, part);
+                    let to = self.patches.as_mut_ptr().add(tile * plan.patch + channel / F::VALUES);
+                    transform_patch::<I, F>(isa, from, pitch, channels, channels - channel, to, part);
                 }
             }
         }
@@ -260,7 +303,7 @@ impl Run<'_> {
     /// # Safety
     /// As for [`transform`](Self::transform).
     #[inline(always)]
-    unsafe fn multiply<I: Isa>(&mut self, isa: I, row: usize, count: usize, column: usize) {
+    unsafe fn multiply<I: Isa, F: Factors>(&mut self, isa: I, row: usize, count: usize, column: usize) {
         let vectors = self.plan.size.panel(column, self.plan.filters) / I::LANES;
         let rows = match (I::TILE_ROWS, count - row) {
             (12, 1..=4) => 4,
@@ -269,12 +312,26 @@ impl Run<'_> {
             (4, 1..=2) => 2,
             (rows, _) => rows,
         };
+        macro_rules! one_by_one {
+            ($($vectors:literal)*) => {
+                match vectors {
+                    $($vectors if $vectors <= I::TILE_VECTORS => for r in 0..I::TILE_ROWS.min(count - row) {
+                        // SAFETY: the caller's promise.
+                        unsafe { self.multiply_tile::<I, F, 1, $vectors>(isa, row + r, count, column, r) };
+                    },)*
+                    vectors => unreachable!("{vectors} vectors are no tile"),
+                }
+            };
+        }
+        if !F::native::<I>() {
+            return one_by_one!(1 2 3 4);
+        }
         macro_rules! dispatch {
             ($($rows:literal: $($vectors:literal)*;)*) => {
                 match (rows, vectors) {
-                    $($(($rows, $vectors) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS =>
+                    $($(($rows, $vectors) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS && F::native::<I>() =>
                         // SAFETY: the caller's promise.
-                        unsafe { self.multiply_tile::<I, $rows, $vectors>(isa, row, count, column) },)*)*
+                        unsafe { self.multiply_tile::<I, F, $rows, $vectors>(isa, row, count, column, 0) },)*)*
                     (rows, vectors) => unreachable!("{rows} rows of {vectors} vectors are no tile"),
                 }
             };
@@ -289,30 +346,36 @@ impl Run<'_> {
         }
     }
 
+    /// Multiplies tiles from `row` on; their products are those of the matrix tile's rows from `first` on.
+    ///
     /// # Safety
     /// As for [`transform`](Self::transform).
     #[inline(always)]
-    unsafe fn multiply_tile<I: Isa, const ROWS: usize, const VECTORS: usize>(
+    unsafe fn multiply_tile<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize>(
         &mut self,
         isa: I,
         row: usize,
         count: usize,
         column: usize,
+        first: usize,
     ) {
         let plan = self.plan;
         let (channels, width) = (plan.channels(), VECTORS * I::LANES);
-        let segments = [Segment { a: 0, k: 0, len: channels }];
+        let depth = channels.div_ceil(F::VALUES);
+        let segments = [Segment { a: 0, k: 0, len: depth }];
         let reduction = Reduction::once(&segments);
         for part in 0..PARTS {
             // SAFETY: the caller's promise; rows beyond the last tile repeat it, and their products are not used.
             unsafe {
-                let patches = self.patches.as_ptr().add(part * plan.block * plan.padded_channels);
+                let patches = self.patches.as_ptr().add(part * plan.block * plan.patch);
                 let a: [*const f32; ROWS] =
-                    std::array::from_fn(|r| patches.add((row + r).min(count - 1) * plan.padded_channels));
+                    std::array::from_fn(|r| patches.add((row + r).min(count - 1) * plan.patch));
                 let panel = self.packed.as_ptr().add(PARTS * channels * column);
                 let zero = [[isa.zero(); VECTORS]; ROWS];
-                let sums = multiply_add(isa, &reduction, a, panel.add(part * channels * width), width, zero);
-                let to = self.products.as_mut_ptr().add(part * plan.size.rows * plan.size.columns);
+                let b = panel.add(part * depth * width);
+                let sums = multiply_add::<I, F, ROWS, VECTORS>(isa, &reduction, a, b, width, zero);
+                let to = (part * plan.size.rows + first) * plan.size.columns;
+                let to = self.products.as_mut_ptr().add(to);
                 for r in 0..ROWS {
                     for v in 0..VECTORS {
                         isa.store(to.add(r * plan.size.columns + v * I::LANES), sums[r][v]);
@@ -402,12 +465,12 @@ impl Run<'_> {
     }
 }
 
-/// Transforms one vector of channels of a patch, `B^T d B`: from 4x4 pixels at `from` to sixteen vectors `part` values apart.
+/// Transforms one vector of channels of a patch, `B^T d B`: from 4x4 pixels at `from` to sixteen vectors `part` slots apart.
 ///
 /// # Safety
 /// Of every pixel, `left` channels, at most a vector, are readable; the sixteen vectors are writable.
 #[inline(always)]
-pub(super) unsafe fn transform_patch<I: Isa>(
+pub(super) unsafe fn transform_patch<I: Isa, F: Factors>(
     isa: I,
     from: *const f32,
     pitch: usize,
@@ -434,10 +497,10 @@ pub(super) unsafe fn transform_patch<I: Isa>(
         }
         for row in 0..4 {
             let [a, b, c, d] = rows[row];
-            isa.store(to.add(4 * row * part), isa.sub(a, c));
-            isa.store(to.add((4 * row + 1) * part), isa.add(b, c));
-            isa.store(to.add((4 * row + 2) * part), isa.sub(c, b));
-            isa.store(to.add((4 * row + 3) * part), isa.sub(b, d));
+            F::store(isa, to.add(4 * row * part), isa.sub(a, c));
+            F::store(isa, to.add((4 * row + 1) * part), isa.add(b, c));
+            F::store(isa, to.add((4 * row + 2) * part), isa.sub(c, b));
+            F::store(isa, to.add((4 * row + 3) * part), isa.sub(b, d));
         }
     }
 }

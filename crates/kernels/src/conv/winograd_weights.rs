@@ -5,6 +5,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
+use super::factors::Singles;
 use super::geometry::{Segment, Source};
 use super::pack::TileSize;
 use super::tile::{Columns, Product, Reduction, Rows};
@@ -151,7 +152,7 @@ impl Kernel for Transform<'_> {
                     let from = self.x.as_ptr().add(corner + channel);
                     let to = self.patches.as_mut_ptr().add(tile * plan.padded_channels + channel);
                     let part = plan.block * plan.padded_channels;
-                    transform_patch(isa, from, pitch, channels, channels - channel, to, part);
+                    transform_patch::<I, Singles>(isa, from, pitch, channels, channels - channel, to, part);
                 }
             }
             let part = plan.block * plan.padded_filters;
