@@ -6,7 +6,7 @@
 #![allow(clippy::print_stdout, reason = "a lab prints its table")]
 
 use ocellus_kernels::conv::*;
-use ocellus_kernels::{Buffer, Level, Pool, peak};
+use ocellus_kernels::{Buffer, Level, Pool, Precision, peak};
 use std::time::{Duration, Instant};
 
 const SAMPLES: usize = 8;
@@ -42,6 +42,7 @@ fn noise(seed: u32, len: usize) -> Buffer {
 
 struct Lab {
     level: Level,
+    precision: Precision,
     pool: Pool,
     /// Operations per second of the largest tile when all it reads is in the first-level cache.
     peak: f64,
@@ -59,8 +60,8 @@ impl Lab {
     }
 
     fn dense(&mut self, name: &str, shape: ConvShape) {
-        let (forward, data) = (Forward::new(shape, self.level), BackwardData::new(shape, self.level));
-        let weights = BackwardWeights::new(shape, self.level);
+        let (forward, data) = (Forward::new(shape, self.level, self.precision), BackwardData::new(shape, self.level, self.precision));
+        let weights = BackwardWeights::new(shape, self.level, self.precision);
         let x = noise(1, SAMPLES * shape.input_len());
         let dy = noise(2, SAMPLES * shape.output_len());
         let w = noise(3, shape.weights_len());
@@ -95,8 +96,8 @@ impl Lab {
         // Pixels that no window covers are never computed.
         let [pixels, all] = [shape.output(), conv.output()].map(|[height, width, _]| (height * width) as u64);
         let flops = conv.flops() * pixels * (pool[0] * pool[1]) as u64 / all;
-        let (forward, data) = (PooledForward::new(shape, self.level), PooledBackwardData::new(shape, self.level));
-        let weights = PooledBackwardWeights::new(shape, self.level);
+        let (forward, data) = (PooledForward::new(shape, self.level, self.precision), PooledBackwardData::new(shape, self.level, self.precision));
+        let weights = PooledBackwardWeights::new(shape, self.level, self.precision);
         let x = noise(1, SAMPLES * conv.input_len());
         let dy = noise(2, SAMPLES * shape.output_len());
         let w = noise(3, conv.weights_len());
@@ -167,6 +168,10 @@ const LAYERS: &[Layer] = &[
     ("cnn dense 64-10", square(1, 64, 10, 1, 1, 0), None),
     ("vgg 32x32x3-64", square(32, 3, 64, 3, 1, 1), Some([2, 2])),
     ("resnet 32x32x3-64", square(32, 3, 64, 3, 1, 1), None),
+    ("resnet20 32x32x16-16", square(32, 16, 16, 3, 1, 1), None),
+    ("resnet20 32x32x16-32/2", square(32, 16, 32, 3, 2, 1), None),
+    ("resnet20 16x16x32-32", square(16, 32, 32, 3, 1, 1), None),
+    ("resnet20 8x8x64-64", square(8, 64, 64, 3, 1, 1), None),
     ("resnet 32x32x64-64", square(32, 64, 64, 3, 1, 1), None),
     ("resnet 32x32x64-128/2", square(32, 64, 128, 3, 2, 1), None),
     ("resnet 1x1 64-128/2", square(32, 64, 128, 1, 2, 0), None),
@@ -186,8 +191,11 @@ fn main() {
     };
     let peak = peak::fma_gflops(level, 20) * 1e9;
     println!("{level:?}, {SAMPLES} samples, one thread, multiply-add peak {:.1} GFLOP/s", peak * 1e-9);
-    let mut lab = Lab { level, pool: Pool::new(1), peak };
-    for &(name, shape, pool) in LAYERS.iter().filter(|layer| layer.0.contains(&only)) {
+    let mut lab = Lab { level, precision: Precision::F32, pool: Pool::new(1), peak };
+    let ways = LAYERS.iter().flat_map(|layer| [(layer, Precision::F32), (layer, Precision::Bf16)]);
+    for (&(name, shape, pool), precision) in ways.filter(|way| way.0.0.contains(&only)) {
+        println!("{precision}");
+        lab.precision = precision;
         if let Some(pool) = pool {
             lab.pooled(name, shape, pool);
         } else {

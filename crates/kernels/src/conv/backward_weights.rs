@@ -56,7 +56,7 @@ impl BackwardWeights {
             rows: (0..shape.taps() * channels).map(|row| (row * shape.filters) as u32).collect(),
             segments,
             step,
-            winograd: winograd::suits(&shape, [height, width]).then(|| WinogradWeights::new(shape, level)),
+            winograd: winograd::suits(&shape, [height, width]).then(|| WinogradWeights::new(shape, level, precision)),
             source,
         }
     }

@@ -9,9 +9,9 @@ use super::factors::Singles;
 use super::geometry::{Segment, Source};
 use super::pack::TileSize;
 use super::tile::{Columns, Product, Reduction, Rows};
-use super::winograd::{PARTS, transform_patch};
+use super::winograd::{PARTS, load_pixels, transform_patch, transform_row};
 use super::{ConvShape, Epilogue};
-use crate::Level;
+use crate::{Level, Precision};
 use crate::isa::{Isa, Kernel};
 
 /// The plan: offsets and sizes.
@@ -19,6 +19,7 @@ use crate::isa::{Isa, Kernel};
 pub(super) struct WinogradWeights {
     shape: ConvShape,
     level: Level,
+    precision: Precision,
     source: Source,
     /// Tiles of 2x2 outputs, down and across.
     tiles: [usize; 2],
@@ -33,7 +34,7 @@ pub(super) struct WinogradWeights {
 }
 
 impl WinogradWeights {
-    pub(super) fn new(shape: ConvShape, level: Level) -> Self {
+    pub(super) fn new(shape: ConvShape, level: Level, precision: Precision) -> Self {
         let size = TileSize::of(level);
         let [height, width, filters] = shape.output();
         let tiles = [height.div_ceil(2), width.div_ceil(2)];
@@ -44,20 +45,29 @@ impl WinogradWeights {
         WinogradWeights {
             shape,
             level,
+            precision,
             source: Source::new(shape.input, before, tiles.map(|n| 2 * n + 2)),
             tiles,
             padded_channels,
             padded_filters,
-            block: room.clamp(32, 128),
+            block: room.clamp(32, 128) / 2 * 2,
             channels: (0..shape.input[2] as u32).collect(),
             rows: (0..shape.input[2]).map(|c| (c * padded_filters) as u32).collect(),
+        }
+    }
+
+    /// Slots of a channel, or a filter, in a block: its tiles, or pairs of them.
+    fn slots(&self) -> usize {
+        match self.precision {
+            Precision::F32 => self.block,
+            Precision::Bf16 => self.block / 2,
         }
     }
 
     /// Lengths of the transformed patches, the transformed gradients and the sums of their products.
     fn parts(&self) -> [usize; 3] {
         let (channels, filters) = (self.padded_channels, self.padded_filters);
-        [PARTS * self.block * channels, PARTS * self.block * filters, PARTS * self.shape.input[2] * filters]
+        [PARTS * self.slots() * channels, PARTS * self.slots() * filters, PARTS * self.shape.input[2] * filters]
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
@@ -82,11 +92,15 @@ impl WinogradWeights {
         for first in (0..total).step_by(self.block) {
             let count = self.block.min(total - first);
             let (patches, gradients) = (&mut *patches, &mut *gradients);
-            self.level.dispatch(Transform { plan: self, samples, x, dy, first, count, patches, gradients });
-            let segments = [Segment { a: 0, k: 0, len: count }];
+            let transform = Transform { plan: self, samples, x, dy, first, count, patches, gradients };
+            let len = match self.precision {
+                Precision::F32 => self.level.dispatch(transform),
+                Precision::Bf16 => self.level.dispatch_bf16(TransformPairs(transform)),
+            };
+            let segments = [Segment { a: 0, k: 0, len }];
             for part in 0..PARTS {
                 let step = self.padded_channels;
-                Product {
+                let product = Product {
                     rows: Rows {
                         input: &self.channels,
                         output: &self.rows,
@@ -95,16 +109,19 @@ impl WinogradWeights {
                         output_stride: 0,
                     },
                     reduction: Reduction { segments: &segments, step, repeat: 1, a_stride: 0, k_stride: 0 },
-                    a: &patches[part * self.block * step..][..self.block * step],
-                    b: &gradients[part * self.block * self.padded_filters..],
+                    a: &patches[part * self.slots() * step..][..self.slots() * step],
+                    b: &gradients[part * self.slots() * self.padded_filters..],
                     layout: Columns::Plain { pitch: self.padded_filters },
                     columns: self.padded_filters,
                     bias: None,
                     epilogue: Epilogue::Linear,
                     accumulate: first > 0,
                     out: &mut sums[part * self.rows.len() * self.padded_filters..],
+                };
+                match self.precision {
+                    Precision::F32 => product.run_on(self.level),
+                    Precision::Bf16 => product.run_pairs_on(self.level),
                 }
-                .run_on(self.level);
             }
         }
         self.level.dispatch(Finish { plan: self, sums, dw, accumulate });
@@ -119,16 +136,15 @@ struct Transform<'a> {
     dy: &'a [f32],
     first: usize,
     count: usize,
-    /// `[part][tile][channel]`.
+    /// `[part][tile][channel]`, or `[part][pair of tiles][channel]`.
     patches: &'a mut [f32],
-    /// `[part][tile][filter]`.
+    /// `[part][tile][filter]`, or `[part][pair of tiles][filter]`.
     gradients: &'a mut [f32],
 }
 
-impl Kernel for Transform<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+impl Transform<'_> {
+    /// Asserts that every read and write below is inside its slice.
+    fn check(&self) {
         let plan = self.plan;
         let [down, across] = plan.tiles;
         let [height, width, filters] = plan.shape.output();
@@ -142,51 +158,151 @@ impl Kernel for Transform<'_> {
             self.first + self.count <= self.samples * down * across && self.count <= plan.block,
             "tiles that exist"
         );
+    }
+
+    /// Sample, row and column of the first output of a tile.
+    #[inline(always)]
+    fn place(&self, tile: usize) -> [usize; 3] {
+        let ([down, across], number) = (self.plan.tiles, self.first + tile);
+        [number / (down * across), 2 * (number / across % down), 2 * (number % across)]
+    }
+
+    /// Where the patch of a tile starts.
+    #[inline(always)]
+    fn corner(&self, tile: usize) -> usize {
+        let (source, [sample, row, column]) = (&self.plan.source, self.place(tile));
+        sample * source.sample() + source.origin() + row * source.pitch() + column * source.channels
+    }
+
+    /// A vector of filters of a tile's gradients, zero where there is no pixel.
+    ///
+    /// # Safety
+    /// The tile exists, and everything is as `check` asserts.
+    #[inline(always)]
+    unsafe fn load_gradients<I: Isa>(&self, isa: I, tile: usize, filter: usize) -> [[I::F32; 2]; 2] {
+        let [height, width, filters] = self.plan.shape.output();
+        let [sample, row, column] = self.place(tile);
+        let mask = isa.first(filters - filter);
+        let mut pixels = [[isa.zero(); 2]; 2];
+        for i in 0..2 {
+            for j in 0..2 {
+                if row + i < height && column + j < width {
+                    let at = ((sample * height + row + i) * width + column + j) * filters + filter;
+                    // SAFETY: the pixel exists, and the mask ends at the filters.
+                    pixels[i][j] = unsafe { isa.load_masked(mask, self.dy.as_ptr().add(at)) };
+                }
+            }
+        }
+        pixels
+    }
+}
+
+/// A row of a tile's transformed gradients: `(A dy)[row] A^T`.
+#[inline(always)]
+fn transform_gradients<I: Isa>(isa: I, pixels: [[I::F32; 2]; 2], row: usize) -> [I::F32; 4] {
+    let [[a, b], [c, d]] = pixels;
+    let [a, b] = match row {
+        0 => [a, b],
+        1 => [isa.add(a, c), isa.add(b, d)],
+        2 => [isa.sub(a, c), isa.sub(b, d)],
+        _ => [isa.sub(isa.zero(), c), isa.sub(isa.zero(), d)],
+    };
+    [a, isa.add(a, b), isa.sub(a, b), isa.sub(isa.zero(), b)]
+}
+
+impl Kernel for Transform<'_> {
+    type Output = usize;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> usize {
+        self.check();
+        let plan = self.plan;
+        let (channels, filters, pitch) = (plan.source.channels, plan.shape.filters, plan.source.pitch());
         for tile in 0..self.count {
-            let number = self.first + tile;
-            let (sample, row, column) = (number / (down * across), 2 * (number / across % down), 2 * (number % across));
-            let corner = sample * plan.source.sample() + plan.source.origin() + row * pitch + column * channels;
+            let part = plan.slots() * plan.padded_channels;
             for channel in (0..channels).step_by(I::LANES) {
-                // SAFETY: the assertions above bound every patch; parts have whole vectors for every tile of a block.
+                // SAFETY: `check` bounds every patch; parts have whole vectors for every tile of a block.
                 unsafe {
-                    let from = self.x.as_ptr().add(corner + channel);
+                    let from = self.x.as_ptr().add(self.corner(tile) + channel);
                     let to = self.patches.as_mut_ptr().add(tile * plan.padded_channels + channel);
-                    let part = plan.block * plan.padded_channels;
                     transform_patch::<I, Singles>(isa, from, pitch, channels, channels - channel, to, part);
                 }
             }
-            let part = plan.block * plan.padded_filters;
+            let part = plan.slots() * plan.padded_filters;
             for filter in (0..filters).step_by(I::LANES) {
-                let mask = isa.first(filters - filter);
-                let mut pixels = [[isa.zero(); 2]; 2];
-                for i in 0..2 {
-                    for j in 0..2 {
-                        if row + i < height && column + j < width {
-                            let at = ((sample * height + row + i) * width + column + j) * filters + filter;
-                            // SAFETY: the pixel exists, and the mask ends at the filters.
-                            pixels[i][j] = unsafe { isa.load_masked(mask, self.dy.as_ptr().add(at)) };
+                // SAFETY: as above.
+                unsafe {
+                    let pixels = self.load_gradients(isa, tile, filter);
+                    let to = self.gradients.as_mut_ptr().add(tile * plan.padded_filters + filter);
+                    for row in 0..4 {
+                        let row_of_parts = transform_gradients(isa, pixels, row);
+                        for column in 0..4 {
+                            isa.store(to.add((4 * row + column) * part), row_of_parts[column]);
                         }
-                    }
-                }
-                // `A dy`, then `(A dy) A^T`.
-                let [[a, b], [c, d]] = pixels;
-                let rows = [
-                    [a, b],
-                    [isa.add(a, c), isa.add(b, d)],
-                    [isa.sub(a, c), isa.sub(b, d)],
-                    [isa.sub(isa.zero(), c), isa.sub(isa.zero(), d)],
-                ];
-                for i in 0..4 {
-                    let [a, b] = rows[i];
-                    let columns = [a, isa.add(a, b), isa.sub(a, b), isa.sub(isa.zero(), b)];
-                    for j in 0..4 {
-                        let at = (4 * i + j) * part + tile * plan.padded_filters + filter;
-                        // SAFETY: parts have whole vectors for every tile of a block.
-                        unsafe { isa.store(self.gradients.as_mut_ptr().add(at), columns[j]) };
                     }
                 }
             }
         }
+        self.count
+    }
+}
+
+/// The same for pairs of tiles; the last tile's partner may be zero.
+struct TransformPairs<'a>(Transform<'a>);
+
+impl Kernel for TransformPairs<'_> {
+    type Output = usize;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> usize {
+        let this = self.0;
+        this.check();
+        let plan = this.plan;
+        let (channels, filters, pitch) = (plan.source.channels, plan.shape.filters, plan.source.pitch());
+        let pairs = this.count.div_ceil(2);
+        for pair in 0..pairs {
+            let (even, odd) = (2 * pair, (2 * pair + 1).min(this.count - 1));
+            let alone = even == odd;
+            let part = plan.slots() * plan.padded_channels;
+            let corners = [this.corner(even), this.corner(odd)];
+            for channel in (0..channels).step_by(I::LANES) {
+                // SAFETY: `check` bounds every patch; parts have whole vectors for every pair of tiles of a block.
+                unsafe {
+                    let to = this.patches.as_mut_ptr().add(pair * plan.padded_channels + channel);
+                    let patch = |corner: usize| {
+                        let from = this.x.as_ptr().add(corner + channel);
+                        let mut pixels = [[isa.zero(); 4]; 4];
+                        for row in 0..4 {
+                            pixels[row] = load_pixels(isa, from.add(row * pitch), channels, channels - channel);
+                        }
+                        pixels
+                    };
+                    // Row by row, so that what is needed of both patches stays in registers.
+                    for row in 0..4 {
+                        let a = transform_row(isa, patch(corners[0]), row);
+                        let b = transform_row(isa, patch(corners[1]), row);
+                        for column in 0..4 {
+                            isa.store(to.add((4 * row + column) * part), isa.pair(a[column], b[column]));
+                        }
+                    }
+                }
+            }
+            let part = plan.slots() * plan.padded_filters;
+            for filter in (0..filters).step_by(I::LANES) {
+                // SAFETY: as above.
+                unsafe {
+                    let a = this.load_gradients(isa, even, filter);
+                    // The patch of a tile without a partner is paired with itself, so its gradient must be zero.
+                    let b = if alone { [[isa.zero(); 2]; 2] } else { this.load_gradients(isa, odd, filter) };
+                    let to = this.gradients.as_mut_ptr().add(pair * plan.padded_filters + filter);
+                    for row in 0..4 {
+                        let (a, b) = (transform_gradients(isa, a, row), transform_gradients(isa, b, row));
+                        for column in 0..4 {
+                            isa.store(to.add((4 * row + column) * part), isa.pair(a[column], b[column]));
+                        }
+                    }
+                }
+            }
+        }
+        pairs
     }
 }
 
