@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::settings::Settings;
+use crate::settings::{PrecisionName, Settings};
 
 /// Image classification: labelled images in; a trained, evaluated, usable classifier out.
 #[derive(Parser)]
@@ -83,6 +83,10 @@ pub(crate) struct Evaluate {
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
 
+    /// What convolutions and dense layers round the factors of their products to.
+    #[arg(long, value_name = "NAME", default_value = "f32")]
+    pub(crate) precision: PrecisionName,
+
     /// Print the results as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -104,6 +108,10 @@ pub(crate) struct Predict {
     /// Compute with N threads; the result does not depend on it [default: all processors].
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
+
+    /// What convolutions and dense layers round the factors of their products to.
+    #[arg(long, value_name = "NAME", default_value = "f32")]
+    pub(crate) precision: PrecisionName,
 
     /// Print one JSON object per image, each on its line.
     #[arg(long)]
@@ -144,6 +152,10 @@ pub(crate) struct Benchmark {
     /// Compute with N threads [default: all processors].
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
+
+    /// What convolutions and dense layers round the factors of their products to.
+    #[arg(long, value_name = "NAME", default_value = "f32")]
+    pub(crate) precision: PrecisionName,
 
     /// Print the results as one JSON object.
     #[arg(long)]

@@ -36,6 +36,7 @@ struct Figures {
     model: String,
     parameters: usize,
     instruction_set: String,
+    precision: String,
     threads: usize,
     batch_size: usize,
     /// Images per second through training steps.
@@ -68,6 +69,7 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
     let plan = models::Plan::find(&arguments.model)?;
     let mut model = plan.build(images.image_shape(), images.class_count(), 0)?;
     model.set_threads(arguments.threads);
+    model.set_precision(arguments.precision.precision());
     model.compile(Adam::new(), Loss::for_outputs(images.class_count()), [Accuracy::new()])?;
     note(format_args!("{}: {} parameters", plan.name(), thousands(model.parameter_count() as u64)));
 
@@ -81,6 +83,7 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
         model: plan.name().into(),
         parameters: model.parameter_count(),
         instruction_set: model.training_record().instruction_set.clone(),
+        precision: model.training_record().precision.clone(),
         threads: arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())),
         batch_size: arguments.batch_size,
         train_samples_s: train as u64,
@@ -95,11 +98,12 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
 impl Figures {
     fn text(&self) -> String {
         let mut text = format!(
-            "{} on {} threads, {}\n  training    {:>10} images/s (batch size {})\n  prediction  {:>10} images/s\n  \
+            "{} on {} threads, {}, {}\n  training    {:>10} images/s (batch size {})\n  prediction  {:>10} images/s\n  \
              one image   {:>10} µs\n",
             self.model,
             self.threads,
             self.instruction_set,
+            self.precision,
             thousands(self.train_samples_s),
             self.batch_size,
             thousands(self.infer_samples_s),

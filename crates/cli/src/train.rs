@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
+use ocellus::Precision;
 use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd};
 use ocellus::data::{Dataset, OpenOptions, Split, Splits, splits_of};
 use ocellus::durable::{check_writable, create_folder, write_atomically};
@@ -46,6 +47,8 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     let files = Files::new(folder);
     let history = fit(&mut model, &data, &settings, &files, &config)?;
 
+    // As the file is used, unless told otherwise.
+    model.set_precision(Precision::F32);
     let evaluation = model.evaluate(&data.test)?;
     model.set_evaluation(evaluation.clone());
     model.save(&files.model)?;
@@ -156,6 +159,7 @@ fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) 
 
 /// Trains; what was reached is kept after each epoch, so that a run that is ended loses one epoch at most.
 fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, config: &str) -> Result<History> {
+    model.set_precision(settings.precision.precision());
     let mut progress = Progress::stderr();
     let mut keeper = Keeper { files, config, history: History::new(), kept: None };
     let options = FitOptions::new()

@@ -26,7 +26,7 @@ pub use error::GraphError;
 pub use fuse::{Fused, fuse, fuse_for_inference};
 pub use graph::{Graph, Node};
 pub use inputs::{Input, Inputs};
-pub use op::{At, Backward, Op, Output, Run, Scalars};
+pub use op::{At, Backward, Op, Output, Run, Scalars, Target};
 pub use parameters::{Parameter, ParameterId, ParameterKind, Parameters};
 pub use plan::{Plan, PlanOptions};
 pub use runner::{Outcome, Runner, StepTime};
@@ -35,4 +35,4 @@ pub use value::{DType, Role, Spec, Value};
 
 pub use ocellus_kernels::peak;
 pub use ocellus_kernels::update::Rule;
-pub use ocellus_kernels::{Buffer, Level, Pool, UnknownLevel};
+pub use ocellus_kernels::{Buffer, Level, Pool, Precision, UnknownLevel};

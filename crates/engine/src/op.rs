@@ -1,7 +1,7 @@
 //! What an operation is: how its shapes follow, how its gradient is added to the graph, and how it runs.
 
 use crate::{Graph, GraphError, Inputs, Spec, Value};
-use ocellus_kernels::{Buffer, Level, Pool};
+use ocellus_kernels::{Buffer, Level, Pool, Precision};
 use std::any::Any;
 use std::fmt::Debug;
 
@@ -16,8 +16,8 @@ pub trait Op: Debug + Send + Sync + Any {
     /// The problem, without place and name, which the graph adds.
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String>;
 
-    /// The operation made ready for these shapes and this instruction set.
-    fn prepare(&self, inputs: &[&Spec], outputs: &[&Spec], level: Level) -> Box<dyn Run>;
+    /// The operation made ready for these shapes and this target.
+    fn prepare(&self, inputs: &[&Spec], outputs: &[&Spec], target: Target) -> Box<dyn Run>;
 
     /// Adds the nodes that compute the gradients of the inputs that are wanted.
     ///
@@ -36,6 +36,15 @@ pub trait Op: Debug + Send + Sync + Any {
     fn flops(&self, _inputs: &[&Spec], _outputs: &[&Spec]) -> u64 {
         0
     }
+}
+
+/// What operations are made ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The instruction set.
+    pub level: Level,
+    /// What the factors of products are rounded to in convolutions and dense layers.
+    pub precision: Precision,
 }
 
 impl dyn Op {

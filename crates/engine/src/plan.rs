@@ -9,7 +9,7 @@ mod build;
 
 use crate::graph::MovingAverage;
 use crate::{Clip, ParameterId, Run, Spec, Update, Value};
-use ocellus_kernels::Level;
+use ocellus_kernels::{Level, Precision};
 use std::fmt;
 
 /// What a plan is made for.
@@ -19,6 +19,8 @@ pub struct PlanOptions {
     pub batch: usize,
     /// The instruction set.
     pub level: Level,
+    /// What convolutions and dense layers round the factors of their products to.
+    pub precision: Precision,
     /// A sum that must be finite, or the updates are not applied: the total loss.
     pub guard: Option<Value>,
     /// Runs of samples that sums are kept for; by default one for every 8 samples, at most 16.
@@ -32,7 +34,8 @@ pub struct PlanOptions {
 impl PlanOptions {
     /// The defaults for this batch size.
     pub fn new(batch: usize, level: Level) -> Self {
-        PlanOptions { batch, level, guard: None, slots: None, group: None, share_memory: true }
+        let precision = Precision::F32;
+        PlanOptions { batch, level, precision, guard: None, slots: None, group: None, share_memory: true }
     }
 }
 

@@ -60,7 +60,8 @@ impl Lab {
     }
 
     fn dense(&mut self, name: &str, shape: ConvShape) {
-        let (forward, data) = (Forward::new(shape, self.level, self.precision), BackwardData::new(shape, self.level, self.precision));
+        let (forward, data) =
+            (Forward::new(shape, self.level, self.precision), BackwardData::new(shape, self.level, self.precision));
         let weights = BackwardWeights::new(shape, self.level, self.precision);
         let x = noise(1, SAMPLES * shape.input_len());
         let dy = noise(2, SAMPLES * shape.output_len());
@@ -96,7 +97,10 @@ impl Lab {
         // Pixels that no window covers are never computed.
         let [pixels, all] = [shape.output(), conv.output()].map(|[height, width, _]| (height * width) as u64);
         let flops = conv.flops() * pixels * (pool[0] * pool[1]) as u64 / all;
-        let (forward, data) = (PooledForward::new(shape, self.level, self.precision), PooledBackwardData::new(shape, self.level, self.precision));
+        let (forward, data) = (
+            PooledForward::new(shape, self.level, self.precision),
+            PooledBackwardData::new(shape, self.level, self.precision),
+        );
         let weights = PooledBackwardWeights::new(shape, self.level, self.precision);
         let x = noise(1, SAMPLES * conv.input_len());
         let dy = noise(2, SAMPLES * shape.output_len());

@@ -45,7 +45,7 @@ pub(crate) fn round(value: f32) -> u16 {
     (rounded >> 16) as u16
 }
 
-#[inline(always)]
+#[cfg(test)]
 pub(crate) fn widen(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
@@ -144,7 +144,8 @@ mod tests {
     #[test]
     fn every_level_computes_the_bits_of_the_definition() {
         // Factors, and what their products are added to: of any size, like each other, huge, and about the least.
-        let ranges = [(0..=255, 0..=255), (120..=134, 110..=140), (188..=193, 250..=254), (60..=68, 0..=8), (0..=6, 120..=132)];
+        let ranges =
+            [(0..=255, 0..=255), (120..=134, 110..=140), (188..=193, 250..=254), (60..=68, 0..=8), (0..=6, 120..=132)];
         for (seed, (factors, sums)) in ranges.into_iter().enumerate() {
             let even = numbers(factors.clone(), 3 * seed as u64 + 1);
             let odd = numbers(factors, 3 * seed as u64 + 2);

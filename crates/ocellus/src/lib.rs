@@ -57,4 +57,4 @@ pub mod report;
 pub mod schedules;
 
 pub use model::{FitOptions, Input, Model, Sequential};
-pub use ocellus_engine::{Level, StepTime, peak};
+pub use ocellus_engine::{Level, Precision, StepTime, peak};

@@ -36,7 +36,7 @@ use crate::optimizers::Optimizer;
 use crate::regularizers::Regularizer;
 use golden::GoldenImages;
 use network::Network;
-use ocellus_engine::{Level, ParameterId, ParameterKind, Parameters, StepTime};
+use ocellus_engine::{Level, ParameterId, ParameterKind, Parameters, Precision, StepTime};
 use predict::Engine;
 use std::collections::HashMap;
 
@@ -355,6 +355,15 @@ impl Model {
     /// Sets how many threads compute, `None` for as many as the machine has. Results do not depend on it.
     pub fn set_threads(&mut self, threads: Option<usize>) {
         self.engine.set_threads(threads);
+    }
+
+    /// Sets what convolutions and dense layers round the factors of their products to, in training and in use:
+    /// [`Precision::F32`] by default. With [`Precision::Bf16`] weights, sums, normalisation, losses and updates stay in
+    /// single precision. The model's file tells how it was trained; a loaded model computes with `F32` until told otherwise.
+    ///
+    /// bf16 is fast where the processor has AVX512_BF16; elsewhere it is emulated, to the same rounding, and slow.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.engine.set_precision(precision);
     }
 
     /// Sets the instruction set to compute with, instead of the best one or what `OCELLUS_ISA` says.

@@ -1,7 +1,7 @@
 //! The sum of two or more values of one shape.
 
 use super::same;
-use crate::{At, Backward, DType, GraphError, Inputs, Op, Output, Role, Run, Spec};
+use crate::{At, Backward, DType, GraphError, Inputs, Op, Output, Role, Run, Spec, Target};
 use ocellus_kernels::{Level, reduce};
 
 /// Most values added at once.
@@ -27,7 +27,7 @@ impl Op for Add {
         let shape = inputs[0].shape.clone();
         Ok(vec![if sample { Spec::sample(shape) } else { Spec::shared(shape) }])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunAdd(level))
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {

@@ -4,7 +4,7 @@
 //! samples are in. At inference they are the moving averages.
 
 use super::{count, sample, shared};
-use crate::{At, Backward, Graph, GraphError, Inputs, Op, Output, Role, Run, Spec, Value};
+use crate::{At, Backward, Graph, GraphError, Inputs, Op, Output, Role, Run, Spec, Target, Value};
 use ocellus_kernels::{Level, batch_norm};
 
 /// Normalises with the batch's statistics. Gives y, and the batch's mean and (biased) variance for the moving averages.
@@ -60,7 +60,7 @@ impl Op for Moments {
         shared("moving mean", inputs[1], &[inputs[0].channels()])?;
         Ok(vec![Spec::sum([2 * inputs[0].channels()])])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunMoments { level, channels: inputs[0].channels() })
     }
     fn gradient(&self, _at: &mut Backward<'_>) -> Result<(), GraphError> {
@@ -99,7 +99,7 @@ impl Op for FinishMoments {
         shared("moving mean", inputs[1], &[channels])?;
         Ok(vec![Spec::shared([channels]), Spec::shared([channels])])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _target: Target) -> Box<dyn Run> {
         Box::new(RunFinish(self.pixels))
     }
     fn gradient(&self, _at: &mut Backward<'_>) -> Result<(), GraphError> {
@@ -141,7 +141,7 @@ impl Op for BatchNorm {
         }
         Ok(vec![inputs[0].clone()])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         let channels = inputs[0].channels();
         Box::new(RunForward { level, channels, epsilon: self.epsilon, relu: self.relu })
     }
@@ -207,7 +207,7 @@ impl Op for BackwardSums {
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![Spec::sum([2 * inputs[0].channels()])])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunBackwardSums { level, channels: inputs[0].channels(), epsilon: self.epsilon })
     }
 }
@@ -244,7 +244,7 @@ impl Op for Half {
         }
         Ok(vec![Spec::shared([self.channels])])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _target: Target) -> Box<dyn Run> {
         Box::new(RunHalf(if self.second { self.channels } else { 0 }))
     }
 }
@@ -274,7 +274,7 @@ impl Op for BackwardData {
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![inputs[0].clone()])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunBackwardData { level, channels: inputs[0].channels(), op: self.clone() })
     }
 }

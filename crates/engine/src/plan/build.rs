@@ -3,7 +3,7 @@
 use super::{Place, Plan, PlanOptions, Stage, Step};
 use crate::graph::Source;
 use crate::memory::{Lifetime, lay_out};
-use crate::{DType, Graph, GraphError, Role, Spec, Value};
+use crate::{DType, Graph, GraphError, Role, Spec, Target, Value};
 
 /// Bytes of values that a group of samples may take: three quarters of a common second-level cache.
 const GROUP_BYTES: usize = 768 << 10;
@@ -317,7 +317,8 @@ impl<'a> Builder<'a> {
         let node = &self.graph.nodes[node];
         let inputs: Vec<&Spec> = node.inputs.iter().map(|&v| self.spec(v)).collect();
         let outputs: Vec<&Spec> = node.outputs.iter().map(|&v| self.spec(v)).collect();
-        let run = node.op.prepare(&inputs, &outputs, self.options.level);
+        let target = Target { level: self.options.level, precision: self.options.precision };
+        let run = node.op.prepare(&inputs, &outputs, target);
         let packed = run.packed().map(|(input, len)| {
             packs.push((self.value_stage[node.inputs[input].index()], number));
             (input, self.new_shared(len))

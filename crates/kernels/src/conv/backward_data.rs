@@ -142,7 +142,13 @@ impl BackwardData {
                     }
                 }
                 let len = phase_len(&shape, &matrix, taps.len(), size);
-                phases.push(Phase { segments: segments(&taps, source.channels / shape.groups), taps, windows, pixels, packed });
+                phases.push(Phase {
+                    segments: segments(&taps, source.channels / shape.groups),
+                    taps,
+                    windows,
+                    pixels,
+                    packed,
+                });
                 packed += len;
             }
         }

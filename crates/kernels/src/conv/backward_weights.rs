@@ -56,7 +56,10 @@ impl BackwardWeights {
             rows: (0..shape.taps() * channels).map(|row| (row * shape.filters) as u32).collect(),
             segments,
             step,
-            winograd: winograd::suits(&shape, [height, width]).then(|| WinogradWeights::new(shape, level, precision)),
+            winograd: winograd::suits(&shape, [height, width]).then(|| {
+                let precision = if shape.input[2] * shape.filters < 1 << 14 { Precision::F32 } else { precision };
+                WinogradWeights::new(shape, level, precision)
+            }),
             source,
         }
     }

@@ -6,8 +6,8 @@
 use super::ConvShape;
 use super::depthwise::is_depthwise;
 use super::geometry::Source;
-use crate::{Level, Precision};
 use crate::isa::{Isa, Kernel};
+use crate::{Level, Precision};
 
 /// A kind of factors.
 pub(super) trait Factors {

@@ -102,9 +102,8 @@ pub(super) fn magnitudes(shape: &ConvShape, samples: usize, x: &[f32], w: &[f32]
     let gradients = Images { values: dy, size: shape.output() };
     let y = convolution(samples, &images, before, shape.output(), |tap, c, f| w[(tap * channels + c) * filters + f]);
     let turned = before.map(|n| 2 - n);
-    let dx = convolution(samples, &gradients, turned, shape.input, |tap, f, c| {
-        w[((8 - tap) * channels + c) * filters + f]
-    });
+    let dx =
+        convolution(samples, &gradients, turned, shape.input, |tap, f, c| w[((8 - tap) * channels + c) * filters + f]);
     let mut sums = vec![[[0.0; 4]; 4]; channels * filters];
     for (sample, row, column) in tiles(samples, [height, width]) {
         let corner = [row as isize - before[0], column as isize - before[1]];

@@ -24,7 +24,10 @@ impl PooledBackwardData {
     pub fn new(shape: PooledShape, level: Level, precision: Precision) -> Self {
         shape.check();
         let sparse = SparseData::new(shape, level).map(Way::Sparse);
-        PooledBackwardData { shape, way: sparse.unwrap_or_else(|| Way::Dense(BackwardData::new(shape.conv, level, precision))) }
+        PooledBackwardData {
+            shape,
+            way: sparse.unwrap_or_else(|| Way::Dense(BackwardData::new(shape.conv, level, precision))),
+        }
     }
 
     /// Values that [`pack`](Self::pack) writes.

@@ -141,7 +141,8 @@ impl PooledProduct<'_> {
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(tile.input[r]));
             let b = self.b.as_ptr().add(tile.column * self.depth);
             let zero = [[isa.zero(); VECTORS]; ROWS];
-            let sums = multiply_add::<I, Singles, ROWS, VECTORS>(isa, &Reduction::once(self.segments), a, b, tile.width, zero);
+            let sums =
+                multiply_add::<I, Singles, ROWS, VECTORS>(isa, &Reduction::once(self.segments), a, b, tile.width, zero);
             // One by one, not in a loop: only with constant indices do the sums stay in registers.
             self.finish::<I, ROWS, WINDOW>(isa, tile, 0, std::array::from_fn(|r| sums[r][0]));
             if VECTORS > 1 {

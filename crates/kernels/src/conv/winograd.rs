@@ -368,8 +368,7 @@ impl Run<'_> {
             // SAFETY: the caller's promise; rows beyond the last tile repeat it, and their products are not used.
             unsafe {
                 let patches = self.patches.as_ptr().add(part * plan.block * plan.patch);
-                let a: [*const f32; ROWS] =
-                    std::array::from_fn(|r| patches.add((row + r).min(count - 1) * plan.patch));
+                let a: [*const f32; ROWS] = std::array::from_fn(|r| patches.add((row + r).min(count - 1) * plan.patch));
                 let panel = self.packed.as_ptr().add(PARTS * channels * column);
                 let zero = [[isa.zero(); VECTORS]; ROWS];
                 let b = panel.add(part * depth * width);

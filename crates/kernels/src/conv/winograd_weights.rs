@@ -11,8 +11,8 @@ use super::pack::TileSize;
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{PARTS, load_pixels, transform_patch, transform_row};
 use super::{ConvShape, Epilogue};
-use crate::{Level, Precision};
 use crate::isa::{Isa, Kernel};
+use crate::{Level, Precision};
 
 /// The plan: offsets and sizes.
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@ use crate::data::Preprocessing;
 use crate::durable::{WriteError, write_atomically};
 use crate::layers::shape_text;
 use crate::metrics::Evaluation;
+use ocellus_engine::Precision;
 use safetensors::tensor::{Metadata, TensorView};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -188,8 +189,11 @@ impl Model {
     /// The golden images, and what the model gives for them.
     pub(super) fn golden_outputs(&mut self) -> Result<(GoldenImages, Vec<f32>), ModelError> {
         let golden = self.golden.clone().unwrap_or_else(|| GoldenImages::random(self.input_shape()));
-        let outputs = self.predict(golden.images())?.values().to_vec();
-        Ok((golden, outputs))
+        // As a loaded model computes them.
+        let precision = self.engine.set_precision(Precision::F32);
+        let outputs = self.predict(golden.images());
+        self.engine.set_precision(precision);
+        Ok((golden, outputs?.values().to_vec()))
     }
 
     /// Reads a model file, and checks that the model gives the outputs that it gave when it was saved.

@@ -131,7 +131,8 @@ impl Model {
             graph.moving_average(parameter, of(value), momentum);
         }
         graph.set_clip(optimizer.clip());
-        let options = PlanOptions { guard: Some(total), ..PlanOptions::new(batch, level) };
+        let options =
+            PlanOptions { guard: Some(total), precision: self.engine.precision(), ..PlanOptions::new(batch, level) };
         Ok((Plan::new(&graph, &[total, predictions], options)?, total, predictions))
     }
 
@@ -156,7 +157,8 @@ impl Model {
         let of = |value: Value| fused.value(value).expect("kept values stay");
         let (predictions, total) = (of(predictions), total.map(of));
         let fetched: Vec<Value> = [predictions].into_iter().chain(total).collect();
-        let plan = Plan::new(&fused.graph, &fetched, PlanOptions::new(batch, level))?;
+        let options = PlanOptions { precision: self.engine.precision(), ..PlanOptions::new(batch, level) };
+        let plan = Plan::new(&fused.graph, &fetched, options)?;
         Ok((plan, predictions, total))
     }
 }

@@ -4,26 +4,38 @@ use super::graph::Inference;
 use super::{Images, Model, ModelError};
 use crate::losses::Loss;
 use crate::metrics::predicted_class;
-use ocellus_engine::{DType, Input, Level, Parameters, Pool, Runner, Scalars};
+use ocellus_engine::{DType, Input, Level, Parameters, Pool, Precision, Runner, Scalars};
 use std::collections::HashMap;
 
 /// Images for each step of a prediction.
 const BATCH: usize = 128;
 
-/// What runs plans: instruction set, threads, and the plans made so far.
+/// What a plan for inference is made for: batch size, whether images are bytes, whether there is a loss, and the precision.
+type Key = (usize, bool, bool, Precision);
+
+/// What runs plans: instruction set, precision, threads, and the plans made so far.
 #[derive(Default)]
 pub(super) struct Engine {
     level: Option<Level>,
+    precision: Precision,
     threads: Option<usize>,
     pool: Option<Pool>,
-    /// By batch size, type of images, and whether there is a loss.
-    plans: HashMap<(usize, bool, bool), Inference>,
+    plans: HashMap<Key, Inference>,
 }
 
 impl Engine {
     pub(super) fn set_level(&mut self, level: Level) {
         self.level = Some(level);
         self.forget_plans();
+    }
+
+    /// Sets the precision of the plans that are asked for from now on, and gives the one before.
+    pub(super) fn set_precision(&mut self, precision: Precision) -> Precision {
+        std::mem::replace(&mut self.precision, precision)
+    }
+
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
     }
 
     pub(super) fn set_threads(&mut self, threads: Option<usize>) {
@@ -41,7 +53,7 @@ impl Engine {
 
     /// After a change of the loss.
     pub(super) fn forget_losses(&mut self) {
-        self.plans.retain(|&(_, _, with_loss), _| !with_loss);
+        self.plans.retain(|&(_, _, with_loss, _), _| !with_loss);
     }
 
     pub(super) fn level(&self) -> Result<Level, ModelError> {
@@ -60,7 +72,7 @@ impl Engine {
     }
 
     /// The plan for this key, and the threads to run it.
-    fn plan(&mut self, key: (usize, bool, bool)) -> Option<(&mut Inference, &mut Pool)> {
+    fn plan(&mut self, key: Key) -> Option<(&mut Inference, &mut Pool)> {
         Some((self.plans.get_mut(&key)?, self.pool.as_mut()?))
     }
 }
@@ -158,7 +170,7 @@ impl Model {
         results: &mut [f32],
     ) -> Result<Option<f32>, ModelError> {
         let bytes = matches!(inputs[0], Input::U8(_));
-        let key = (batch, bytes, loss.is_some());
+        let key = (batch, bytes, loss.is_some(), self.engine.precision);
         self.prepare_inference(key, loss)?;
         let Some((inference, pool)) = self.engine.plan(key) else { unreachable!("just prepared") };
         let parameters: &mut Parameters = &mut self.parameters;
@@ -167,7 +179,7 @@ impl Model {
         Ok(inference.total.map(|total| inference.runner.sum(total)[0]))
     }
 
-    fn prepare_inference(&mut self, key: (usize, bool, bool), loss: Option<&Loss>) -> Result<(), ModelError> {
+    fn prepare_inference(&mut self, key: Key, loss: Option<&Loss>) -> Result<(), ModelError> {
         let threads = self.engine.pool().threads();
         if self.engine.plans.contains_key(&key) {
             return Ok(());
