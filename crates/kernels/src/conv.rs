@@ -24,6 +24,7 @@ mod filtered_magnitude;
 mod forward;
 mod geometry;
 mod pack;
+mod paired_weights;
 mod patch_weights;
 mod pooled_backward_data;
 mod pooled_backward_weights;

@@ -3,6 +3,7 @@
 use super::depthwise::{DepthwiseWeights, is_depthwise};
 use super::geometry::{Segment, Source, forward_taps};
 use super::pack::TileSize;
+use super::paired_weights::PairedWeights;
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd;
 use super::winograd_weights::WinogradWeights;
@@ -24,6 +25,7 @@ pub struct BackwardWeights {
     segments: Vec<Segment>,
     step: usize,
     winograd: Option<WinogradWeights>,
+    paired: Option<PairedWeights>,
 }
 
 impl BackwardWeights {
@@ -31,6 +33,9 @@ impl BackwardWeights {
     pub fn new(shape: ConvShape, level: Level, precision: Precision) -> Self {
         shape.check();
         let [height, width, _] = shape.output();
+        let filtered = winograd::suits(&shape, [height, width]);
+        let pairs = precision == Precision::Bf16 && !filtered && shape.groups == 1 && shape.input[2] >= 8;
+        let pairs = pairs && height * width > 0;
         let source = Source::of_input(&shape);
         let channels = shape.group_channels();
         let taps: Vec<_> = forward_taps(&shape, &source).iter().map(|tap| source.origin() + tap.offset).collect();
@@ -56,10 +61,8 @@ impl BackwardWeights {
             rows: (0..shape.taps() * channels).map(|row| (row * shape.filters) as u32).collect(),
             segments,
             step,
-            winograd: winograd::suits(&shape, [height, width]).then(|| {
-                let precision = if shape.input[2] * shape.filters < 1 << 14 { Precision::F32 } else { precision };
-                WinogradWeights::new(shape, level, precision)
-            }),
+            winograd: filtered.then(|| WinogradWeights::new(shape, level, precision)),
+            paired: pairs.then(|| PairedWeights::new(shape, level)),
             source,
         }
     }
@@ -81,9 +84,10 @@ impl BackwardWeights {
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
-        match &self.winograd {
-            Some(winograd) => winograd.scratch_len(samples),
-            None => self.source.scratch_len(samples) + self.copied_dy_len(samples),
+        match (&self.winograd, &self.paired) {
+            (Some(winograd), _) => winograd.scratch_len(samples),
+            (_, Some(paired)) => paired.scratch_len(samples),
+            (None, None) => self.source.scratch_len(samples) + self.copied_dy_len(samples),
         }
     }
 
@@ -96,6 +100,9 @@ impl BackwardWeights {
         assert!(scratch.len() >= self.scratch_len(samples), "scratch of {shape:?}");
         if let Some(winograd) = self.winograd.as_ref().filter(|_| samples > 0) {
             return winograd.run(samples, x, dy, dw, accumulate, scratch);
+        }
+        if let Some(paired) = self.paired.as_ref().filter(|_| samples > 0) {
+            return paired.run(samples, x, dy, dw, accumulate, scratch);
         }
         let [height, width, _] = shape.output();
         let (channels, filters, pixels) = (shape.group_channels(), shape.group_filters(), height * width);

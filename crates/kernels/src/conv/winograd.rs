@@ -478,17 +478,26 @@ pub(super) unsafe fn transform_patch<I: Isa, F: Factors>(
     to: *mut f32,
     part: usize,
 ) {
-    let mut pixels = [[isa.zero(); 4]; 4];
+    let mut rows = [[isa.zero(); 4]; 4];
     // SAFETY: the caller's promise.
     unsafe {
+        let mut pixels = [[isa.zero(); 4]; 4];
         for row in 0..4 {
             pixels[row] = load_pixels(isa, from.add(row * pitch), channels, left);
         }
+        for column in 0..4 {
+            let [a, b, c, d] = [pixels[0][column], pixels[1][column], pixels[2][column], pixels[3][column]];
+            rows[0][column] = isa.sub(a, c);
+            rows[1][column] = isa.add(b, c);
+            rows[2][column] = isa.sub(c, b);
+            rows[3][column] = isa.sub(b, d);
+        }
         for row in 0..4 {
-            let row_of_parts = transform_row(isa, pixels, row);
-            for column in 0..4 {
-                F::store(isa, to.add((4 * row + column) * part), row_of_parts[column]);
-            }
+            let [a, b, c, d] = rows[row];
+            F::store(isa, to.add(4 * row * part), isa.sub(a, c));
+            F::store(isa, to.add((4 * row + 1) * part), isa.add(b, c));
+            F::store(isa, to.add((4 * row + 2) * part), isa.sub(c, b));
+            F::store(isa, to.add((4 * row + 3) * part), isa.sub(b, d));
         }
     }
 }
@@ -498,7 +507,7 @@ pub(super) unsafe fn transform_patch<I: Isa, F: Factors>(
 /// # Safety
 /// Of every pixel, `left` channels, at most a vector, are readable.
 #[inline(always)]
-pub(super) unsafe fn load_pixels<I: Isa>(isa: I, from: *const f32, channels: usize, left: usize) -> [I::F32; 4] {
+unsafe fn load_pixels<I: Isa>(isa: I, from: *const f32, channels: usize, left: usize) -> [I::F32; 4] {
     let mask = isa.first(left);
     let mut pixels = [isa.zero(); 4];
     for column in 0..4 {
@@ -511,18 +520,31 @@ pub(super) unsafe fn load_pixels<I: Isa>(isa: I, from: *const f32, channels: usi
     pixels
 }
 
-/// A row of the transformed patch of which `pixels` are the rows: `(B^T d)[row] B`.
+/// A row of the transformed patch whose first pixel is at `from`: `(B^T d)[row] B`, from the two rows of pixels that it needs.
+///
+/// # Safety
+/// As for [`transform_patch`].
 #[inline(always)]
-pub(super) fn transform_row<I: Isa>(isa: I, pixels: [[I::F32; 4]; 4], row: usize) -> [I::F32; 4] {
+pub(super) unsafe fn transform_row<I: Isa>(
+    isa: I,
+    from: *const f32,
+    pitch: usize,
+    channels: usize,
+    left: usize,
+    row: usize,
+) -> [I::F32; 4] {
+    let (first, second) = [(0, 2), (1, 2), (2, 1), (1, 3)][row];
+    // SAFETY: the caller's promise.
+    let (first, second) = unsafe {
+        (
+            load_pixels(isa, from.add(first * pitch), channels, left),
+            load_pixels(isa, from.add(second * pitch), channels, left),
+        )
+    };
     let mut sums = [isa.zero(); 4];
     for column in 0..4 {
-        let [a, b, c, d] = [pixels[0][column], pixels[1][column], pixels[2][column], pixels[3][column]];
-        sums[column] = match row {
-            0 => isa.sub(a, c),
-            1 => isa.add(b, c),
-            2 => isa.sub(c, b),
-            _ => isa.sub(b, d),
-        };
+        let (a, b) = (first[column], second[column]);
+        sums[column] = if row == 1 { isa.add(a, b) } else { isa.sub(a, b) };
     }
     let [a, b, c, d] = sums;
     [isa.sub(a, c), isa.add(b, c), isa.sub(c, b), isa.sub(b, d)]

@@ -9,10 +9,14 @@ use super::factors::Singles;
 use super::geometry::{Segment, Source};
 use super::pack::TileSize;
 use super::tile::{Columns, Product, Reduction, Rows};
-use super::winograd::{PARTS, load_pixels, transform_patch, transform_row};
+use super::winograd::{PARTS, transform_patch, transform_row};
 use super::{ConvShape, Epilogue};
 use crate::isa::{Isa, Kernel};
 use crate::{Level, Precision};
+use std::ops::Range;
+
+/// Channels whose sums are made and transformed back together: whole matrix tiles of every level.
+const CHANNELS: usize = 24;
 
 /// The plan: offsets and sizes.
 #[derive(Clone, Debug)]
@@ -42,6 +46,10 @@ impl WinogradWeights {
         let before = [shape.padding[0] as isize, shape.padding[2] as isize];
         // Enough tiles to be worth loading the sums for, as many as the second-level cache holds.
         let room = 128 * 1024 / (PARTS * (padded_channels + padded_filters));
+        let block = match precision {
+            Precision::F32 => room.clamp(32, 128),
+            Precision::Bf16 => (2 * room).clamp(128, 256) / 2 * 2,
+        };
         WinogradWeights {
             shape,
             level,
@@ -50,7 +58,7 @@ impl WinogradWeights {
             tiles,
             padded_channels,
             padded_filters,
-            block: room.clamp(32, 128) / 2 * 2,
+            block,
             channels: (0..shape.input[2] as u32).collect(),
             rows: (0..shape.input[2]).map(|c| (c * padded_filters) as u32).collect(),
         }
@@ -92,39 +100,80 @@ impl WinogradWeights {
         for first in (0..total).step_by(self.block) {
             let count = self.block.min(total - first);
             let (patches, gradients) = (&mut *patches, &mut *gradients);
-            let transform = Transform { plan: self, samples, x, dy, first, count, patches, gradients };
+            let transform = Transform {
+                plan: self,
+                samples,
+                x,
+                dy,
+                first,
+                count,
+                patches: &mut *patches,
+                gradients: &mut *gradients,
+            };
             let len = match self.precision {
                 Precision::F32 => self.level.dispatch(transform),
                 Precision::Bf16 => self.level.dispatch_bf16(TransformPairs(transform)),
             };
-            let segments = [Segment { a: 0, k: 0, len }];
-            for part in 0..PARTS {
-                let step = self.padded_channels;
-                let product = Product {
-                    rows: Rows {
-                        input: &self.channels,
-                        output: &self.rows,
-                        samples: 1,
-                        input_stride: 0,
-                        output_stride: 0,
-                    },
-                    reduction: Reduction { segments: &segments, step, repeat: 1, a_stride: 0, k_stride: 0 },
-                    a: &patches[part * self.slots() * step..][..self.slots() * step],
-                    b: &gradients[part * self.slots() * self.padded_filters..],
-                    layout: Columns::Plain { pitch: self.padded_filters },
-                    columns: self.padded_filters,
-                    bias: None,
-                    epilogue: Epilogue::Linear,
-                    accumulate: first > 0,
-                    out: &mut sums[part * self.rows.len() * self.padded_filters..],
-                };
-                match self.precision {
-                    Precision::F32 => product.run_on(self.level),
-                    Precision::Bf16 => product.run_pairs_on(self.level),
+            // Where these are all tiles, some channels after the others, in one place, so that their sums stay in the cache.
+            let last = first + count == total;
+            let at_once = if first == 0 && last { CHANNELS.min(self.rows.len()) } else { self.rows.len() };
+            for channel in (0..self.rows.len()).step_by(at_once) {
+                let channels = channel..self.rows.len().min(channel + at_once);
+                for part in 0..PARTS {
+                    let sums = &mut sums[part * at_once * self.padded_filters..];
+                    self.multiply(part, channels.clone(), len, patches, gradients, sums, first > 0);
+                }
+                if last {
+                    let dw = &mut *dw;
+                    self.level.dispatch(Finish {
+                        plan: self,
+                        part: at_once * self.padded_filters,
+                        channels,
+                        sums,
+                        dw,
+                        accumulate,
+                    });
                 }
             }
         }
-        self.level.dispatch(Finish { plan: self, sums, dw, accumulate });
+    }
+
+    /// Sums the products of one part for some channels.
+    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation, or what is done of it")]
+    fn multiply(
+        &self,
+        part: usize,
+        channels: Range<usize>,
+        len: usize,
+        patches: &[f32],
+        gradients: &[f32],
+        sums: &mut [f32],
+        accumulate: bool,
+    ) {
+        let step = self.padded_channels;
+        let segments = [Segment { a: 0, k: 0, len }];
+        let product = Product {
+            rows: Rows {
+                input: &self.channels[channels.clone()],
+                output: &self.rows[..channels.len()],
+                samples: 1,
+                input_stride: 0,
+                output_stride: 0,
+            },
+            reduction: Reduction { segments: &segments, step, repeat: 1, a_stride: 0, k_stride: 0 },
+            a: &patches[part * self.slots() * step..][..self.slots() * step],
+            b: &gradients[part * self.slots() * self.padded_filters..],
+            layout: Columns::Plain { pitch: self.padded_filters },
+            columns: self.padded_filters,
+            bias: None,
+            epilogue: Epilogue::Linear,
+            accumulate,
+            out: sums,
+        };
+        match self.precision {
+            Precision::F32 => product.run_on(self.level),
+            Precision::Bf16 => product.run_pairs_on(self.level),
+        }
     }
 }
 
@@ -167,21 +216,25 @@ impl Transform<'_> {
         [number / (down * across), 2 * (number / across % down), 2 * (number % across)]
     }
 
-    /// Where the patch of a tile starts.
+    /// Where the patch of the tile at a place starts.
     #[inline(always)]
-    fn corner(&self, tile: usize) -> usize {
-        let (source, [sample, row, column]) = (&self.plan.source, self.place(tile));
+    fn corner(&self, [sample, row, column]: [usize; 3]) -> usize {
+        let source = &self.plan.source;
         sample * source.sample() + source.origin() + row * source.pitch() + column * source.channels
     }
 
-    /// A vector of filters of a tile's gradients, zero where there is no pixel.
+    /// A vector of filters of the gradients of the tile at a place, zero where there is no pixel.
     ///
     /// # Safety
     /// The tile exists, and everything is as `check` asserts.
     #[inline(always)]
-    unsafe fn load_gradients<I: Isa>(&self, isa: I, tile: usize, filter: usize) -> [[I::F32; 2]; 2] {
+    unsafe fn load_gradients<I: Isa>(
+        &self,
+        isa: I,
+        [sample, row, column]: [usize; 3],
+        filter: usize,
+    ) -> [[I::F32; 2]; 2] {
         let [height, width, filters] = self.plan.shape.output();
-        let [sample, row, column] = self.place(tile);
         let mask = isa.first(filters - filter);
         let mut pixels = [[isa.zero(); 2]; 2];
         for i in 0..2 {
@@ -197,16 +250,20 @@ impl Transform<'_> {
     }
 }
 
-/// A row of a tile's transformed gradients: `(A dy)[row] A^T`.
+/// A tile's gradients transformed along their columns: `A dy`.
 #[inline(always)]
-fn transform_gradients<I: Isa>(isa: I, pixels: [[I::F32; 2]; 2], row: usize) -> [I::F32; 4] {
-    let [[a, b], [c, d]] = pixels;
-    let [a, b] = match row {
-        0 => [a, b],
-        1 => [isa.add(a, c), isa.add(b, d)],
-        2 => [isa.sub(a, c), isa.sub(b, d)],
-        _ => [isa.sub(isa.zero(), c), isa.sub(isa.zero(), d)],
-    };
+fn transform_columns<I: Isa>(isa: I, [[a, b], [c, d]]: [[I::F32; 2]; 2]) -> [[I::F32; 2]; 4] {
+    [
+        [a, b],
+        [isa.add(a, c), isa.add(b, d)],
+        [isa.sub(a, c), isa.sub(b, d)],
+        [isa.sub(isa.zero(), c), isa.sub(isa.zero(), d)],
+    ]
+}
+
+/// Then along a row: `(A dy) A^T`.
+#[inline(always)]
+fn transform_gradients<I: Isa>(isa: I, [a, b]: [I::F32; 2]) -> [I::F32; 4] {
     [a, isa.add(a, b), isa.sub(a, b), isa.sub(isa.zero(), b)]
 }
 
@@ -218,11 +275,12 @@ impl Kernel for Transform<'_> {
         let plan = self.plan;
         let (channels, filters, pitch) = (plan.source.channels, plan.shape.filters, plan.source.pitch());
         for tile in 0..self.count {
-            let part = plan.slots() * plan.padded_channels;
+            let place = self.place(tile);
+            let (corner, part) = (self.corner(place), plan.slots() * plan.padded_channels);
             for channel in (0..channels).step_by(I::LANES) {
                 // SAFETY: `check` bounds every patch; parts have whole vectors for every tile of a block.
                 unsafe {
-                    let from = self.x.as_ptr().add(self.corner(tile) + channel);
+                    let from = self.x.as_ptr().add(corner + channel);
                     let to = self.patches.as_mut_ptr().add(tile * plan.padded_channels + channel);
                     transform_patch::<I, Singles>(isa, from, pitch, channels, channels - channel, to, part);
                 }
@@ -231,10 +289,10 @@ impl Kernel for Transform<'_> {
             for filter in (0..filters).step_by(I::LANES) {
                 // SAFETY: as above.
                 unsafe {
-                    let pixels = self.load_gradients(isa, tile, filter);
+                    let rows = transform_columns(isa, self.load_gradients(isa, place, filter));
                     let to = self.gradients.as_mut_ptr().add(tile * plan.padded_filters + filter);
                     for row in 0..4 {
-                        let row_of_parts = transform_gradients(isa, pixels, row);
+                        let row_of_parts = transform_gradients(isa, rows[row]);
                         for column in 0..4 {
                             isa.store(to.add((4 * row + column) * part), row_of_parts[column]);
                         }
@@ -262,23 +320,17 @@ impl Kernel for TransformPairs<'_> {
             let (even, odd) = (2 * pair, (2 * pair + 1).min(this.count - 1));
             let alone = even == odd;
             let part = plan.slots() * plan.padded_channels;
-            let corners = [this.corner(even), this.corner(odd)];
+            let places = [this.place(even), this.place(odd)];
+            let corners = places.map(|place| this.corner(place));
             for channel in (0..channels).step_by(I::LANES) {
                 // SAFETY: `check` bounds every patch; parts have whole vectors for every pair of tiles of a block.
                 unsafe {
                     let to = this.patches.as_mut_ptr().add(pair * plan.padded_channels + channel);
-                    let patch = |corner: usize| {
-                        let from = this.x.as_ptr().add(corner + channel);
-                        let mut pixels = [[isa.zero(); 4]; 4];
-                        for row in 0..4 {
-                            pixels[row] = load_pixels(isa, from.add(row * pitch), channels, channels - channel);
-                        }
-                        pixels
-                    };
+                    let (x, left) = (this.x.as_ptr().add(channel), channels - channel);
                     // Row by row, so that what is needed of both patches stays in registers.
                     for row in 0..4 {
-                        let a = transform_row(isa, patch(corners[0]), row);
-                        let b = transform_row(isa, patch(corners[1]), row);
+                        let a = transform_row(isa, x.add(corners[0]), pitch, channels, left, row);
+                        let b = transform_row(isa, x.add(corners[1]), pitch, channels, left, row);
                         for column in 0..4 {
                             isa.store(to.add((4 * row + column) * part), isa.pair(a[column], b[column]));
                         }
@@ -289,12 +341,13 @@ impl Kernel for TransformPairs<'_> {
             for filter in (0..filters).step_by(I::LANES) {
                 // SAFETY: as above.
                 unsafe {
-                    let a = this.load_gradients(isa, even, filter);
+                    let a = this.load_gradients(isa, places[0], filter);
                     // The patch of a tile without a partner is paired with itself, so its gradient must be zero.
-                    let b = if alone { [[isa.zero(); 2]; 2] } else { this.load_gradients(isa, odd, filter) };
+                    let b = if alone { [[isa.zero(); 2]; 2] } else { this.load_gradients(isa, places[1], filter) };
+                    let (a, b) = (transform_columns(isa, a), transform_columns(isa, b));
                     let to = this.gradients.as_mut_ptr().add(pair * plan.padded_filters + filter);
                     for row in 0..4 {
-                        let (a, b) = (transform_gradients(isa, a, row), transform_gradients(isa, b, row));
+                        let (a, b) = (transform_gradients(isa, a[row]), transform_gradients(isa, b[row]));
                         for column in 0..4 {
                             isa.store(to.add((4 * row + column) * part), isa.pair(a[column], b[column]));
                         }
@@ -309,6 +362,10 @@ impl Kernel for TransformPairs<'_> {
 /// Transforms the sums back, `G^T s G`, into the gradient.
 struct Finish<'a> {
     plan: &'a WinogradWeights,
+    /// Values of a part of the sums.
+    part: usize,
+    /// Which of the channels; the sums begin with the first of them.
+    channels: Range<usize>,
     sums: &'a [f32],
     dw: &'a mut [f32],
     accumulate: bool,
@@ -320,16 +377,17 @@ impl Kernel for Finish<'_> {
     fn run<I: Isa>(self, isa: I) {
         let plan = self.plan;
         let (channels, filters) = (plan.rows.len(), plan.shape.filters);
-        let part = channels * plan.padded_filters;
-        assert_eq!(self.sums.len(), PARTS * part, "sixteen parts");
+        let part = self.part;
+        assert!(self.channels.len() * plan.padded_filters <= part && PARTS * part <= self.sums.len(), "sixteen parts");
         assert_eq!(self.dw.len(), 9 * channels * filters, "nine taps");
         let half = isa.splat(0.5);
-        for channel in 0..channels {
+        assert!(self.channels.end <= channels, "channels that exist");
+        for (row, channel) in self.channels.enumerate() {
             for filter in (0..filters).step_by(I::LANES) {
                 let mask = isa.first(filters - filter);
                 // SAFETY: parts have whole vectors of filters for every channel; the mask ends at the filters.
                 unsafe {
-                    let sums = self.sums.as_ptr().add(channel * plan.padded_filters + filter);
+                    let sums = self.sums.as_ptr().add(row * plan.padded_filters + filter);
                     let mut rows = [[isa.zero(); 4]; 3];
                     for j in 0..4 {
                         let sum = |i: usize| sums.add((4 * i + j) * part);
