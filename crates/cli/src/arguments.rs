@@ -157,6 +157,10 @@ pub(crate) struct Benchmark {
     #[arg(long, value_name = "NAME", default_value = "f32")]
     pub(crate) precision: PrecisionName,
 
+    /// Print the figures beside those of an earlier run, which `--json` had printed to this file.
+    #[arg(long, value_name = "FILE.json", conflicts_with = "json")]
+    pub(crate) compare: Option<PathBuf>,
+
     /// Print the results as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

@@ -13,6 +13,7 @@ use ocellus::{Level, StepTime, peak};
 use serde::Serialize;
 
 use crate::arguments::Benchmark;
+use crate::comparison::Earlier;
 use crate::models;
 use crate::output::{note, print, print_json, thousands};
 
@@ -66,6 +67,7 @@ struct Step {
 
 pub(crate) fn run(arguments: Benchmark) -> Result<()> {
     let images = images(arguments.image_shape)?;
+    let earlier = arguments.compare.as_deref().map(Earlier::read).transpose()?;
     let plan = models::Plan::find(&arguments.model)?;
     let mut model = plan.build(images.image_shape(), images.class_count(), 0)?;
     model.set_threads(arguments.threads);
@@ -92,7 +94,11 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
         peak_gflops: rounded(peak),
         steps,
     };
-    if arguments.json { print_json(&figures) } else { print(figures.text()) }
+    if arguments.json {
+        return print_json(&figures);
+    }
+    let compared = earlier.map(|earlier| Ok(earlier.compared_with(&serde_json::to_value(&figures)?)));
+    print(figures.text() + &compared.unwrap_or_else(|| anyhow::Ok(String::new()))?)
 }
 
 impl Figures {

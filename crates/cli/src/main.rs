@@ -2,6 +2,7 @@
 
 mod arguments;
 mod benchmark;
+mod comparison;
 mod datasets;
 mod evaluate;
 mod failure;

@@ -11,13 +11,29 @@
 //! |---|---|---|
 //! | matrix tiles whose rows are arbitrary offsets into the input, so that no image is ever unrolled | everything | `tile`, `pooled_tile` |
 //! | minimal filtering: 16 multiplications for 36 | 3x3, unit strides | `winograd`, `winograd_weights` |
-//! | vectors over channels | depthwise | `depthwise` |
+//! | vectors over channels | depthwise | `depthwise_tile`, `depthwise_data`, `depthwise_weights`; kernels other than 3x3 and 5x5, dilation: `depthwise` |
 //! | only the maxima have a gradient | behind a max-pool | `sparse_data`, `sparse_weights` |
 //! | permutations fetch each filter's pixel | first layers before a max-pool | `patch_weights` |
+//!
+//! With [`Precision::Bf16`](crate::Precision) the factors of products are rounded to bf16 and multiplied by pairs (`factors`), summed in
+//! single precision; biases, activations, the transforms of minimal filtering and all that operations exchange stay in single
+//! precision:
+//!
+//! | operation | pairs run along | single precision remains with |
+//! |---|---|---|
+//! | forward and data gradient by minimal filtering, pooled or not | channels; filters for the data | |
+//! | forward and data gradient otherwise, dense layers | channels; filters for the data | fewer than 4 of them, odd numbers in groups, depthwise |
+//! | weight gradient by minimal filtering | tiles of 2x2 outputs | |
+//! | weight gradient otherwise, dense layers | output pixels of all samples (`paired_weights`) | fewer than 8 channels, groups |
+//! | pooled forward without minimal filtering | | all: first layers have few channels |
+//! | gradients behind a max-pool that do only the maxima's work | | all: it is no dense product |
 
 mod backward_data;
 mod backward_weights;
 mod depthwise;
+mod depthwise_data;
+mod depthwise_tile;
+mod depthwise_weights;
 mod factors;
 #[cfg(test)]
 mod filtered_magnitude;

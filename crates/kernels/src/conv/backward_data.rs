@@ -4,6 +4,8 @@
 //! the pixels are done by phase, `(row + padding) % strides`; each phase is a dense convolution with its share of the taps.
 
 use super::depthwise::{self, Depthwise, is_depthwise};
+use super::depthwise_data::TileData;
+use super::depthwise_tile::{Tiles, Windows};
 use super::factors::rounds_to_pairs;
 use super::geometry::{Segment, Source, Tap, segments};
 use super::pack::{Matrix, TileSize};
@@ -24,6 +26,31 @@ pub struct BackwardData {
     /// Whether the direct way multiplies pairs of bf16 values.
     pairs: bool,
     winograd: Option<Winograd>,
+    depthwise: Option<DepthwiseTiles>,
+}
+
+/// The way of depthwise kernels that have tiles.
+#[derive(Clone, Debug)]
+struct DepthwiseTiles {
+    /// With unit strides the windows over `dy`, else those of the forward pass.
+    windows: Windows,
+    /// The kernel's positions in the order that the tiles read.
+    taps: Vec<Tap>,
+}
+
+impl DepthwiseTiles {
+    fn new(shape: &ConvShape) -> Option<Self> {
+        let windows = Windows::of_gradient(shape).or_else(|| Windows::of_input(shape))?;
+        let mut taps: Vec<_> = (0..shape.taps()).map(|position| Tap { offset: 0, position }).collect();
+        if windows.stride == 1 {
+            taps.reverse();
+        }
+        Some(DepthwiseTiles { windows, taps })
+    }
+
+    fn packed_len(&self, lanes: usize) -> usize {
+        depthwise::packed_len(self.taps.len(), self.windows.channels, lanes)
+    }
 }
 
 /// The input pixels that see the same taps.
@@ -153,7 +180,8 @@ impl BackwardData {
             }
         }
         let winograd = winograd(&shape, level, precision);
-        BackwardData { shape, level, size, source, matrix, phases, pairs, winograd }
+        let depthwise = DepthwiseTiles::new(&shape);
+        BackwardData { shape, level, size, source, matrix, phases, pairs, winograd, depthwise }
     }
 
     fn phase_len(&self, phase: &Phase) -> usize {
@@ -165,6 +193,9 @@ impl BackwardData {
         if let Some(winograd) = &self.winograd {
             return winograd.packed_len();
         }
+        if let Some(depthwise) = &self.depthwise {
+            return depthwise.packed_len(self.size.lanes);
+        }
         self.phases.iter().map(|phase| self.phase_len(phase)).sum()
     }
 
@@ -172,6 +203,9 @@ impl BackwardData {
     pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
         assert_eq!(weights.len(), self.shape.weights_len(), "weights of {:?}", self.shape);
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
+        if let Some(DepthwiseTiles { taps, .. }) = &self.depthwise {
+            return depthwise::pack(taps, self.shape.groups, self.size.lanes, weights, packed);
+        }
         for phase in &self.phases {
             if let Some(winograd) = &self.winograd {
                 return winograd.pack(pool, &self.matrix, &phase.taps, weights, packed);
@@ -189,6 +223,7 @@ impl BackwardData {
     pub fn scratch_len(&self, samples: usize) -> usize {
         match &self.winograd {
             Some(winograd) => winograd.scratch_len(samples),
+            None if self.depthwise.is_some() => 0,
             None => self.source.scratch_len(samples),
         }
     }
@@ -205,6 +240,14 @@ impl BackwardData {
         if let Some(winograd) = &self.winograd {
             let output = Output::Plain { epilogue: Epilogue::Linear, y: dx };
             return winograd.run(samples, dy, packed, None, output, scratch);
+        }
+        if let Some(DepthwiseTiles { windows, .. }) = &self.depthwise {
+            let rows = 0..shape.input[0];
+            if windows.stride == 1 {
+                let (x, bias, epilogue, y) = (dy, None, Epilogue::Linear, dx);
+                return Tiles { windows, rows, samples, x, packed, bias, epilogue, y }.run_on(self.level);
+            }
+            return TileData { windows, rows, samples, dy, packed, dx }.run_on(self.level);
         }
         let dy = self.source.prepare(samples, dy, scratch);
         if dy.is_empty() {

@@ -1,6 +1,8 @@
 //! The gradient with respect to the weights: each of its rows is one value of the window, summed over all pixels with `dy`.
 
 use super::depthwise::{DepthwiseWeights, is_depthwise};
+use super::depthwise_tile::Windows;
+use super::depthwise_weights::TileWeights;
 use super::geometry::{Segment, Source, forward_taps};
 use super::pack::TileSize;
 use super::paired_weights::PairedWeights;
@@ -26,6 +28,7 @@ pub struct BackwardWeights {
     step: usize,
     winograd: Option<WinogradWeights>,
     paired: Option<PairedWeights>,
+    depthwise: Option<Windows>,
 }
 
 impl BackwardWeights {
@@ -63,6 +66,7 @@ impl BackwardWeights {
             step,
             winograd: filtered.then(|| WinogradWeights::new(shape, level, precision)),
             paired: pairs.then(|| PairedWeights::new(shape, level)),
+            depthwise: Windows::of_input(&shape),
             source,
         }
     }
@@ -87,6 +91,7 @@ impl BackwardWeights {
         match (&self.winograd, &self.paired) {
             (Some(winograd), _) => winograd.scratch_len(samples),
             (_, Some(paired)) => paired.scratch_len(samples),
+            _ if self.depthwise.is_some() => 0,
             (None, None) => self.source.scratch_len(samples) + self.copied_dy_len(samples),
         }
     }
@@ -103,6 +108,9 @@ impl BackwardWeights {
         }
         if let Some(paired) = self.paired.as_ref().filter(|_| samples > 0) {
             return paired.run(samples, x, dy, dw, accumulate, scratch);
+        }
+        if let Some(windows) = &self.depthwise {
+            return TileWeights { windows, samples, x, dy, accumulate, dw }.run_on(self.level);
         }
         let [height, width, _] = shape.output();
         let (channels, filters, pixels) = (shape.group_channels(), shape.group_filters(), height * width);

@@ -1,6 +1,7 @@
 //! The convolution itself, with bias and activation applied before the sums leave the registers.
 
 use super::depthwise::{self, Depthwise, is_depthwise};
+use super::depthwise_tile::{Tiles, Windows};
 use super::factors::rounds_to_pairs;
 use super::geometry::{Segment, Source, Tap, forward_taps, segments, window_offset};
 use super::pack::{Matrix, TileSize};
@@ -25,6 +26,7 @@ pub struct Forward {
     /// Whether the direct way multiplies pairs of bf16 values.
     pairs: bool,
     winograd: Option<Winograd>,
+    depthwise: Option<Windows>,
 }
 
 /// How the weights of a forward pass become a matrix.
@@ -68,6 +70,7 @@ impl Forward {
             matrix: forward_matrix(&shape),
             pairs,
             winograd: winograd(&shape, level, precision),
+            depthwise: Windows::of_input(&shape),
             windows: pixels.clone().map(|p| window_offset(&shape, &source, p / width, p % width)).collect(),
             pixels: pixels.map(|p| (p * filters) as u32).collect(),
             source,
@@ -101,6 +104,7 @@ impl Forward {
     pub fn scratch_len(&self, samples: usize) -> usize {
         match &self.winograd {
             Some(winograd) => winograd.scratch_len(samples),
+            None if self.depthwise.is_some() => 0,
             None => self.source.scratch_len(samples),
         }
     }
@@ -124,6 +128,10 @@ impl Forward {
         assert!(bias.is_none_or(|bias| bias.len() == shape.filters), "bias of {shape:?}");
         if let Some(winograd) = &self.winograd {
             return winograd.run(samples, x, packed, bias, Output::Plain { epilogue, y }, scratch);
+        }
+        if let Some(windows) = &self.depthwise {
+            let rows = 0..windows.output[0];
+            return Tiles { windows, rows, samples, x, packed, bias, epilogue, y }.run_on(self.level);
         }
         let x = self.source.prepare(samples, x, scratch);
         let group_len = self.matrix.group_len(self.taps.len(), self.size);

@@ -292,6 +292,11 @@ const fn grouped(input: [usize; 3], filters: usize, kernel: [usize; 2], groups: 
     ConvShape { groups, ..plain(input, filters, kernel) }
 }
 
+const fn depthwise(input: [usize; 3], kernel: usize, stride: usize, padding: [usize; 4]) -> ConvShape {
+    let channels = input[2];
+    ConvShape { strides: [stride, stride], padding, ..grouped(input, channels, [kernel, kernel], channels) }
+}
+
 const SHAPES: &[ConvShape] = &[
     // Dense layers: one pixel, widths around a vector and a panel.
     plain([1, 1, 1], 1, [1, 1]),
@@ -342,6 +347,27 @@ const SHAPES: &[ConvShape] = &[
     grouped([5, 5, 5], 10, [3, 3], 5),
     ConvShape { padding: [1, 1, 1, 1], strides: [2, 2], ..grouped([7, 7, 16], 16, [3, 3], 16) },
     ConvShape { padding: [2, 2, 2, 2], ..grouped([6, 7, 33], 33, [5, 5], 33) },
+    // Depthwise tiles: wide, narrow and both, whole and not, one row; padding of every kind, and windows that see only zeros.
+    depthwise([14, 14, 16], 3, 1, [1, 1, 1, 1]),
+    depthwise([7, 7, 48], 3, 1, [1, 1, 1, 1]),
+    depthwise([1, 1, 9], 3, 1, [1, 1, 1, 1]),
+    depthwise([3, 8, 17], 3, 1, [1, 1, 1, 1]),
+    depthwise([2, 13, 31], 3, 1, [0, 1, 1, 0]),
+    depthwise([5, 19, 2], 3, 1, [3, 0, 0, 4]),
+    depthwise([4, 33, 5], 3, 1, [0, 0, 0, 0]),
+    depthwise([14, 14, 16], 3, 2, [1, 1, 1, 1]),
+    depthwise([14, 14, 33], 3, 2, [0, 1, 0, 1]),
+    depthwise([13, 17, 20], 3, 2, [1, 1, 1, 1]),
+    depthwise([3, 1, 8], 3, 2, [1, 1, 1, 1]),
+    depthwise([1, 10, 8], 3, 2, [1, 1, 1, 1]),
+    depthwise([6, 9, 7], 3, 2, [4, 3, 1, 5]),
+    depthwise([9, 16, 15], 3, 2, [0, 0, 0, 0]),
+    depthwise([9, 15, 17], 5, 1, [2, 2, 2, 2]),
+    depthwise([5, 6, 16], 5, 1, [0, 0, 3, 5]),
+    depthwise([14, 15, 17], 5, 2, [2, 2, 2, 2]),
+    depthwise([8, 8, 16], 5, 2, [1, 2, 1, 2]),
+    depthwise([2, 3, 4], 5, 2, [2, 2, 2, 2]),
+    depthwise([7, 6, 3], 5, 2, [6, 5, 0, 7]),
     ConvShape { padding: [1, 1, 1, 1], strides: [2, 1], dilation: [1, 2], ..grouped([7, 8, 12], 8, [3, 3], 4) },
     // Primes, and layers of real nets in small.
     plain([11, 13, 7], 19, [5, 3]),

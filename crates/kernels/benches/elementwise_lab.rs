@@ -1,7 +1,7 @@
 //! Speed of every kernel but convolution on one core, in GB/s of what it must read and write, and in percent of what
 //! `y = factor * x` reaches over arrays of the same total size, measured in the same run.
 //!
-//! `cargo run --release -p ocellus-kernels --example elementwise_lab -- [NAME PART] [LEVEL]`
+//! `cargo bench -p ocellus-kernels --bench elementwise_lab -- [NAME PART] [LEVEL]`
 #![allow(clippy::print_stdout, reason = "a program that prints a table")]
 
 use ocellus_kernels::activation::{self, Activation};
@@ -53,7 +53,11 @@ impl Lab {
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
+    // Only `cargo bench` passes `--bench`; under `cargo test` there is nothing to do.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let filter = arguments.next().unwrap_or_default();
     let level =
         arguments.next().map_or_else(Level::detect, |name| Level::named(&name).expect("a level of this machine"));

@@ -1,0 +1,136 @@
+//! The weight gradient of a depthwise convolution with a 3x3 or 5x5 kernel: a tile's output gradients stay in registers, and every
+//! input pixel is read once for all taps that saw it.
+
+#![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
+
+use super::depthwise_tile::{NARROW, Place, Places, WIDE, Windows, for_columns, wide_tile};
+use crate::Level;
+use crate::isa::{Isa, Kernel};
+
+/// `dw[tap][channel] = sum over pixels of x[pixel + tap][channel] * dy[pixel][channel]`, over what it holds if `accumulate`.
+pub(super) struct TileWeights<'a> {
+    pub(super) windows: &'a Windows,
+    pub(super) samples: usize,
+    pub(super) x: &'a [f32],
+    pub(super) dy: &'a [f32],
+    pub(super) accumulate: bool,
+    pub(super) dw: &'a mut [f32],
+}
+
+impl TileWeights<'_> {
+    /// Computes it; the one place where it is compiled.
+    #[inline(never)]
+    pub(super) fn run_on(self, level: Level) {
+        level.dispatch(self);
+    }
+}
+
+impl Kernel for TileWeights<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        match (self.windows.kernel, self.windows.stride) {
+            (3, 1) => self.sweep::<I, 3, 1>(isa),
+            (3, 2) => self.sweep::<I, 3, 2>(isa),
+            (5, 1) => self.sweep::<I, 5, 1>(isa),
+            (5, 2) => self.sweep::<I, 5, 2>(isa),
+            (kernel, stride) => unreachable!("no tiles for kernels of {kernel} with strides of {stride}"),
+        }
+    }
+}
+
+impl TileWeights<'_> {
+    #[inline(always)]
+    fn sweep<I: Isa, const K: usize, const S: usize>(mut self, isa: I) {
+        let windows = self.windows;
+        let per_sample = windows.output[0] * windows.row_len();
+        assert_eq!(self.x.len(), self.samples * windows.input_len(), "inputs of every pixel");
+        assert_eq!(self.dy.len(), self.samples * per_sample, "gradients of every pixel");
+        assert_eq!(self.dw.len(), K * K * windows.channels, "a gradient for each weight");
+        if !self.accumulate {
+            self.dw.fill(0.0);
+        }
+        for sample in 0..self.samples {
+            let (input, output) = (sample * windows.input_len(), sample * per_sample);
+            for place in Places::new::<I>(windows, 0..windows.output[0], input, output) {
+                let place = &place;
+                for channel in (0..windows.channels).step_by(I::LANES) {
+                    let whole = windows.channels - channel >= I::LANES;
+                    // SAFETY: the assertions above bound every pixel and channel; the place names those that exist.
+                    unsafe {
+                        match (place.wide && wide_tile::<I>(K), whole) {
+                            (true, true) => self.tile::<I, K, S, WIDE, false>(isa, place, channel),
+                            (true, false) => self.tile::<I, K, S, WIDE, true>(isa, place, channel),
+                            (false, true) => self.tile::<I, K, S, NARROW, false>(isa, place, channel),
+                            (false, false) => self.tile::<I, K, S, NARROW, true>(isa, place, channel),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds what one tile gives, of one vector of channels; of that only those that exist if `PART`.
+    ///
+    /// # Safety
+    /// The pixels that the place names, and the channels, lie inside the slices.
+    #[inline(always)]
+    unsafe fn tile<I: Isa, const K: usize, const S: usize, const C: usize, const PART: bool>(
+        &mut self,
+        isa: I,
+        place: &Place,
+        channel: usize,
+    ) {
+        let channels = self.windows.channels;
+        let mask = isa.first(channels - channel);
+        // SAFETY: the caller's promise, and the mask ends at the channels.
+        unsafe {
+            let load = |from: *const f32| if PART { isa.load_masked(mask, from) } else { isa.load(from) };
+            // Pixels that do not exist have no gradient.
+            let (mut first, mut second) = ([isa.zero(); C], [isa.zero(); C]);
+            let dy = self.dy.as_ptr().add(place.output + channel);
+            for column in 0..C {
+                if column < place.count {
+                    first[column] = load(dy.add(column * channels));
+                    if place.two {
+                        second[column] = load(dy.add(self.windows.row_len() + column * channels));
+                    }
+                }
+            }
+            let dw = self.dw.as_mut_ptr().add(channel);
+            let mut sums = [[isa.zero(); K]; K];
+            for row in 0..K {
+                for column in 0..K {
+                    sums[row][column] = load(dw.add((row * K + column) * channels));
+                }
+            }
+            let x = self.x.as_ptr().wrapping_offset(place.input + channel as isize);
+            let pitch = self.windows.input[1] * channels;
+            macro_rules! rows {
+                ($($row:literal)*) => {$(
+                    // The row's place in the windows of the first row of outputs, and of the second.
+                    let (upper, lower) = ($row < K, $row >= S && $row - S < K);
+                    if (upper || lower) && place.rows & (1 << $row) != 0 {
+                        let x = x.wrapping_add($row * pitch);
+                        for_columns!(I, K, S, C, PART, isa, x, channels, mask, place.columns, |x, tap, column| {
+                            if upper {
+                                sums[$row % K][tap] = isa.mul_add(x, first[column], sums[$row % K][tap]);
+                            }
+                            if lower {
+                                let row = ($row + K - S) % K;
+                                sums[row][tap] = isa.mul_add(x, second[column], sums[row][tap]);
+                            }
+                        });
+                    }
+                )*};
+            }
+            rows!(0 1 2 3 4 5 6);
+            for row in 0..K {
+                for column in 0..K {
+                    let to = dw.add((row * K + column) * channels);
+                    if PART { isa.store_masked(mask, to, sums[row][column]) } else { isa.store(to, sums[row][column]) }
+                }
+            }
+        }
+    }
+}
