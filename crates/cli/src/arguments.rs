@@ -156,10 +156,11 @@ const QUANTIZE_HELP: &str = "\
 The weights stay as they are: the file gains the ranges of what layers read, and predicts in single precision as before.
 `ocellus predict MODEL IMAGE --precision int8` computes in 8 bits.";
 
-/// What predictions are computed in.
+/// What layers compute in.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Precision {
     F32,
+    Bf16,
     Int8,
 }
 
@@ -167,6 +168,7 @@ impl From<Precision> for model::Precision {
     fn from(precision: Precision) -> Self {
         match precision {
             Precision::F32 => model::Precision::F32,
+            Precision::Bf16 => model::Precision::Bf16,
             Precision::Int8 => model::Precision::Int8,
         }
     }
@@ -199,7 +201,7 @@ pub(crate) struct Benchmark {
     #[arg(long, value_name = "HEIGHTxWIDTHxCHANNELS", default_value = "28x28x1", value_parser = image_shape)]
     pub(crate) image_shape: [usize; 3],
 
-    /// Predict in this precision; training is in single precision.
+    /// Compute in this precision; with int8, training is in single precision.
     #[arg(long, value_name = "PRECISION", default_value = "f32")]
     pub(crate) precision: Precision,
 

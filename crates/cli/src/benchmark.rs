@@ -6,13 +6,13 @@ use anyhow::Result;
 use ocellus::data::{Dataset, Split, builtin};
 use ocellus::losses::Loss;
 use ocellus::metrics::Accuracy;
-use ocellus::model::{FitOptions, Model};
+use ocellus::model::{FitOptions, Model, Precision};
 use ocellus::optimizers::Adam;
 use ocellus::random::{Purpose, Random};
 use ocellus::{StepTime, peak};
 use serde::Serialize;
 
-use crate::arguments::{Benchmark, Precision, What};
+use crate::arguments::{Benchmark, What};
 use crate::comparison::Earlier;
 use crate::models;
 use crate::output::{note, print, print_json, thousands};
@@ -47,7 +47,8 @@ struct Figures {
     batch_size: usize,
     /// Images per second through training steps; null, as the others, where that was not asked for.
     train_samples_s: Option<u64>,
-    /// What predictions were computed in.
+    /// What training and predictions were computed in.
+    train_precision: &'static str,
     precision: &'static str,
     /// Images per second through predictions of many.
     infer_samples_s: Option<u64>,
@@ -90,6 +91,9 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
     let wants = |what: What| arguments.what.is_none_or(|only| only == what);
     let batch = arguments.batch_size;
     let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let precision = Precision::from(arguments.precision);
+    let in_training = if precision == Precision::Int8 { Precision::F32 } else { precision };
+    model.set_precision(in_training)?;
     let train = match wants(What::Train) {
         true => Some(train_rate(&mut model, &images, batch, arguments.threads)?),
         false => None,
@@ -102,11 +106,11 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
     };
     // After training, which makes a model forget the ranges.
     let mut infer_peak = peak;
-    if arguments.precision == Precision::Int8 {
+    if precision == Precision::Int8 {
         model.calibrate(&images.take(CALIBRATION))?;
         infer_peak = peak::vnni_gops(level, PEAK_MILLIS);
     }
-    model.set_precision(arguments.precision.into())?;
+    model.set_precision(precision)?;
     let infer = if wants(What::Infer) { Some(infer_rate(&mut model, &images, batch)?) } else { None };
     let latency = if wants(What::Latency) { Some(latency(&mut model, &images)?) } else { None };
     let figures = Figures {
@@ -117,7 +121,8 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
         threads,
         batch_size: batch,
         train_samples_s: train.map(|rate| rate as u64),
-        precision: if arguments.precision == Precision::Int8 { "int8" } else { "f32" },
+        train_precision: in_training.name(),
+        precision: precision.name(),
         infer_samples_s: infer.map(|rate| rate as u64),
         latency_us: latency.map(|seconds| (seconds * 1e7).round() / 10.0),
         peak_gflops: rounded(peak),
@@ -143,7 +148,11 @@ impl Figures {
     fn text(&self) -> String {
         let mut text = format!("{} on {} threads, {}\n", self.model, self.threads, self.instruction_set);
         if let Some(rate) = self.train_samples_s {
-            text += &format!("  training    {:>10} images/s (batch size {})\n", thousands(rate), self.batch_size);
+            let rate = thousands(rate);
+            text += &format!(
+                "  training    {rate:>10} images/s (batch size {}, {})\n",
+                self.batch_size, self.train_precision
+            );
         }
         if let Some(rate) = self.infer_samples_s {
             text += &format!("  prediction  {:>10} images/s ({})\n", thousands(rate), self.precision);

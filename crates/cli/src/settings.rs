@@ -7,6 +7,7 @@ use std::str::FromStr;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use ocellus::data::Known;
+use ocellus::model::Precision;
 use ocellus::optimizers::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
 
+    /// What convolutions and dense layers round the factors of their products to [default: f32, which is not at all].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) precision: Option<PrecisionName>,
+
     /// The run's folder [default: runs/DATA-MODEL, numbered where it exists].
     #[arg(long, value_name = "FOLDER")]
     pub(crate) output: Option<PathBuf>,
@@ -92,6 +97,27 @@ impl OptimizerName {
             Self::Sgd => with_rate!(Sgd::new()),
             Self::RmsProp => with_rate!(RmsProp::new()),
             Self::Adagrad => with_rate!(Adagrad::new()),
+        }
+    }
+}
+
+/// A precision's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub(crate) enum PrecisionName {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Factors rounded to bf16, sums in single precision; fast on processors with AVX512_BF16.
+    Bf16,
+}
+
+impl PrecisionName {
+    pub(crate) fn precision(self) -> Precision {
+        match self {
+            Self::F32 => Precision::F32,
+            Self::Bf16 => Precision::Bf16,
         }
     }
 }
@@ -143,6 +169,7 @@ pub(crate) struct Resolved {
     pub(crate) seed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) threads: Option<usize>,
+    pub(crate) precision: PrecisionName,
     pub(crate) strict: bool,
     /// Left out of the file, so that running it again does not write over this run.
     #[serde(skip)]
@@ -172,6 +199,7 @@ impl Settings {
             validation: self.validation.or(other.validation),
             seed: self.seed.or(other.seed),
             threads: self.threads.or(other.threads),
+            precision: self.precision.or(other.precision),
             output: self.output.or(other.output),
             strict: self.strict || other.strict,
         }
@@ -191,6 +219,7 @@ impl Settings {
             validation: self.validation,
             seed: self.seed.unwrap_or(0),
             threads: self.threads,
+            precision: self.precision.unwrap_or_default(),
             output: self.output,
             strict: self.strict,
         }

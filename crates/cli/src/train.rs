@@ -11,7 +11,7 @@ use ocellus::durable::{check_writable, create_folder, write_atomically};
 use ocellus::history::History;
 use ocellus::losses::Loss;
 use ocellus::metrics::{Accuracy, Evaluation};
-use ocellus::model::{FitOptions, Model, ModelError};
+use ocellus::model::{FitOptions, Model, ModelError, Precision};
 use ocellus::report;
 use serde::Serialize;
 
@@ -46,6 +46,8 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     let files = Files::new(folder);
     let history = fit(&mut model, &data, &settings, &files, &config)?;
 
+    // As the file is used, unless told otherwise.
+    model.set_precision(Precision::F32)?;
     let evaluation = model.evaluate(&data.test)?;
     model.set_evaluation(evaluation.clone());
     model.save(&files.model)?;
@@ -156,6 +158,7 @@ fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) 
 
 /// Trains; what was reached is kept after each epoch, so that a run that is ended loses one epoch at most.
 fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, config: &str) -> Result<History> {
+    model.set_precision(settings.precision.precision())?;
     let mut progress = Progress::stderr();
     let mut keeper = Keeper { files, config, history: History::new(), kept: None };
     let options = FitOptions::new()

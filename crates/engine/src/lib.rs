@@ -27,7 +27,7 @@ pub use error::GraphError;
 pub use fuse::{Fused, fuse, fuse_for_inference};
 pub use graph::{Graph, Node};
 pub use inputs::{Input, Inputs};
-pub use op::{At, Backward, Op, Output, Piece, Run, Scalars};
+pub use op::{At, Backward, Op, Output, Piece, Run, Scalars, Target};
 pub use parameters::{Parameter, ParameterId, ParameterKind, Parameters};
 pub use plan::{Plan, PlanOptions};
 pub use quantize::{Range, quantizable, quantize};
@@ -37,7 +37,7 @@ pub use value::{DType, Role, Spec, Value};
 
 pub use ocellus_kernels::peak;
 pub use ocellus_kernels::update::Rule;
-pub use ocellus_kernels::{Buffer, Level, Pool, UnknownLevel};
+pub use ocellus_kernels::{Buffer, Level, Pool, Precision, UnknownLevel};
 
 /// Values in a cache line: what elementwise operations are cut into.
 pub(crate) const LINE: usize = 16;

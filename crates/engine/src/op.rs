@@ -3,7 +3,7 @@
 use crate::graph::Source;
 use crate::ops::Add;
 use crate::{Graph, GraphError, Inputs, Spec, Value};
-use ocellus_kernels::{Buffer, Level, Pool};
+use ocellus_kernels::{Buffer, Level, Pool, Precision};
 use std::any::Any;
 use std::fmt::Debug;
 use std::ops::Range;
@@ -19,8 +19,8 @@ pub trait Op: Debug + Send + Sync + Any {
     /// The problem, without place and name, which the graph adds.
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String>;
 
-    /// The operation made ready for these shapes and this instruction set.
-    fn prepare(&self, inputs: &[&Spec], outputs: &[&Spec], level: Level) -> Box<dyn Run>;
+    /// The operation made ready for these shapes and this target.
+    fn prepare(&self, inputs: &[&Spec], outputs: &[&Spec], target: Target) -> Box<dyn Run>;
 
     /// Adds the nodes that compute the gradients of the inputs that are wanted.
     ///
@@ -50,6 +50,15 @@ pub trait Op: Debug + Send + Sync + Any {
     fn flops(&self, _inputs: &[&Spec], _outputs: &[&Spec]) -> u64 {
         0
     }
+}
+
+/// What operations are made ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The instruction set.
+    pub level: Level,
+    /// What the factors of products are rounded to in convolutions and dense layers.
+    pub precision: Precision,
 }
 
 impl dyn Op {

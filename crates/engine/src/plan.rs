@@ -11,7 +11,7 @@ mod recompute;
 use crate::graph::MovingAverage;
 use crate::op::MOST_PARTS;
 use crate::{Clip, DType, ParameterId, Run, Spec, Update, Value};
-use ocellus_kernels::Level;
+use ocellus_kernels::{Level, Precision};
 use std::fmt;
 
 /// What a plan is made for.
@@ -21,6 +21,8 @@ pub struct PlanOptions {
     pub batch: usize,
     /// The instruction set.
     pub level: Level,
+    /// What convolutions and dense layers round the factors of their products to.
+    pub precision: Precision,
     /// A sum that must be finite, or the updates are not applied: the total loss.
     pub guard: Option<Value>,
     /// Runs of samples that sums are kept for; by default one for every 8 samples, at most 16.
@@ -50,6 +52,7 @@ impl PlanOptions {
             group_bytes,
             batch,
             level,
+            precision: Precision::F32,
             guard: None,
             slots: None,
             group: None,

@@ -6,12 +6,12 @@
 //! products of bytes. As many samples as the engine would group are computed at a time.
 //!
 //! `cargo bench -p ocellus-kernels --bench conv_lab -- [PART...]` shows the lines that contain every part, as in
-//! `-- resnet50 1x1 weights`; `OCELLUS_ISA` chooses the instruction set.
+//! `-- resnet50 1x1 weights`; `--bf16` times that precision; `OCELLUS_ISA` chooses the instruction set.
 #![allow(clippy::print_stdout, reason = "a lab prints its table")]
 
 use ocellus_kernels::conv::*;
 use ocellus_kernels::quantize::Encoding;
-use ocellus_kernels::{Buffer, Level, Pool, peak};
+use ocellus_kernels::{Buffer, Level, Pool, Precision, peak};
 use std::time::{Duration, Instant};
 
 /// Bytes of input and output that are worked on at a time, where a sample has less.
@@ -48,6 +48,7 @@ fn noise(seed: u32, len: usize) -> Buffer {
 
 struct Lab {
     level: Level,
+    precision: Precision,
     /// What the names of the lines shown contain.
     parts: Vec<String>,
     /// Operations per second of multiply-adds in registers, and of products of bytes.
@@ -137,8 +138,9 @@ impl Lab {
         let depthwise = shape.groups > 1;
         let bytes = depthwise.then(|| (bytes, peak::memory_gbs(self.level, samples * bytes, 20)));
         let layer = Layer { name, samples, flops: shape.flops(), bytes };
-        let (forward, data) = (Forward::new(shape, self.level), BackwardData::new(shape, self.level));
-        let weights = BackwardWeights::new(shape, self.level);
+        let (forward, data) =
+            (Forward::new(shape, self.level, self.precision), BackwardData::new(shape, self.level, self.precision));
+        let weights = BackwardWeights::new(shape, self.level, self.precision);
         let x = noise(1, samples * shape.input_len());
         let dy = noise(2, samples * shape.output_len());
         let w = noise(3, shape.weights_len());
@@ -179,8 +181,11 @@ impl Lab {
             return;
         }
         let samples = layer.samples;
-        let (forward, data) = (PooledForward::new(shape, self.level), PooledBackwardData::new(shape, self.level));
-        let weights = PooledBackwardWeights::new(shape, self.level);
+        let (forward, data) = (
+            PooledForward::new(shape, self.level, self.precision),
+            PooledBackwardData::new(shape, self.level, self.precision),
+        );
+        let weights = PooledBackwardWeights::new(shape, self.level, self.precision);
         let x = noise(1, samples * conv.input_len());
         let dy = noise(2, samples * shape.output_len());
         let w = noise(3, conv.weights_len());
@@ -399,10 +404,15 @@ fn main() {
     };
     let peak = peak::fma_gflops(level, 20) * 1e9;
     let byte_peak = peak::vnni_gops(level, 20) * 1e9;
+    let bf16 = std::env::args().any(|argument| argument == "--bf16");
+    let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
     let shown = [peak, byte_peak].map(|peak| peak * 1e-9);
-    println!("{level:?}, one thread, multiply-add peak {:.1} GFLOP/s, of bytes {:.1} GOP/s", shown[0], shown[1]);
+    println!(
+        "{level:?}, {precision}, one thread, multiply-add peak {:.1} GFLOP/s, of bytes {:.1} GOP/s",
+        shown[0], shown[1]
+    );
     let parts = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let lab = Lab { level, parts, peak, byte_peak };
+    let lab = Lab { level, precision, parts, peak, byte_peak };
     for &(net, shape, pool) in POOLED {
         lab.pooled(&format!("{} pool", layer_name(net, &shape)), shape, pool);
     }

@@ -6,7 +6,7 @@
 #![allow(clippy::print_stdout, reason = "a lab prints its table")]
 
 use ocellus_kernels::conv::*;
-use ocellus_kernels::{Buffer, Level, Pool, peak};
+use ocellus_kernels::{Buffer, Level, Pool, Precision, peak};
 use std::time::{Duration, Instant};
 
 /// The best of several timings in seconds. Activations are warm as after the layer before, the weights are cold if they are
@@ -119,7 +119,7 @@ fn main() {
     let peak = peak * threads as f64;
     let (mut sum, mut ideal) = (0.0, 0.0);
     for &(name, times, shape) in LAYERS.iter().filter(|layer| layer.0.contains(&only)) {
-        let forward = Forward::new(shape, level);
+        let forward = Forward::new(shape, level, Precision::F32);
         let x = noise(1, samples * shape.input_len());
         let w = noise(3, shape.weights_len());
         let bias = noise(4, shape.filters);

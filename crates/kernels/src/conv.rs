@@ -16,6 +16,19 @@
 //! | only the maxima have a gradient | behind a max-pool | `sparse_data`, `sparse_weights` |
 //! | products of bytes, whole-number sums | 8-bit inference | `quantized`, `quantized_tile` |
 //! | permutations fetch each filter's pixel | first layers before a max-pool | `patch_weights` |
+//!
+//! With [`Precision::Bf16`](crate::Precision) the factors of products are rounded to bf16 and multiplied by pairs (`factors`), summed in
+//! single precision; biases, activations, the transforms of minimal filtering and all that operations exchange stay in single
+//! precision:
+//!
+//! | operation | pairs run along | single precision remains with |
+//! |---|---|---|
+//! | forward and data gradient by minimal filtering, pooled or not | channels; filters for the data | |
+//! | forward and data gradient otherwise, dense layers | channels; filters for the data | fewer than 4 of them, odd numbers in groups, depthwise |
+//! | weight gradient by minimal filtering | tiles of 2x2 outputs | |
+//! | weight gradient otherwise, dense layers | output pixels of all samples (`paired_weights`) | fewer than 8 channels, groups |
+//! | pooled forward without minimal filtering | | all: first layers have few channels |
+//! | gradients behind a max-pool that do only the maxima's work | | all: it is no dense product |
 
 mod backward_data;
 mod backward_weights;
@@ -23,9 +36,13 @@ mod depthwise;
 mod depthwise_data;
 mod depthwise_tile;
 mod depthwise_weights;
+mod factors;
+#[cfg(test)]
+mod filtered_magnitude;
 mod forward;
 mod geometry;
 mod pack;
+mod paired_weights;
 mod patch_weights;
 #[cfg(test)]
 mod piece_tests;

@@ -13,9 +13,51 @@ mod level;
 mod neon;
 mod portable;
 
+use crate::bf16;
 pub(crate) use dot::{Dot, DotKernel, DotLevel};
 pub(crate) use level::Kernel;
 pub use level::{Level, UnknownLevel};
+
+/// Lanes of the widest vectors.
+const MOST_LANES: usize = 16;
+
+/// Applies a scalar function to every lane.
+#[inline(always)]
+fn by_lane<I: Isa, const N: usize>(isa: I, vectors: [I::F32; N], f: impl Fn([f32; N]) -> f32) -> I::F32 {
+    let mut lanes = [[0.0f32; MOST_LANES]; N];
+    let mut results = [0.0f32; MOST_LANES];
+    // SAFETY: the arrays hold the lanes of any level.
+    unsafe {
+        for n in 0..N {
+            isa.store(lanes[n].as_mut_ptr(), vectors[n]);
+        }
+        for i in 0..I::LANES {
+            results[i] = f(std::array::from_fn(|n| lanes[n][i]));
+        }
+        isa.load(results.as_ptr())
+    }
+}
+
+/// [`Isa::add_products`] without an instruction for it, to the same bits.
+#[inline(always)]
+fn emulate_add_products<I: Isa>(isa: I, a: I::F32, b: I::F32, sum: I::F32) -> I::F32 {
+    if !I::FUSED {
+        return by_lane(isa, [a, b, sum], |[a, b, sum]| bf16::add_products(a, b, sum));
+    }
+    let ((a_even, a_odd), (b_even, b_odd)) = (isa.split(a), isa.split(b));
+    let least = isa.splat(f32::MIN_POSITIVE);
+    let magnitude = |v| isa.max(v, isa.sub(isa.zero(), v));
+    // Zero of the same sign in place of a denormal number.
+    let flush = |v| isa.select(isa.greater(least, magnitude(v)), isa.mul(v, isa.zero()), v);
+    let odd = isa.mul_add(a_odd, b_odd, flush(sum));
+    let even = isa.mul_add(a_even, b_even, flush(odd));
+    let doubtful = isa.bits(isa.equal(magnitude(odd), least)) | isa.bits(isa.equal(magnitude(even), least));
+    if doubtful != 0 {
+        // The least normal number may have been rounded from a result that is denormal.
+        return by_lane(isa, [a, b, sum], |[a, b, sum]| bf16::add_products(a, b, sum));
+    }
+    flush(even)
+}
 
 /// The vector operations that kernels are written in. `F32` holds `LANES` values.
 ///
@@ -27,6 +69,10 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     const TILE_ROWS: usize;
     /// Vectors per tile row; a weight panel is `TILE_VECTORS * LANES` columns wide.
     const TILE_VECTORS: usize;
+    /// Whether `mul_add` rounds once.
+    const FUSED: bool;
+    /// Whether `add_products` is an instruction; otherwise its emulation isn't worth large tiles.
+    const PRODUCTS: bool = false;
     /// A vector of `LANES` single-precision values.
     type F32: Copy;
     /// One truth value for each lane.
@@ -97,6 +143,35 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The smaller value; `b` where either is NaN.
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `even` and `odd` rounded to bf16, those of one lane in its lower and upper half (see [`bf16`]).
+    #[inline(always)]
+    fn pair(self, even: Self::F32, odd: Self::F32) -> Self::F32 {
+        by_lane(self, [even, odd], |[even, odd]| bf16::pair(even, odd))
+    }
+    /// Rounds the lanes to bf16 and stores them side by side.
+    /// # Safety
+    /// `to` must be writable for `LANES / 2` values.
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut f32, value: Self::F32) {
+        let mut lanes = [0.0; MOST_LANES];
+        // SAFETY: the array holds the lanes of any level, and the rest is the caller's promise.
+        unsafe {
+            self.store(lanes.as_mut_ptr(), value);
+            for i in 0..Self::LANES {
+                to.cast::<u16>().add(i).write_unaligned(bf16::round(lanes[i]));
+            }
+        }
+    }
+    /// The even and the odd values of pairs.
+    #[inline(always)]
+    fn split(self, pairs: Self::F32) -> (Self::F32, Self::F32) {
+        (by_lane(self, [pairs], |[pair]| bf16::split(pair).0), by_lane(self, [pairs], |[pair]| bf16::split(pair).1))
+    }
+    /// `sum + odd(a) * odd(b) + even(a) * even(b)` for the lanes' pairs of bf16 values, as [`bf16`] says.
+    #[inline(always)]
+    fn add_products(self, a: Self::F32, b: Self::F32, sum: Self::F32) -> Self::F32 {
+        emulate_add_products(self, a, b, sum)
+    }
     /// Nearest integer, ties to even.
     fn round(self, a: Self::F32) -> Self::F32;
     /// `2^n` for lanes that hold integers in `-126..=127`.

@@ -7,6 +7,7 @@
 
 pub mod activation;
 pub mod batch_norm;
+mod bf16;
 mod buffer;
 mod columns;
 pub mod conv;
@@ -27,6 +28,7 @@ pub mod softmax;
 mod testing;
 pub mod update;
 
+pub use bf16::Precision;
 pub use buffer::Buffer;
 pub use isa::{Level, UnknownLevel};
 pub use pool::Pool;

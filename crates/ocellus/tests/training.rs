@@ -4,7 +4,7 @@ use ocellus::data::{self, Dataset, Split};
 use ocellus::layers::*;
 use ocellus::losses::Loss;
 use ocellus::metrics::{Accuracy, TopK};
-use ocellus::model::{FitOptions, Input, Model, ModelError, Sequential};
+use ocellus::model::{FitOptions, Input, Model, ModelError, Precision, Sequential};
 use ocellus::optimizers::{Adam, Optimizer, Sgd};
 use ocellus::regularizers::Regularizer;
 use ocellus::schedules::Schedule;
@@ -47,6 +47,49 @@ fn the_same_seed_gives_the_same_bits_with_any_number_of_threads() {
         assert!(run(threads, 7) == first, "{threads} threads");
     }
     assert!(run(2, 8).0 != first.0, "another seed");
+}
+
+#[test]
+fn bf16_trains_alike_and_to_the_same_bits_with_any_number_of_threads() {
+    let train = clothes(300);
+    let run = |precision: Precision, threads: usize| {
+        let mut model = compiled(small_net(), Adam::new());
+        model.set_precision(precision).unwrap();
+        let history = model.fit(&train, FitOptions::new().epochs(3).seed(7).threads(threads)).unwrap();
+        assert_eq!(model.training_record().precision, precision.name());
+        (weights(&model), history.get("loss").unwrap().to_vec(), model.predict(&train).unwrap())
+    };
+    let single = run(Precision::F32, 1);
+    let pairs = run(Precision::Bf16, 1);
+    assert!(run(Precision::Bf16, 3) == pairs, "3 threads");
+    assert!(pairs.0 != single.0, "factors are rounded");
+    for (epoch, (bf16, f32)) in pairs.1.iter().zip(&single.1).enumerate() {
+        // Products are off by at most 2^-7 of themselves, and their errors have both signs.
+        assert!((bf16 - f32).abs() < f32 / 128.0, "epoch {epoch}: loss {bf16} instead of {f32}");
+    }
+}
+
+#[test]
+fn a_file_of_a_model_trained_in_bf16_gives_single_precision_unless_asked() {
+    let train = clothes(100);
+    let mut model = compiled(small_net(), Adam::new());
+    model.set_precision(Precision::Bf16).unwrap();
+    model.fit(&train, FitOptions::new()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    model.save(&path).unwrap();
+    let rounded = model.predict(&train).unwrap();
+    let mut loaded = Model::load(&path).unwrap();
+    assert_eq!(loaded.training_record().precision, "bf16");
+    let exact = loaded.predict(&train).unwrap();
+    assert!(exact != rounded, "saving leaves the model's precision as it was");
+    for (exact, rounded) in exact.values().iter().zip(rounded.values()) {
+        assert!((exact - rounded).abs() < 1.0 / 64.0, "{rounded} instead of {exact}");
+    }
+    loaded.set_precision(Precision::Bf16).unwrap();
+    assert!(loaded.predict(&train).unwrap() == rounded);
+    model.set_precision(Precision::F32).unwrap();
+    assert!(model.predict(&train).unwrap() == exact);
 }
 
 #[test]

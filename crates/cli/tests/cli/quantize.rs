@@ -56,6 +56,6 @@ fn data_that_does_not_suit_is_refused() {
     place.run("quantize run photos").fails(1, &["run/model.safetensors"]);
     place.run("quantize run/model.safetensors photos --output none/model").fails(1, &["none/model"]);
     place.run("quantize run/model.safetensors photos --images 0").fails(2, &["--images", "at least 1"]);
-    place.run("predict run/model.safetensors x --precision int4").fails(2, &["--precision", "f32, int8"]);
+    place.run("predict run/model.safetensors x --precision int4").fails(2, &["--precision", "f32, bf16, int8"]);
     assert_eq!(fs::read(place.path("run/model.safetensors")).unwrap(), before);
 }

@@ -46,6 +46,25 @@ fn a_run_keeps_everything_and_says_what_to_try_next() {
 }
 
 #[test]
+fn bf16_is_kept_with_the_run_and_asked_for_in_use() {
+    let place = Place::new();
+    place.photos("photos", 10);
+    // So short that the loss does not vanish.
+    let line = "train photos --epochs 1 --batch-size 4 --learning-rate 0.0005 --output run";
+    place.run(&format!("{line} --precision bf16")).succeeds();
+    assert!(place.text("run/config.toml").contains("precision = \"bf16\""), "{}", place.text("run/config.toml"));
+    let loss = |line: &str| place.run(line).succeeds().json()["loss"].as_f64().expect("a loss");
+    let exact = loss("evaluate run/model.safetensors photos --json");
+    let rounded = loss("evaluate run/model.safetensors photos --json --precision bf16");
+    assert!(exact != rounded && (exact - rounded).abs() < exact.max(0.1) / 16.0, "{rounded} instead of {exact}");
+    let predicted = place.run("predict run/model.safetensors photos/above/0.png --precision bf16").succeeds();
+    assert!(predicted.stdout().contains('%'), "{}", predicted.stdout());
+    place.run("predict run/model.safetensors photos/above/0.png --precision f16").fails(2, &["f16", "bf16"]);
+    place.write("half.toml", "precision = 'half'");
+    place.run("train photos --config half.toml").fails(2, &["half.toml", "bf16"]);
+}
+
+#[test]
 fn evaluation_finds_the_images_kept_apart_by_training() {
     let place = Place::new();
     place.photos("photos", 10);

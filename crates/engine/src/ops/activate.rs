@@ -1,7 +1,7 @@
 //! Elementwise activation functions.
 
 use super::sample;
-use crate::{At, Backward, GraphError, Inputs, LINE, Op, Output, Piece, Run, Spec};
+use crate::{At, Backward, GraphError, Inputs, LINE, Op, Output, Piece, Run, Spec, Target};
 use ocellus_kernels::Level;
 use ocellus_kernels::activation::{self, Activation};
 
@@ -21,7 +21,7 @@ impl Op for Activate {
         sample(inputs[0])?;
         Ok(vec![inputs[0].clone()])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunForward { level, activation: self.0 })
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
@@ -64,7 +64,7 @@ impl Op for ActivateBackward {
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![inputs[0].clone()])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunBackward { level, activation: self.0 })
     }
 }

@@ -3,7 +3,7 @@
 use super::activate::ActivateBackward;
 use super::conv2d::activation_of;
 use super::{Epilogue, count, same, sample};
-use crate::{At, Backward, DType, GraphError, Inputs, LINE, Op, Output, Piece, Role, Run, Spec};
+use crate::{At, Backward, DType, GraphError, Inputs, LINE, Op, Output, Piece, Role, Run, Spec, Target};
 use ocellus_kernels::{Level, elementwise, reduce};
 
 /// Most values added at once.
@@ -32,7 +32,7 @@ impl Op for Add {
         let shape = inputs[0].shape.clone();
         Ok(vec![if sample { Spec::sample(shape) } else { Spec::shared(shape) }])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunAdd(level))
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
@@ -87,7 +87,7 @@ impl Op for AddRectified {
         same(inputs[0], inputs[1])?;
         Ok(vec![inputs[0].clone()])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunRectified { level, epilogue: self.0 })
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {

@@ -1,6 +1,6 @@
 //! A fixed scale and offset for each channel: rescaled or normalised pixels.
 
-use crate::{At, Backward, DType, GraphError, Inputs, Op, Output, Piece, Role, Run, Spec};
+use crate::{At, Backward, DType, GraphError, Inputs, Op, Output, Piece, Role, Run, Spec, Target};
 use ocellus_kernels::{Level, elementwise};
 
 /// `y[.., c] = x[.., c] * scale[c] + offset[c]`; one number stands for all channels. Bytes become single precision here.
@@ -32,7 +32,7 @@ impl Op for Affine {
         }
         Ok(vec![Spec::sample(inputs[0].shape.clone())])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         let channels = inputs[0].channels();
         let spread = |v: &[f32]| v.iter().copied().cycle().take(channels).collect();
         Box::new(RunAffine { level, channels, scale: spread(&self.scale), offset: spread(&self.offset) })

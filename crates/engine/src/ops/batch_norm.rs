@@ -4,7 +4,7 @@
 //! samples are in. At inference they are the moving averages.
 
 use super::{Epilogue, batch_norm_backward, count, same, sample, shared};
-use crate::{At, Backward, Graph, GraphError, Inputs, Op, Output, Piece, Run, Spec, Value};
+use crate::{At, Backward, Graph, GraphError, Inputs, Op, Output, Piece, Run, Spec, Target, Value};
 use ocellus_kernels::Level;
 use ocellus_kernels::batch_norm::{self, Norm};
 
@@ -64,7 +64,7 @@ impl Op for Moments {
         shared("moving mean", inputs[1], &[inputs[0].channels()])?;
         Ok(vec![Spec::sum([2 * inputs[0].channels()])])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunMoments { level, channels: inputs[0].channels() })
     }
     fn gradient(&self, _at: &mut Backward<'_>) -> Result<(), GraphError> {
@@ -103,7 +103,7 @@ impl Op for FinishMoments {
         shared("moving mean", inputs[1], &[channels])?;
         Ok(vec![Spec::shared([channels]), Spec::shared([channels])])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _target: Target) -> Box<dyn Run> {
         Box::new(RunFinish(self.pixels))
     }
     fn gradient(&self, _at: &mut Backward<'_>) -> Result<(), GraphError> {
@@ -152,7 +152,7 @@ impl Op for BatchNorm {
         }
         Ok(vec![inputs[0].clone()])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunForward { level, channels: inputs[0].channels(), op: self.clone(), shortcut: inputs.len() == 6 })
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {

@@ -5,7 +5,7 @@
 //! once for the gradient of x. A shortcut needs it as such, and gets it from the pass that sums.
 
 use super::{BatchNorm, Epilogue, count, sample};
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec, Value};
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec, Target, Value};
 use ocellus_kernels::{Level, batch_norm};
 
 pub(super) fn add_gradients(op: &BatchNorm, at: &mut Backward<'_>) -> Result<(), GraphError> {
@@ -58,7 +58,7 @@ impl Op for Sums {
         sample(inputs[5])?;
         Ok(vec![Spec::sum([inputs[0].channels()]), Spec::sum([inputs[0].channels()])])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunSums { level, op: self.0.clone() })
     }
 }
@@ -95,7 +95,7 @@ impl Op for SumsAndGradient {
         let channels = inputs[0].channels();
         Ok(vec![Spec::sum([channels]), Spec::sum([channels]), inputs[0].clone()])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunSumsAndGradient { level, op: self.0.clone(), two: inputs.len() == 8 })
     }
 }
@@ -135,7 +135,7 @@ impl Op for Data {
         count(inputs, 8..=8)?;
         Ok(vec![inputs[0].clone()])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunData { level, data: self.clone() })
     }
 }

@@ -1,8 +1,8 @@
 //! Joining values along the last axis, and cutting them apart again.
 
 use super::sample;
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec};
-use ocellus_kernels::{Level, elementwise};
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec, Target};
+use ocellus_kernels::elementwise;
 
 /// Joins two or more inputs along their last axis; the other axes agree.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +27,7 @@ impl Op for Concat {
         shape.push(inputs.iter().map(|spec| spec.channels()).sum());
         Ok(vec![Spec::sample(shape)])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], _level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], _target: Target) -> Box<dyn Run> {
         let widths = inputs.iter().map(|spec| spec.channels()).collect();
         Box::new(RunConcat { rows: inputs[0].len() / inputs[0].channels().max(1), widths })
     }
@@ -93,7 +93,7 @@ impl Op for Cut {
         *shape.last_mut().ok_or("expected at least one axis")? = self.width;
         Ok(vec![Spec::sample(shape)])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], _level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], _target: Target) -> Box<dyn Run> {
         let channels = inputs[0].channels();
         Box::new(RunCut { rows: inputs[0].len() / channels.max(1), channels, op: self.clone() })
     }

@@ -1,7 +1,6 @@
 //! One number in every place.
 
-use crate::{At, Inputs, Op, Output, Run, Spec};
-use ocellus_kernels::Level;
+use crate::{At, Inputs, Op, Output, Run, Spec, Target};
 
 /// A shared value that holds the same number everywhere.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +18,7 @@ impl Op for Constant {
     fn outputs(&self, _inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![Spec::shared(self.shape.clone())])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _target: Target) -> Box<dyn Run> {
         Box::new(RunConstant(self.value))
     }
 }

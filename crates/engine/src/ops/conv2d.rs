@@ -3,7 +3,7 @@
 //! `y[i, j, o] = f(b[o] + Σ x[i·s + u·d - p, j·s + v·d - p, c] · w[u, v, c, o])`, zero outside the image.
 
 use super::{activate::ActivateBackward, count, image};
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec, Value};
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec, Target, Value};
 use ocellus_kernels::activation::Activation;
 use ocellus_kernels::conv::{BackwardData, BackwardWeights, ConvShape, Epilogue, Forward};
 use ocellus_kernels::{Level, Pool, reduce};
@@ -79,9 +79,13 @@ impl Op for Conv2d {
         Ok(vec![Spec::sample(shape.output())])
     }
 
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, precision }: Target) -> Box<dyn Run> {
         let shape = self.shape(inputs[0], inputs[1]).expect("checked when the node was added");
-        Box::new(RunForward { kernel: Forward::new(shape, level), bias: inputs.len() == 3, epilogue: self.epilogue })
+        Box::new(RunForward {
+            kernel: Forward::new(shape, level, precision),
+            bias: inputs.len() == 3,
+            epilogue: self.epilogue,
+        })
     }
 
     fn is_pixelwise(&self, inputs: &[&Spec]) -> bool {
@@ -198,8 +202,8 @@ impl Op for ConvBackwardData {
     fn outputs(&self, _inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![Spec::sample(self.x_shape.clone())])
     }
-    fn prepare(&self, _inputs: &[&Spec], outputs: &[&Spec], level: Level) -> Box<dyn Run> {
-        Box::new(RunBackwardData(BackwardData::new(shape_for(self.shape, outputs[0]), level)))
+    fn prepare(&self, _inputs: &[&Spec], outputs: &[&Spec], Target { level, precision }: Target) -> Box<dyn Run> {
+        Box::new(RunBackwardData(BackwardData::new(shape_for(self.shape, outputs[0]), level, precision)))
     }
     fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
         is_pixelwise(self.shape)
@@ -241,8 +245,8 @@ impl Op for ConvBackwardWeights {
     fn outputs(&self, _inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![Spec::sum(self.kernel_shape.clone())])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
-        Box::new(RunBackwardWeights(BackwardWeights::new(shape_for(self.shape, inputs[0]), level)))
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, precision }: Target) -> Box<dyn Run> {
+        Box::new(RunBackwardWeights(BackwardWeights::new(shape_for(self.shape, inputs[0]), level, precision)))
     }
     fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
         is_pixelwise(self.shape)
@@ -278,7 +282,7 @@ impl Op for ChannelSums {
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![Spec::sum([inputs[0].channels()])])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunChannelSums { level, channels: inputs[0].channels() })
     }
 }

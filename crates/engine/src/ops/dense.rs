@@ -4,8 +4,7 @@
 
 use super::conv2d::{RunForward, convolution_gradient};
 use super::{count, sample, shared};
-use crate::{Backward, GraphError, Op, Run, Spec};
-use ocellus_kernels::Level;
+use crate::{Backward, GraphError, Op, Run, Spec, Target};
 use ocellus_kernels::conv::{ConvShape, Epilogue, Forward};
 
 /// Inputs: `[.., in]`, kernel `[in, out]`, optionally bias `[out]`.
@@ -49,8 +48,8 @@ impl Op for Dense {
         Ok(vec![Spec::sample(out)])
     }
 
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
-        let kernel = Forward::new(shape(inputs[0], inputs[1]), level);
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, precision }: Target) -> Box<dyn Run> {
+        let kernel = Forward::new(shape(inputs[0], inputs[1]), level, precision);
         Box::new(RunForward { kernel, bias: inputs.len() == 3, epilogue: self.epilogue })
     }
 

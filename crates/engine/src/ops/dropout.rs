@@ -1,7 +1,7 @@
 //! Dropout (Srivastava et al., 2014), scaled in training so that inference needs no change.
 
 use super::sample;
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec};
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec, Target};
 use ocellus_kernels::{Level, dropout};
 
 /// Each value is zero with probability `rate`, else divided by `1 - rate`. For training graphs only.
@@ -27,7 +27,7 @@ impl Op for Dropout {
         }
         Ok(vec![inputs[0].clone()])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunDropout { level, op: self.clone(), len: inputs[0].len() })
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {

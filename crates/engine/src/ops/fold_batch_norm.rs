@@ -3,8 +3,7 @@
 //! `gamma * (x·w + b - mean) / sqrt(variance + epsilon) + beta` is a convolution again, with `w' = w * s` and
 //! `b' = (b - mean) * s + beta`, where `s = gamma / sqrt(variance + epsilon)` for each filter.
 
-use crate::{At, Inputs, Op, Output, Run, Spec};
-use ocellus_kernels::Level;
+use crate::{At, Inputs, Op, Output, Run, Spec, Target};
 
 /// Inputs: kernel `[.., filters]`, mean, variance, gamma, beta, optionally bias. Outputs: kernel and bias.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +23,7 @@ impl Op for FoldBatchNorm {
         }
         Ok(vec![inputs[0].clone(), Spec::shared([filters])])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], _level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], _target: Target) -> Box<dyn Run> {
         Box::new(RunFold { epsilon: self.epsilon, filters: inputs[0].channels() })
     }
 }

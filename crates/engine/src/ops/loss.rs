@@ -3,7 +3,7 @@
 //! Targets are probabilities, one-hot or not; there is no gradient for them. Definitions are Keras'.
 
 use super::{count, same, sample};
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec, Value};
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec, Target, Value};
 use ocellus_kernels::{Level, loss};
 
 /// What the losses differ in.
@@ -32,7 +32,7 @@ macro_rules! losses {
             fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
                 outputs(Kind::$name, inputs)
             }
-            fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+            fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
                 let kind = Kind::$name;
                 Box::new(RunLoss { level, kind, classes: inputs[0].channels(), smoothing: self.label_smoothing })
             }
@@ -127,7 +127,7 @@ impl Op for LossBackward {
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![inputs[0].clone()])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunBackward { level, op: self.clone(), classes: inputs[0].channels() })
     }
 }

@@ -1,7 +1,7 @@
 //! Pooling: the maximum or the mean of windows, or of the whole image.
 
 use super::image;
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec};
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec, Target};
 use ocellus_kernels::Level;
 use ocellus_kernels::pool2d::{self, PoolShape};
 
@@ -67,7 +67,7 @@ impl Op for MaxPool2d {
         }
         Ok(vec![Spec::sample(shape.output()), Spec::sample(shape.output()).bytes()])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         let shape = shape(inputs[0], self.size, self.strides, self.padding);
         Box::new(RunPool { level, kind: Kind::Max, shape: shape.expect("checked when the node was added") })
     }
@@ -89,7 +89,7 @@ impl Op for AveragePool2d {
         super::count(inputs, 1..=1)?;
         Ok(vec![Spec::sample(shape(inputs[0], self.size, self.strides, self.padding)?.output())])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         let shape = shape(inputs[0], self.size, self.strides, self.padding);
         Box::new(RunPool { level, kind: Kind::Average, shape: shape.expect("checked when the node was added") })
     }
@@ -116,7 +116,7 @@ impl Op for GlobalAveragePool2d {
         super::count(inputs, 1..=1)?;
         Ok(vec![Spec::sample([image(inputs[0])?[2]])])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         let shape = whole(image(inputs[0]).expect("checked when the node was added"));
         Box::new(RunPool { level, kind: Kind::GlobalAverage, shape })
     }
@@ -138,7 +138,7 @@ impl Op for GlobalMaxPool2d {
         let channels = image(inputs[0])?[2];
         Ok(vec![Spec::sample([channels]), Spec::sample([channels])])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         let shape = whole(image(inputs[0]).expect("checked when the node was added"));
         Box::new(RunPool { level, kind: Kind::GlobalMax, shape })
     }
@@ -217,7 +217,7 @@ impl Op for PoolBackward {
     fn outputs(&self, _inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![Spec::sample(self.shape.input)])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunBackward { level, op: self.clone() })
     }
 }

@@ -4,11 +4,11 @@
 //! that part of the work.
 
 use super::Conv2d;
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec};
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec, Target};
+use ocellus_kernels::Pool;
 use ocellus_kernels::conv::{
     ConvShape, Epilogue, PooledBackwardData, PooledBackwardWeights, PooledForward, PooledShape,
 };
-use ocellus_kernels::{Level, Pool};
 
 /// Inputs: image, kernel, bias. Outputs: pooled image, and in each window the position of the maximum.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,9 +40,12 @@ impl Op for PooledConv2d {
         super::shared("bias", inputs[2], &[shape.conv.filters])?;
         Ok(vec![Spec::sample(shape.output()), Spec::sample(shape.output()).bytes()])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, precision }: Target) -> Box<dyn Run> {
         let shape = self.shape(inputs).expect("checked when the node was added");
-        Box::new(RunForward { kernel: PooledForward::new(shape, level), relu: self.conv.epilogue == Epilogue::Relu })
+        Box::new(RunForward {
+            kernel: PooledForward::new(shape, level, precision),
+            relu: self.conv.epilogue == Epilogue::Relu,
+        })
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
         let specs: Vec<&Spec> = at.inputs.iter().map(|&v| at.graph.spec(v)).collect();
@@ -110,8 +113,8 @@ impl Op for BackwardData {
     fn outputs(&self, _inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![Spec::sample(self.shape.conv.input)])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
-        Box::new(RunBackwardData(PooledBackwardData::new(self.shape, level)))
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], Target { level, precision }: Target) -> Box<dyn Run> {
+        Box::new(RunBackwardData(PooledBackwardData::new(self.shape, level, precision)))
     }
     fn flops(&self, _inputs: &[&Spec], _outputs: &[&Spec]) -> u64 {
         self.shape.conv.flops()
@@ -150,8 +153,8 @@ impl Op for BackwardWeights {
     fn outputs(&self, _inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![Spec::sum(self.kernel_shape.clone()), Spec::sum([self.shape.conv.filters])])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
-        Box::new(RunBackwardWeights(PooledBackwardWeights::new(self.shape, level)))
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], Target { level, precision }: Target) -> Box<dyn Run> {
+        Box::new(RunBackwardWeights(PooledBackwardWeights::new(self.shape, level, precision)))
     }
     fn flops(&self, _inputs: &[&Spec], _outputs: &[&Spec]) -> u64 {
         self.shape.conv.flops()

@@ -1,7 +1,7 @@
 //! Convolution and dense layers on bytes, which `quantize` makes of those on numbers.
 
 use super::{Conv2d, Epilogue, count, dense};
-use crate::{At, DType, Inputs, Op, Output, Role, Run, Spec};
+use crate::{At, DType, Inputs, Op, Output, Role, Run, Spec, Target};
 use ocellus_kernels::conv::{Addend, ConvShape, Destination, PooledShape, QuantizedForward};
 use ocellus_kernels::quantize::{Encoding, to_bytes};
 use ocellus_kernels::{Level, Pool};
@@ -19,7 +19,7 @@ impl Op for Quantize {
         super::sample(inputs[0])?;
         Ok(vec![inputs[0].clone().bytes()])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunQuantize { level, encoding: self.0 })
     }
 }
@@ -123,7 +123,7 @@ impl Op for Quantized {
         let numbers = Spec::sample(output);
         Ok(vec![if self.output.is_some() { numbers.bytes() } else { numbers }])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         let shape = self.shape(inputs);
         let spread = |v: &[f32]| v.iter().copied().cycle().take(shape.conv.input[2]).collect::<Vec<f32>>();
         let kernel = QuantizedForward::new(shape, &spread(&self.input.scale), &spread(&self.input.offset), level);

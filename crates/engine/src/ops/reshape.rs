@@ -1,7 +1,6 @@
 //! The same values under another shape.
 
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec};
-use ocellus_kernels::Level;
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec, Target};
 
 /// Row-major values seen under another shape; nothing is copied.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +21,7 @@ impl Op for Reshape {
         }
         Ok(vec![spec])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _target: Target) -> Box<dyn Run> {
         Box::new(Nothing)
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {

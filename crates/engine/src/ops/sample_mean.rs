@@ -1,8 +1,7 @@
 //! From a loss for each sample to the total loss, and back.
 
 use super::sample;
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec};
-use ocellus_kernels::Level;
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec, Target};
 
 /// Inputs: a scalar for each sample, and its weight. Output: `Σ weight·scalar / batch`.
 ///
@@ -24,7 +23,7 @@ impl Op for SampleMean {
         }
         Ok(vec![Spec::sum([1])])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _target: Target) -> Box<dyn Run> {
         Box::new(RunMean)
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
@@ -59,7 +58,7 @@ impl Op for Seed {
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![inputs[0].clone()])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _target: Target) -> Box<dyn Run> {
         Box::new(RunSeed)
     }
 }

@@ -1,7 +1,7 @@
 //! Softmax over the last axis.
 
 use super::sample;
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec};
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec, Target};
 use ocellus_kernels::{Level, softmax};
 
 /// `y_i = exp(x_i) / Σ exp(x_j)` over the last axis.
@@ -17,7 +17,7 @@ impl Op for Softmax {
         sample(inputs[0])?;
         Ok(vec![inputs[0].clone()])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunForward { level, classes: inputs[0].channels() })
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
@@ -51,7 +51,7 @@ impl Op for SoftmaxBackward {
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![inputs[0].clone()])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, .. }: Target) -> Box<dyn Run> {
         Box::new(RunBackward { level, classes: inputs[0].channels() })
     }
 }

@@ -1,8 +1,7 @@
 //! Zeros around an image; a convolution behind it takes them over as its own padding when the graph is fused.
 
 use super::image;
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec};
-use ocellus_kernels::Level;
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec, Target};
 
 /// Adds rows and columns of zeros.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +25,7 @@ impl Op for ZeroPad2d {
         super::count(inputs, 1..=1)?;
         Ok(vec![Spec::sample(self.output(image(inputs[0])?))])
     }
-    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], _level: Level) -> Box<dyn Run> {
+    fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], _target: Target) -> Box<dyn Run> {
         Box::new(RunPad { pad: self.clone(), image: image(inputs[0]).expect("checked when the node was added") })
     }
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
@@ -92,7 +91,7 @@ impl Op for Crop2d {
     fn outputs(&self, _inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         Ok(vec![Spec::sample(self.image)])
     }
-    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _level: Level) -> Box<dyn Run> {
+    fn prepare(&self, _inputs: &[&Spec], _outputs: &[&Spec], _target: Target) -> Box<dyn Run> {
         Box::new(RunCrop(self.clone()))
     }
 }

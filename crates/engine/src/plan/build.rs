@@ -6,7 +6,7 @@ use crate::graph::Source;
 use crate::memory::{Lifetime, lay_out};
 use crate::op::MOST_PARTS;
 use crate::runner::MOST_SLOTS;
-use crate::{DType, Graph, GraphError, Node, Role, Spec, Value};
+use crate::{DType, Graph, GraphError, Node, Role, Spec, Target, Value};
 
 /// What one thread of a common server computes and moves in a nanosecond, to guess which steps are long.
 const FLOPS_PER_NANO: usize = 100;
@@ -403,11 +403,9 @@ impl<'a> Builder<'a> {
         let outputs: Vec<&Spec> = node.outputs.iter().map(|&v| self.spec(v)).collect();
         let band = |specs: &[&Spec]| specs.iter().map(|spec| banded(spec, bands)).collect::<Vec<Spec>>();
         let (input_bands, output_bands) = (band(&inputs), band(&outputs));
-        let run = node.op.prepare(
-            &input_bands.iter().collect::<Vec<_>>(),
-            &output_bands.iter().collect::<Vec<_>>(),
-            self.options.level,
-        );
+        let target = Target { level: self.options.level, precision: self.options.precision };
+        let run =
+            node.op.prepare(&input_bands.iter().collect::<Vec<_>>(), &output_bands.iter().collect::<Vec<_>>(), target);
         let packed = run.packed().map(|(input, len)| {
             packs.push((self.value_stage[node.inputs[input].index()], number));
             (input, self.new_shared(len))

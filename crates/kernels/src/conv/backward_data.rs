@@ -6,12 +6,13 @@
 use super::depthwise::{self, Depthwise, is_depthwise};
 use super::depthwise_data::TileData;
 use super::depthwise_tile::{Tiles, Windows};
+use super::factors::rounds_to_pairs;
 use super::geometry::{Segment, Source, Tap, segments};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Output, Winograd};
 use super::{ConvShape, Epilogue};
-use crate::{Level, Pool};
+use crate::{Level, Pool, Precision};
 
 /// `dx` from `dy` and the weights.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct BackwardData {
     source: Source,
     matrix: Matrix,
     phases: Vec<Phase>,
+    /// Whether the direct way multiplies pairs of bf16 values.
+    pairs: bool,
     winograd: Option<Winograd>,
     depthwise: Option<Box<DepthwiseTiles>>,
 }
@@ -99,11 +102,11 @@ fn reads(phases: &[AxisPhase]) -> Option<(isize, isize)> {
 }
 
 /// The faster way for 3x3 kernels.
-fn winograd(shape: &ConvShape, level: Level) -> Option<Winograd> {
+fn winograd(shape: &ConvShape, level: Level, precision: Precision) -> Option<Winograd> {
     let [height, width, channels] = shape.input;
     let before = [2 - shape.padding[0] as isize, 2 - shape.padding[2] as isize];
     let suits = winograd::suits(shape, [height, width]);
-    suits.then(|| Winograd::new(shape.output(), before, [height, width], channels, level))
+    suits.then(|| Winograd::new(shape.output(), before, [height, width], channels, level, precision))
 }
 
 /// Values of a phase's packed weights.
@@ -116,7 +119,7 @@ fn phase_len(shape: &ConvShape, matrix: &Matrix, taps: usize, size: TileSize) ->
 
 impl BackwardData {
     /// Lays out the gradient of a convolution of that shape.
-    pub fn new(shape: ConvShape, level: Level) -> Self {
+    pub fn new(shape: ConvShape, level: Level, precision: Precision) -> Self {
         shape.check();
         let size = TileSize::of(level);
         let (channels, filters) = (shape.group_channels(), shape.group_filters());
@@ -132,7 +135,9 @@ impl BackwardData {
         let (down, across) = (axis_phases(&shape, 0), axis_phases(&shape, 1));
         let ((top, bottom), (left, right)) = (reads(&down).unwrap_or((0, -1)), reads(&across).unwrap_or((0, -1)));
         let extent = [(bottom - top + 1) as usize, (right - left + 1) as usize];
+        let pairs = rounds_to_pairs(&shape, filters, precision);
         let source = Source::new(shape.output(), [-top, -left], extent);
+        let source = if pairs { source.in_pairs(level) } else { source };
         let mut packed = 0;
         let mut phases = Vec::new();
         for rows in &down {
@@ -164,13 +169,19 @@ impl BackwardData {
                     }
                 }
                 let len = phase_len(&shape, &matrix, taps.len(), size);
-                phases.push(Phase { segments: segments(&taps, filters), taps, windows, pixels, packed });
+                phases.push(Phase {
+                    segments: segments(&taps, source.channels / shape.groups),
+                    taps,
+                    windows,
+                    pixels,
+                    packed,
+                });
                 packed += len;
             }
         }
-        let winograd = winograd(&shape, level);
+        let winograd = winograd(&shape, level, precision);
         let depthwise = DepthwiseTiles::new(&shape).map(Box::new);
-        BackwardData { shape, level, size, source, matrix, phases, winograd, depthwise }
+        BackwardData { shape, level, size, source, matrix, phases, pairs, winograd, depthwise }
     }
 
     fn phase_len(&self, phase: &Phase) -> usize {
@@ -203,7 +214,7 @@ impl BackwardData {
             if is_depthwise(&self.shape) {
                 depthwise::pack(&phase.taps, self.shape.groups, self.size.lanes, weights, packed);
             } else {
-                self.matrix.pack(self.level, pool, &phase.taps, weights, packed);
+                self.matrix.pack(self.level, pool, &phase.taps, weights, packed, self.pairs);
             }
         }
     }
@@ -269,10 +280,10 @@ impl BackwardData {
             let group_len = self.matrix.group_len(phase.taps.len(), self.size);
             for group in 0..shape.groups {
                 let start = phase.packed + group * group_len;
-                Product {
+                let product = Product {
                     rows,
                     reduction: Reduction::once(&phase.segments),
-                    a: &dy[group * filters..],
+                    a: &dy[group * (self.source.channels / shape.groups)..],
                     b: &packed[start..start + group_len],
                     layout: Columns::Packed { depth: phase.taps.len() * filters },
                     columns: channels,
@@ -280,8 +291,8 @@ impl BackwardData {
                     epilogue: Epilogue::Linear,
                     accumulate: false,
                     out: &mut dx[group * channels..],
-                }
-                .run_on(self.level);
+                };
+                if self.pairs { product.run_pairs_on(self.level) } else { product.run_on(self.level) }
             }
         }
     }

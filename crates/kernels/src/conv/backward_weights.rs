@@ -5,12 +5,13 @@ use super::depthwise_tile::Windows;
 use super::depthwise_weights::TileWeights;
 use super::geometry::{Segment, Source, forward_taps};
 use super::pack::TileSize;
+use super::paired_weights::PairedWeights;
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::weight_tile::{Run, SHORT, WeightProduct, runs};
 use super::winograd;
 use super::winograd_weights::WinogradWeights;
 use super::{ConvShape, Epilogue};
-use crate::Level;
+use crate::{Level, Precision};
 
 /// `dw` from `x` and `dy`.
 #[derive(Clone, Debug)]
@@ -29,14 +30,18 @@ pub struct BackwardWeights {
     segments: Vec<Segment>,
     step: usize,
     winograd: Option<WinogradWeights>,
+    paired: Option<PairedWeights>,
     depthwise: Option<Windows>,
 }
 
 impl BackwardWeights {
     /// Lays out the gradient of a convolution of that shape.
-    pub fn new(shape: ConvShape, level: Level) -> Self {
+    pub fn new(shape: ConvShape, level: Level, precision: Precision) -> Self {
         shape.check();
         let [height, width, _] = shape.output();
+        let filtered = winograd::suits(&shape, [height, width]);
+        let pairs = precision == Precision::Bf16 && !filtered && shape.groups == 1 && shape.input[2] >= 8;
+        let pairs = pairs && height * width > 0;
         let source = Source::of_input(&shape);
         let channels = shape.group_channels();
         let taps: Vec<_> = forward_taps(&shape, &source).iter().map(|tap| source.origin() + tap.offset).collect();
@@ -63,7 +68,8 @@ impl BackwardWeights {
             rows: (0..shape.taps() * channels).map(|row| (row * shape.filters) as u32).collect(),
             segments,
             step,
-            winograd: winograd::suits(&shape, [height, width]).then(|| WinogradWeights::new(shape, level)),
+            winograd: filtered.then(|| WinogradWeights::new(shape, level, precision)),
+            paired: pairs.then(|| PairedWeights::new(shape, level)),
             depthwise: Windows::of_input(&shape),
             source,
         }
@@ -86,10 +92,11 @@ impl BackwardWeights {
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
-        match &self.winograd {
-            Some(winograd) => winograd.scratch_len(samples),
-            None if self.depthwise.is_some() => 0,
-            None => self.source.scratch_len(samples) + self.copied_dy_len(samples),
+        match (&self.winograd, &self.paired) {
+            (Some(winograd), _) => winograd.scratch_len(samples),
+            (_, Some(paired)) => paired.scratch_len(samples),
+            _ if self.depthwise.is_some() => 0,
+            (None, None) => self.source.scratch_len(samples) + self.copied_dy_len(samples),
         }
     }
 
@@ -102,6 +109,9 @@ impl BackwardWeights {
         assert!(scratch.len() >= self.scratch_len(samples), "scratch of {shape:?}");
         if let Some(winograd) = self.winograd.as_ref().filter(|_| samples > 0) {
             return winograd.run(samples, x, dy, dw, accumulate, scratch);
+        }
+        if let Some(paired) = self.paired.as_ref().filter(|_| samples > 0) {
+            return paired.run(samples, x, dy, dw, accumulate, scratch);
         }
         if let Some(windows) = &self.depthwise {
             return TileWeights { windows, samples, x, dy, accumulate, dw }.run_on(self.level);

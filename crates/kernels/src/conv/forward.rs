@@ -2,12 +2,13 @@
 
 use super::depthwise::{self, Depthwise, is_depthwise};
 use super::depthwise_tile::{Tiles, Windows};
+use super::factors::rounds_to_pairs;
 use super::geometry::{Segment, Source, Tap, forward_taps, segments, unaliased, window_offset};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Output, Winograd};
 use super::{ConvShape, Epilogue};
-use crate::{Level, Pool};
+use crate::{Level, Pool, Precision};
 use std::ops::Range;
 
 /// Bytes of input that go through all of the weights together: half of a common second-level cache.
@@ -28,6 +29,8 @@ pub struct Forward {
     pixels: Vec<u32>,
     /// Where each pixel's copy starts.
     copies: Vec<u32>,
+    /// Whether the direct way multiplies pairs of bf16 values.
+    pairs: bool,
     winograd: Option<Winograd>,
     depthwise: Option<Windows>,
     /// From one pixel to the next in a copy of the windows, where they are copied: 1x1 kernels whose pixels would drive each
@@ -61,19 +64,21 @@ pub(super) fn forward_matrix(shape: &ConvShape) -> Matrix {
 }
 
 /// The faster way for 3x3 kernels.
-fn winograd(shape: &ConvShape, level: Level) -> Option<Winograd> {
+fn winograd(shape: &ConvShape, level: Level, precision: Precision) -> Option<Winograd> {
     let [height, width, filters] = shape.output();
     let before = [shape.padding[0] as isize, shape.padding[2] as isize];
     let suits = winograd::suits(shape, [height, width]);
-    suits.then(|| Winograd::new(shape.input, before, [height, width], filters, level))
+    suits.then(|| Winograd::new(shape.input, before, [height, width], filters, level, precision))
 }
 
 impl Forward {
     /// Lays out the convolution of that shape.
-    pub fn new(shape: ConvShape, level: Level) -> Self {
+    pub fn new(shape: ConvShape, level: Level, precision: Precision) -> Self {
         shape.check();
         let [height, width, filters] = shape.output();
+        let pairs = rounds_to_pairs(&shape, shape.group_channels(), precision);
         let source = Source::of_input(&shape);
+        let source = if pairs { source.in_pairs(level) } else { source };
         let taps = forward_taps(&shape, &source);
         let pixels = 0..height * width;
         let size = TileSize::of(level);
@@ -81,9 +86,10 @@ impl Forward {
         let bytes = 4 * if taps.len() == 1 { shape.input[2] } else { source.sample() / pixels.len().max(1) };
         let most = BLOCK_BYTES / bytes.max(1);
         let distance = shape.input[2] * shape.strides[1];
-        let gather = taps.len() == 1 && pixels.len() > 1 && shape.padding == [0; 4] && shape.filters >= 128;
+        let gather = taps.len() == 1 && pixels.len() > 1 && shape.padding == [0; 4] && shape.filters >= 128 && !pairs;
         let gathered = (gather && unaliased(distance, 4096) > distance).then(|| unaliased(shape.input[2], 2048));
-        let blocks = pixels.len().div_ceil(most.max(2 * size.rows)).max(1);
+        // Whole images are rounded to pairs.
+        let blocks = if pairs { 1 } else { pixels.len().div_ceil(most.max(2 * size.rows)).max(1) };
         Forward {
             shape,
             level,
@@ -92,10 +98,11 @@ impl Forward {
             copies: gathered.map_or_else(Vec::new, |pitch| pixels.clone().map(|p| (p * pitch) as u32).collect()),
             block_samples: if blocks == 1 { (most / pixels.len().max(1)).max(1) } else { 0 },
             block_pixels: pixels.len().div_ceil(blocks).next_multiple_of(size.rows),
-            segments: segments(&taps, shape.group_channels()),
+            segments: segments(&taps, source.channels / shape.groups),
             taps,
             matrix: forward_matrix(&shape),
-            winograd: winograd(&shape, level),
+            pairs,
+            winograd: winograd(&shape, level, precision),
             depthwise: Windows::of_input(&shape),
             windows: pixels.clone().map(|p| window_offset(&shape, &source, p / width, p % width)).collect(),
             pixels: pixels.map(|p| (p * filters) as u32).collect(),
@@ -123,7 +130,7 @@ impl Forward {
         if is_depthwise(&self.shape) {
             return depthwise::pack(&self.taps, self.shape.groups, self.size.lanes, weights, packed);
         }
-        self.matrix.pack(self.level, pool, &self.taps, weights, packed);
+        self.matrix.pack(self.level, pool, &self.taps, weights, packed, self.pairs);
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
@@ -203,8 +210,11 @@ impl Forward {
         if let Some(windows) = &self.depthwise {
             return windows.row_len();
         }
-        let columns = self.windows.len() == 1 && self.shape.groups == 1;
-        if columns { self.size.columns } else { self.shape.filters.min(self.shape.output_len()) }
+        match self.windows.len() == 1 && self.shape.groups == 1 {
+            true => self.size.columns,
+            false if self.pairs => 0,
+            false => self.shape.filters.min(self.shape.output_len()),
+        }
     }
 
     /// The part `y` of one sample's output, which begins and ends at a multiple of [`unit`](Self::unit) or at the output's end.
@@ -243,7 +253,7 @@ impl Forward {
         }
         let depth = self.taps.len() * shape.input[2];
         let rows = Rows { input: &self.windows, output: &[0], samples: 1, input_stride: 0, output_stride: 0 };
-        Product {
+        let product = Product {
             rows,
             reduction: Reduction::once(&self.segments),
             a: self.source.prepare(1, x, scratch),
@@ -254,8 +264,8 @@ impl Forward {
             epilogue,
             accumulate: false,
             out: y,
-        }
-        .run_on(self.level);
+        };
+        if self.pairs { product.run_pairs_on(self.level) } else { product.run_on(self.level) }
     }
 
     fn weights<'a>(&self, packed: &'a [f32], bias: Option<&'a [f32]>, epilogue: Epilogue) -> Weights<'a> {
@@ -323,6 +333,7 @@ impl Forward {
         let shape = &self.shape;
         let Weights { packed, bias, epilogue } = weights;
         let (channels, filters) = (shape.group_channels(), shape.group_filters());
+        let slots = self.source.channels / shape.groups;
         if x.is_empty() {
             return;
         }
@@ -332,10 +343,10 @@ impl Forward {
         }
         let group_len = self.matrix.group_len(self.taps.len(), self.size);
         for group in 0..shape.groups {
-            Product {
+            let product = Product {
                 rows,
                 reduction: Reduction::once(&self.segments),
-                a: &x[group * channels..],
+                a: &x[group * slots..],
                 b: &packed[group * group_len..(group + 1) * group_len],
                 layout: Columns::Packed { depth: self.taps.len() * channels },
                 columns: filters,
@@ -343,8 +354,8 @@ impl Forward {
                 epilogue,
                 accumulate: false,
                 out: &mut y[group * filters..],
-            }
-            .run_on(self.level);
+            };
+            if self.pairs { product.run_pairs_on(self.level) } else { product.run_on(self.level) }
         }
     }
 }

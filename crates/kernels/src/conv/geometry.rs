@@ -1,6 +1,8 @@
 //! Where things lie: the padded image that windows read, the offsets of its pixels, and the runs that the taps make.
 
 use super::ConvShape;
+use super::factors::{PairImages, SLACK};
+use crate::Level;
 use std::ops::Range;
 
 /// Values in a cache line: scratch memory is cut in multiples of it, so that every part is as aligned as the whole.
@@ -16,15 +18,19 @@ pub(super) fn unaliased(distance: usize, bytes: usize) -> usize {
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     height: usize,
-    width: usize,
-    /// Values in one pixel.
+    pub(super) width: usize,
+    /// Slots of one pixel: its values, or pairs of them.
     pub(super) channels: usize,
+    /// Values in one pixel of the image as it was given.
+    pub(super) source_channels: usize,
+    /// By which level the copy is rounded to pairs of bf16 values, if it is.
+    pairs: Option<Level>,
     /// Rows and columns of zeros before the source; negative where the source is cropped.
     top: isize,
     left: isize,
     /// Rows and columns of the image as it is read.
-    rows: usize,
-    columns: usize,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
     copied: bool,
 }
 
@@ -35,7 +41,23 @@ impl Source {
             && left <= 0
             && rows.saturating_add_signed(-top) <= height
             && columns.saturating_add_signed(-left) <= width;
-        Source { height, width, channels, top, left, rows, columns, copied: !inside }
+        Source {
+            height,
+            width,
+            channels,
+            source_channels: channels,
+            pairs: None,
+            top,
+            left,
+            rows,
+            columns,
+            copied: !inside,
+        }
+    }
+
+    /// The same image rounded to pairs of channels.
+    pub(super) fn in_pairs(self, level: Level) -> Self {
+        Source { channels: self.source_channels.div_ceil(2), pairs: Some(level), copied: true, ..self }
     }
 
     /// What the windows of a forward pass read.
@@ -60,7 +82,7 @@ impl Source {
 
     /// Values in one sample of the image as it was given.
     pub(super) fn source_sample(&self) -> usize {
-        self.height * self.width * self.channels
+        self.height * self.width * self.source_channels
     }
 
     /// Where the first pixel lies.
@@ -73,7 +95,8 @@ impl Source {
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
-        if self.copied { samples * self.sample() } else { 0 }
+        let slack = if self.pairs.is_some() { SLACK } else { 0 };
+        if self.copied { samples * self.sample() + slack } else { 0 }
     }
 
     /// The image to read: `source`, or its padded copy in `scratch`.
@@ -82,6 +105,10 @@ impl Source {
             return source;
         }
         let copy = &mut scratch[..self.scratch_len(samples)];
+        if let Some(level) = self.pairs {
+            level.dispatch_bf16(PairImages { plan: self, samples, source, copy: &mut *copy });
+            return &copy[..samples * self.sample()];
+        }
         if copy.is_empty() {
             return copy;
         }
@@ -111,12 +138,10 @@ impl Source {
     /// Fills `image` with padded rows from the `first` on.
     fn copy_rows(&self, first: usize, source: &[f32], image: &mut [f32]) {
         let channels = self.channels;
-        let before = (self.left.max(0) as usize).min(self.columns);
-        let skip = (-self.left).max(0) as usize;
-        let taken = self.width.saturating_sub(skip).min(self.columns - before);
+        let (before, skip, taken) = self.columns_taken();
         for (r, row) in image.chunks_exact_mut(self.columns * channels).enumerate() {
-            match usize::try_from((first + r) as isize - self.top) {
-                Ok(from) if from < self.height && taken > 0 => {
+            match self.row_taken(first + r) {
+                Some(from) if taken > 0 => {
                     let from = (from * self.width + skip) * channels;
                     let (zeros, rest) = row.split_at_mut(before * channels);
                     let (values, after) = rest.split_at_mut(taken * channels);
@@ -127,6 +152,18 @@ impl Source {
                 _ => row.fill(0.0),
             }
         }
+    }
+
+    /// Columns of zeros in the copy, columns of the source that are skipped, and columns that are copied.
+    pub(super) fn columns_taken(&self) -> (usize, usize, usize) {
+        let before = (self.left.max(0) as usize).min(self.columns);
+        let skip = (-self.left).max(0) as usize;
+        (before, skip, self.width.saturating_sub(skip).min(self.columns - before))
+    }
+
+    /// The row of the source that a row of the copy is, if it isn't of zeros.
+    pub(super) fn row_taken(&self, row: usize) -> Option<usize> {
+        usize::try_from(row as isize - self.top).ok().filter(|&from| from < self.height)
     }
 }
 

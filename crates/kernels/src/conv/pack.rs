@@ -1,5 +1,6 @@
 //! Weights in the order that the tiles read: panels of a few vectors' columns, all of the reduction's rows in each.
 
+use super::factors::pair_rows;
 use super::geometry::Tap;
 use crate::isa::{Isa, Kernel};
 use crate::pool::Disjoint;
@@ -61,9 +62,22 @@ impl Matrix {
         taps * self.channels * size.padded(self.columns)
     }
 
-    /// Packs every group: `[group][panel][tap][channel][panel columns]`, the last panel's missing columns zero.
-    pub(super) fn pack(&self, level: Level, pool: &mut Pool, taps: &[Tap], weights: &[f32], packed: &mut [f32]) {
-        self.pack_transformed(level, pool, taps, weights, packed, taps.len(), |_, _| {});
+    /// Packs every group: `[group][panel][tap][channel][panel columns]`, the last panel's missing columns zero; `pairs` of
+    /// channels take the first half of a panel.
+    pub(super) fn pack(
+        &self,
+        level: Level,
+        pool: &mut Pool,
+        taps: &[Tap],
+        weights: &[f32],
+        packed: &mut [f32],
+        pairs: bool,
+    ) {
+        self.pack_transformed(level, pool, taps, weights, packed, taps.len(), |panel, width| {
+            if pairs {
+                pair_rows(level, panel, taps.len(), self.channels, width);
+            }
+        });
     }
 
     /// As [`pack`](Self::pack), but panels have room for `parts` taps, the last of which are given to `transform` together

@@ -2,7 +2,7 @@
 
 use super::tests::{SHAPES, dirty, noise};
 use super::*;
-use crate::{Level, Pool};
+use crate::{Level, Pool, Precision};
 use std::ops::Range;
 
 /// Every way to cut `len` values into pieces of whole units that is worth a test.
@@ -19,7 +19,7 @@ fn cuts(len: usize, unit: usize) -> Vec<Vec<Range<usize>>> {
 fn pieces_of_a_convolution() {
     for &shape in SHAPES {
         for level in Level::available() {
-            let forward = Forward::new(shape, level);
+            let forward = Forward::new(shape, level, Precision::F32);
             let (x, w) = (noise(1, shape.input_len()), noise(2, shape.weights_len()));
             let bias = noise(3, shape.filters);
             let mut packed = dirty(forward.packed_len());
@@ -46,7 +46,7 @@ fn pieces_of_a_convolution() {
 fn samples_together_or_alone() {
     for &shape in SHAPES {
         for level in Level::available() {
-            let forward = Forward::new(shape, level);
+            let forward = Forward::new(shape, level, Precision::F32);
             let samples = 7;
             let (x, w) = (noise(1, samples * shape.input_len()), noise(2, shape.weights_len()));
             let mut packed = dirty(forward.packed_len());
@@ -74,7 +74,7 @@ fn pieces_of_a_pooled_convolution() {
     for (&conv, pool) in SHAPES.iter().flat_map(|conv| [(conv, [2, 2]), (conv, [1, 2])]) {
         let shape = PooledShape { conv, pool };
         for level in Level::available() {
-            let forward = PooledForward::new(shape, level);
+            let forward = PooledForward::new(shape, level, Precision::F32);
             let (x, w) = (noise(1, conv.input_len()), noise(2, conv.weights_len()));
             let mut packed = dirty(forward.packed_len());
             forward.pack(&mut Pool::new(1), &w, &mut packed);

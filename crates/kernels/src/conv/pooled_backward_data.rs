@@ -3,7 +3,7 @@
 use super::pooled_backward_weights::expand;
 use super::sparse_data::SparseData;
 use super::{BackwardData, PooledShape};
-use crate::{Level, Pool};
+use crate::{Level, Pool, Precision};
 
 /// `dx` from `dy`, the positions of the maxima and the weights.
 #[derive(Clone, Debug)]
@@ -21,12 +21,12 @@ enum Way {
 
 impl PooledBackwardData {
     /// Lays out the gradient of a pooled convolution of that shape.
-    pub fn new(shape: PooledShape, level: Level) -> Self {
+    pub fn new(shape: PooledShape, level: Level, precision: Precision) -> Self {
         shape.check();
         let sparse = SparseData::new(shape, level).map(|sparse| Way::Sparse(Box::new(sparse)));
         PooledBackwardData {
             shape,
-            way: sparse.unwrap_or_else(|| Way::Dense(Box::new(BackwardData::new(shape.conv, level)))),
+            way: sparse.unwrap_or_else(|| Way::Dense(Box::new(BackwardData::new(shape.conv, level, precision)))),
         }
     }
 

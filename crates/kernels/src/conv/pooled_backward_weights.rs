@@ -3,8 +3,8 @@
 use super::patch_weights::PatchWeights;
 use super::sparse_weights::SparseWeights;
 use super::{BackwardWeights, CLOSED, PooledShape};
-use crate::Level;
 use crate::isa::{Isa, Kernel};
+use crate::{Level, Precision};
 
 /// `dw` and `db` from `x`, `dy` and the positions of the maxima.
 #[derive(Clone, Debug)]
@@ -24,12 +24,13 @@ enum Way {
 
 impl PooledBackwardWeights {
     /// Lays out the gradient of a pooled convolution of that shape.
-    pub fn new(shape: PooledShape, level: Level) -> Self {
+    pub fn new(shape: PooledShape, level: Level, precision: Precision) -> Self {
         shape.check();
         let patch = || PatchWeights::new(shape, level).map(Way::Patch);
         let sparse = || SparseWeights::new(shape, level).map(Way::Sparse);
-        let way =
-            patch().or_else(sparse).unwrap_or_else(|| Way::Dense(Box::new(BackwardWeights::new(shape.conv, level))));
+        let way = patch()
+            .or_else(sparse)
+            .unwrap_or_else(|| Way::Dense(Box::new(BackwardWeights::new(shape.conv, level, precision))));
         PooledBackwardWeights { shape, level, way }
     }
 

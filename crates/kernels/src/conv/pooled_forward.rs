@@ -8,7 +8,7 @@ use super::sparse_weights::pooled_windows;
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Output, Winograd};
 use super::{CLOSED, Epilogue, PooledShape};
-use crate::{Level, Pool};
+use crate::{Level, Pool, Precision};
 use std::ops::Range;
 
 /// `y = max over each pooling window of relu(convolution(x, weights) + bias)`, and the position of each maximum.
@@ -29,7 +29,7 @@ pub struct PooledForward {
 
 impl PooledForward {
     /// Lays out the pooled convolution of that shape.
-    pub fn new(shape: PooledShape, level: Level) -> Self {
+    pub fn new(shape: PooledShape, level: Level, precision: Precision) -> Self {
         shape.check();
         let conv = shape.conv;
         let source = Source::of_input(&conv);
@@ -43,7 +43,7 @@ impl PooledForward {
             segments: segments(&taps, conv.group_channels()),
             taps,
             matrix: forward_matrix(&conv),
-            winograd: winograd(&shape, level),
+            winograd: winograd(&shape, level, precision),
             pixels: (0..windows.len()).map(|p| (p * filters) as u32).collect(),
             windows,
             source,
@@ -64,7 +64,7 @@ impl PooledForward {
         if let Some(winograd) = &self.winograd {
             return winograd.pack(pool, &self.matrix, &self.taps, weights, packed);
         }
-        self.matrix.pack(self.level, pool, &self.taps, weights, packed);
+        self.matrix.pack(self.level, pool, &self.taps, weights, packed, false);
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
@@ -245,12 +245,12 @@ impl PooledForward {
 }
 
 /// The faster way for 2x2 pools behind 3x3 kernels: a pooling window is one of its tiles.
-fn winograd(shape: &PooledShape, level: Level) -> Option<Winograd> {
+fn winograd(shape: &PooledShape, level: Level, precision: Precision) -> Option<Winograd> {
     let conv = &shape.conv;
     let [height, width, filters] = shape.output();
     let before = [conv.padding[0] as isize, conv.padding[2] as isize];
     let suits = shape.pool == [2, 2] && winograd::suits(conv, [2 * height, 2 * width]);
-    suits.then(|| Winograd::new(conv.input, before, [2 * height, 2 * width], filters, level))
+    suits.then(|| Winograd::new(conv.input, before, [2 * height, 2 * width], filters, level, precision))
 }
 
 /// Finds the maxima of a convolution whose pixels lie window by window.

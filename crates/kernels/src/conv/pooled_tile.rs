@@ -3,6 +3,7 @@
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
 use super::CLOSED;
+use super::factors::Singles;
 use super::geometry::Segment;
 use super::pack::TileSize;
 use super::tile::{Ahead, MOST_ROWS, Reduction, multiply_add};
@@ -140,7 +141,9 @@ impl PooledProduct<'_> {
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(tile.input[r]));
             let b = self.b.as_ptr().add(tile.column * self.depth);
             let zero = [[isa.zero(); VECTORS]; ROWS];
-            let sums = multiply_add(isa, &Reduction::once(self.segments), a, b, tile.width, Ahead::nothing(b), zero);
+            let ahead = Ahead::nothing(b);
+            let reduction = Reduction::once(self.segments);
+            let sums = multiply_add::<I, Singles, ROWS, VECTORS>(isa, &reduction, a, b, tile.width, ahead, zero);
             // One by one, not in a loop: only with constant indices do the sums stay in registers.
             self.finish::<I, ROWS, WINDOW>(isa, tile, 0, std::array::from_fn(|r| sums[r][0]));
             if VECTORS > 1 {

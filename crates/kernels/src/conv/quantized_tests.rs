@@ -4,7 +4,7 @@
 use super::reference::{products, window_pixel};
 use super::*;
 use crate::quantize::Encoding;
-use crate::{Level, Pool};
+use crate::{Level, Pool, Precision};
 
 /// Bytes that depend only on `seed`.
 fn bytes(seed: u64, len: usize) -> Vec<u8> {
@@ -224,7 +224,7 @@ fn bytes_give_nearly_what_their_numbers_give() {
     let encoding = Encoding::of_range(-1.0, 3.0);
     let numbers: Vec<f32> = x.iter().map(|&b| encoding.scale * f32::from(b) + encoding.offset()).collect();
     let level = Level::detect();
-    let forward = Forward::new(shape, level);
+    let forward = Forward::new(shape, level, Precision::F32);
     let (mut packed, mut scratch) = (vec![0.0; forward.packed_len()], vec![0.0; forward.scratch_len(1)]);
     forward.pack(&mut Pool::new(1), &w, &mut packed);
     let mut want = vec![0.0; shape.output_len()];

@@ -1,8 +1,9 @@
 //! Every operation, on every level, against the double-precision definitions.
 
+use super::filtered_magnitude::magnitudes;
 use super::reference::{products, unpooled, window_pixel};
 use super::*;
-use crate::{Level, Pool};
+use crate::{Level, Pool, Precision};
 use proptest::prelude::*;
 
 /// Values in `-1..1` that depend only on `seed`.
@@ -28,6 +29,8 @@ struct Sum {
     value: f64,
     magnitude: f64,
     terms: usize,
+    /// The magnitudes of the terms that are products, whose factors may be rounded.
+    products: f64,
 }
 
 impl Sum {
@@ -37,27 +40,43 @@ impl Sum {
         self.terms += 1;
     }
 
-    /// Rounding errors of a sum grow as the root of its length, in units of its terms' magnitudes.
-    fn tolerance(&self) -> f64 {
-        f64::from(f32::EPSILON) * self.magnitude * (2.0 + (self.terms as f64).sqrt())
+    fn add_product(&mut self, term: f64) {
+        self.add(term);
+        self.products += term.abs();
+    }
+
+    /// Rounding errors of a sum grow as the root of its length, in units of its terms' magnitudes. Rounding both factors of a
+    /// product to bf16 (8 significant bits), each by at most 2^-8 of itself, moves it by at most 2 · 2^-8 + 2^-16 of its magnitude.
+    fn tolerance(&self, precision: Precision) -> f64 {
+        let sum = f64::from(f32::EPSILON) * self.magnitude * (2.0 + (self.terms as f64).sqrt());
+        match precision {
+            Precision::F32 => sum,
+            Precision::Bf16 => sum + (0.5f64.powi(7) + 0.5f64.powi(16)) * self.products,
+        }
     }
 }
 
 /// What each value may be off by besides its own rounding: minimal filtering adds and subtracts whole tiles, so that even a
 /// value with few terms of its own has the rounding of its neighbours' terms.
 fn neighbours(shape: &ConvShape, want: &[Sum]) -> f64 {
-    let filtered = shape.kernel == [3, 3] && shape.strides == [1, 1] && shape.dilation == [1, 1] && shape.groups == 1;
     let greatest = want.iter().map(|sum| sum.magnitude).fold(0.0, f64::max);
-    if filtered { f64::from(f32::EPSILON) * greatest } else { 0.0 }
+    if may_be_filtered(shape) { f64::from(f32::EPSILON) * greatest } else { 0.0 }
 }
 
+fn may_be_filtered(shape: &ConvShape) -> bool {
+    shape.kernel == [3, 3] && shape.strides == [1, 1] && shape.dilation == [1, 1] && shape.groups == 1
+}
+
+/// What a test ran: the level and the precision, and the rest.
+type Context<'a> = (Level, Precision, &'a dyn std::fmt::Debug);
+
 #[track_caller]
-fn assert_near(what: &str, shape: &ConvShape, context: &dyn std::fmt::Debug, got: &[f32], want: &[Sum]) {
+fn assert_near(what: &str, shape: &ConvShape, context: Context<'_>, got: &[f32], want: &[Sum]) {
     assert_eq!(got.len(), want.len(), "{what} of {context:?}");
     let slack = neighbours(shape, want);
     for (i, (&got, want)) in got.iter().zip(want).enumerate() {
         let error = (f64::from(got) - want.value).abs();
-        assert!(error <= want.tolerance() + slack, "{what}[{i}] is {got}, not {}, in {context:?}", want.value);
+        assert!(error <= want.tolerance(context.1) + slack, "{what}[{i}] is {got}, not {}, in {context:?}", want.value);
     }
 }
 
@@ -88,10 +107,16 @@ impl Case {
             y.add(f64::from(bias[i % shape.filters]));
         }
         products(shape, samples, |ix, iw, iy| {
-            y[iy].add(x64[ix] * w64[iw]);
-            dx[ix].add(dy64[iy] * w64[iw]);
-            dw[iw].add(dy64[iy] * x64[ix]);
+            y[iy].add_product(x64[ix] * w64[iw]);
+            dx[ix].add_product(dy64[iy] * w64[iw]);
+            dw[iw].add_product(dy64[iy] * x64[ix]);
         });
+        if may_be_filtered(shape) {
+            let [of_y, of_dx, of_dw] = magnitudes(shape, samples, &x, &w, &dy);
+            for (sums, magnitudes) in [(&mut y, of_y), (&mut dx, of_dx), (&mut dw, of_dw)] {
+                sums.iter_mut().zip(magnitudes).for_each(|(sum, products)| sum.products = sum.products.max(products));
+            }
+        }
         Case { x, w, bias, dy, before, y, dx, dw }
     }
 }
@@ -107,13 +132,19 @@ fn over(before: &[f32], sums: &[Sum]) -> Vec<Sum> {
     sums
 }
 
+/// Every level in both precisions; for bf16 also without the instructions for it.
+fn every_way() -> impl Iterator<Item = (Level, Precision)> {
+    let single = Level::available().into_iter().map(|level| (level, Precision::F32));
+    single.chain(Level::available_and_emulated().into_iter().map(|level| (level, Precision::Bf16)))
+}
+
 fn check(shape: ConvShape, samples: usize) {
     let case = Case::new(&shape, samples);
-    for level in Level::available() {
-        let context = (level, samples, shape);
+    for (level, precision) in every_way() {
+        let context: Context<'_> = (level, precision, &(samples, shape));
         let mut pool = Pool::new(1);
 
-        let forward = Forward::new(shape, level);
+        let forward = Forward::new(shape, level, precision);
         let mut packed = dirty(forward.packed_len());
         forward.pack(&mut pool, &case.w, &mut packed);
         for epilogue in [Epilogue::Linear, Epilogue::Relu, Epilogue::Relu6] {
@@ -126,7 +157,7 @@ fn check(shape: ConvShape, samples: usize) {
                 Epilogue::Relu6 => v.clamp(0.0, 6.0),
             };
             let want: Vec<_> = case.y.iter().map(|&sum| Sum { value: apply(sum.value), ..sum }).collect();
-            assert_near("y", &shape, &context, &y, &want);
+            assert_near("y", &shape, context, &y, &want);
         }
         let mut y = dirty(case.y.len());
         forward.run(
@@ -139,23 +170,23 @@ fn check(shape: ConvShape, samples: usize) {
             &mut dirty(forward.scratch_len(samples)),
         );
         let unbiased: Vec<f32> = case.bias.iter().map(|b| -b).cycle().take(y.len()).collect();
-        assert_near("y without bias", &shape, &context, &y, &over(&unbiased, &case.y));
+        assert_near("y without bias", &shape, context, &y, &over(&unbiased, &case.y));
 
-        let data = BackwardData::new(shape, level);
+        let data = BackwardData::new(shape, level, precision);
         let mut packed = dirty(data.packed_len());
         data.pack(&mut pool, &case.w, &mut packed);
         let mut dx = dirty(case.dx.len());
         data.run(samples, &case.dy, &packed, &mut dx, &mut dirty(data.scratch_len(samples)));
-        assert_near("dx", &shape, &context, &dx, &case.dx);
+        assert_near("dx", &shape, context, &dx, &case.dx);
 
-        let weights = BackwardWeights::new(shape, level);
+        let weights = BackwardWeights::new(shape, level, precision);
         let mut dw = dirty(case.dw.len());
         let mut scratch = dirty(weights.scratch_len(samples));
         weights.run(samples, &case.x, &case.dy, &mut dw, false, &mut scratch);
-        assert_near("dw", &shape, &context, &dw, &case.dw);
+        assert_near("dw", &shape, context, &dw, &case.dw);
         let mut dw = case.before.clone();
         weights.run(samples, &case.x, &case.dy, &mut dw, true, &mut dirty(weights.scratch_len(samples)));
-        assert_near("accumulated dw", &shape, &context, &dw, &over(&case.before, &case.dw));
+        assert_near("accumulated dw", &shape, context, &dw, &over(&case.before, &case.dw));
     }
 }
 
@@ -163,11 +194,11 @@ fn check_pooled(shape: PooledShape, samples: usize) {
     let conv = shape.conv;
     let case = Case::new(&conv, samples);
     let dy = noise(6, samples * shape.output_len());
-    for (level, relu) in Level::available().into_iter().flat_map(|level| [(level, true), (level, false)]) {
-        let context = (level, relu, samples, shape);
+    for ((level, precision), relu) in every_way().flat_map(|way| [(way, true), (way, false)]) {
+        let context: Context<'_> = (level, precision, &(relu, samples, shape));
         let mut pool = Pool::new(1);
 
-        let forward = PooledForward::new(shape, level);
+        let forward = PooledForward::new(shape, level, precision);
         let mut packed = dirty(forward.packed_len());
         forward.pack(&mut pool, &case.w, &mut packed);
         let mut y = dirty(dy.len());
@@ -181,12 +212,12 @@ fn check_pooled(shape: PooledShape, samples: usize) {
             let best = pixels.clone().reduce(|a, b| if b.value > a.value { b } else { a }).unwrap_or_default();
             let want = if relu { best.value.max(0.0) } else { best.value };
             assert!(
-                (f64::from(y) - want).abs() <= best.tolerance() + slack,
+                (f64::from(y) - want).abs() <= best.tolerance(precision) + slack,
                 "y[{i}] is {y}, not {want}, in {context:?}"
             );
             if position == CLOSED {
                 assert!(
-                    relu && y == 0.0 && best.value <= best.tolerance() + slack,
+                    relu && y == 0.0 && best.value <= best.tolerance(precision) + slack,
                     "argmax[{i}] is closed in {context:?}"
                 );
                 continue;
@@ -196,7 +227,7 @@ fn check_pooled(shape: PooledShape, samples: usize) {
             let chosen = case.y[window_pixel(&shape, i, usize::from(position))];
             let error = best.value - chosen.value;
             assert!(
-                error <= best.tolerance() + chosen.tolerance() + 2.0 * slack,
+                error <= best.tolerance(precision) + chosen.tolerance(precision) + 2.0 * slack,
                 "argmax[{i}] is {position} in {context:?}"
             );
         }
@@ -207,29 +238,36 @@ fn check_pooled(shape: PooledShape, samples: usize) {
         let mut want_dw = vec![Sum::default(); case.w.len()];
         let mut want_db = vec![Sum::default(); conv.filters];
         products(&conv, samples, |ix, iw, iy| {
-            want_dx[ix].add(full[iy] * w64[iw]);
-            want_dw[iw].add(full[iy] * x64[ix]);
+            want_dx[ix].add_product(full[iy] * w64[iw]);
+            want_dw[iw].add_product(full[iy] * x64[ix]);
         });
+        if may_be_filtered(&conv) {
+            let full: Vec<f32> = full.iter().map(|&g| g as f32).collect();
+            let [_, of_dx, of_dw] = magnitudes(&conv, samples, &case.x, &case.w, &full);
+            for (sums, magnitudes) in [(&mut want_dx, of_dx), (&mut want_dw, of_dw)] {
+                sums.iter_mut().zip(magnitudes).for_each(|(sum, products)| sum.products = sum.products.max(products));
+            }
+        }
         full.iter().enumerate().for_each(|(i, &g)| want_db[i % conv.filters].add(g));
 
-        let data = PooledBackwardData::new(shape, level);
+        let data = PooledBackwardData::new(shape, level, precision);
         let mut packed = dirty(data.packed_len());
         data.pack(&mut pool, &case.w, &mut packed);
         let mut dx = dirty(case.x.len());
         data.run(samples, &dy, &argmax, &packed, &mut dx, &mut dirty(data.scratch_len(samples)));
-        assert_near("dx", &conv, &context, &dx, &want_dx);
+        assert_near("dx", &conv, context, &dx, &want_dx);
 
-        let weights = PooledBackwardWeights::new(shape, level);
+        let weights = PooledBackwardWeights::new(shape, level, precision);
         let (mut dw, mut db) = (dirty(case.w.len()), dirty(conv.filters));
         let mut scratch = dirty(weights.scratch_len(samples));
         weights.run(samples, &case.x, &dy, &argmax, &mut dw, &mut db, false, &mut scratch);
-        assert_near("dw", &conv, &context, &dw, &want_dw);
-        assert_near("db", &conv, &context, &db, &want_db);
+        assert_near("dw", &conv, context, &dw, &want_dw);
+        assert_near("db", &conv, context, &db, &want_db);
         let (mut dw, mut db) = (case.before.clone(), case.bias.clone());
         let mut scratch = dirty(weights.scratch_len(samples));
         weights.run(samples, &case.x, &dy, &argmax, &mut dw, &mut db, true, &mut scratch);
-        assert_near("accumulated dw", &conv, &context, &dw, &over(&case.before, &want_dw));
-        assert_near("accumulated db", &conv, &context, &db, &over(&case.bias, &want_db));
+        assert_near("accumulated dw", &conv, context, &dw, &over(&case.before, &want_dw));
+        assert_near("accumulated db", &conv, context, &db, &over(&case.bias, &want_db));
     }
 }
 
@@ -407,7 +445,7 @@ fn the_first_of_equal_maxima_wins() {
     // The weights turn the input over, keep it, and drop it.
     let weights = [-1.0, 1.0, 0.0];
     for level in Level::available() {
-        let forward = PooledForward::new(shape, level);
+        let forward = PooledForward::new(shape, level, Precision::F32);
         let mut packed = dirty(forward.packed_len());
         forward.pack(&mut Pool::new(1), &weights, &mut packed);
         let run = |relu: bool| {
@@ -431,7 +469,7 @@ fn pixels_of_a_flat_image_are_equal_to_the_bit() {
     let shape = PooledShape { conv: plain([8, 6, 16], 24, [3, 3]), pool: [2, 2] };
     let (x, w) = (noise(1, 16).repeat(48), noise(2, shape.conv.weights_len()));
     for level in Level::available() {
-        let forward = PooledForward::new(shape, level);
+        let forward = PooledForward::new(shape, level, Precision::F32);
         let mut packed = dirty(forward.packed_len());
         forward.pack(&mut Pool::new(1), &w, &mut packed);
         let (mut y, mut argmax) = (dirty(shape.output_len()), vec![9; shape.output_len()]);
@@ -442,13 +480,13 @@ fn pixels_of_a_flat_image_are_equal_to_the_bit() {
 
 #[test]
 fn packing_does_not_depend_on_the_threads() {
-    for &shape in SHAPES {
+    for (&shape, precision) in SHAPES.iter().flat_map(|shape| [(shape, Precision::F32), (shape, Precision::Bf16)]) {
         let w = noise(2, shape.weights_len());
         let pooled = PooledShape { conv: shape, pool: [2, 2] };
         let pack = |threads: usize| {
             let (mut pool, level) = (Pool::new(threads), Level::detect());
-            let (forward, data) = (Forward::new(shape, level), BackwardData::new(shape, level));
-            let pooled_data = PooledBackwardData::new(pooled, level);
+            let (forward, data) = (Forward::new(shape, level, precision), BackwardData::new(shape, level, precision));
+            let pooled_data = PooledBackwardData::new(pooled, level, precision);
             let mut packed = [forward.packed_len(), data.packed_len(), pooled_data.packed_len()].map(dirty);
             forward.pack(&mut pool, &w, &mut packed[0]);
             data.pack(&mut pool, &w, &mut packed[1]);
@@ -465,7 +503,7 @@ fn packing_does_not_depend_on_the_threads() {
 fn not_a_number_stays_one() {
     let shape = plain([3, 3, 1], 4, [2, 2]);
     for level in Level::available() {
-        let forward = Forward::new(shape, level);
+        let forward = Forward::new(shape, level, Precision::F32);
         let mut packed = dirty(forward.packed_len());
         forward.pack(&mut Pool::new(1), &[1.0; 16], &mut packed);
         for epilogue in [Epilogue::Linear, Epilogue::Relu, Epilogue::Relu6] {

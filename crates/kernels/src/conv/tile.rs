@@ -5,6 +5,7 @@
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
 use super::Epilogue;
+use super::factors::{Factors, Pairs, Singles};
 use super::geometry::{LINE, Segment};
 use super::pack::TileSize;
 use crate::Level;
@@ -85,6 +86,12 @@ impl Product<'_> {
         level.dispatch(self);
     }
 
+    /// The same of factors that are pairs of bf16 values.
+    #[inline(never)]
+    pub(super) fn run_pairs_on(self, level: Level) {
+        level.dispatch_bf16(PairProduct(self));
+    }
+
     /// Asserts that every read and write below is inside its slice.
     fn check(&self, size: TileSize) {
         let rows = &self.rows;
@@ -112,6 +119,23 @@ impl Kernel for Product<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
+        self.tiles::<I, Singles>(isa);
+    }
+}
+
+struct PairProduct<'a>(Product<'a>);
+
+impl Kernel for PairProduct<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        self.0.tiles::<I, Pairs>(isa);
+    }
+}
+
+impl Product<'_> {
+    #[inline(always)]
+    fn tiles<I: Isa, F: Factors>(self, isa: I) {
         let out = self.out.as_mut_ptr();
         let size = TileSize { lanes: I::LANES, rows: I::TILE_ROWS, columns: I::LANES * I::TILE_VECTORS };
         self.check(size);
@@ -152,7 +176,7 @@ impl Kernel for Product<'_> {
                 }
                 tile += 1;
                 // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
-                unsafe { self.any_tile(isa, &panel, count, width / I::LANES, &input, out, &output) };
+                unsafe { self.any_tile::<I, F>(isa, &panel, count, width / I::LANES, &input, out, &output) };
                 done += count;
             }
         }
@@ -211,7 +235,7 @@ impl Product<'_> {
     /// See [`tile`](Self::tile); `count` rows and `vectors` vectors are those of a tile of this level.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "what differs from tile to tile")]
-    unsafe fn any_tile<I: Isa>(
+    unsafe fn any_tile<I: Isa, F: Factors>(
         &self,
         isa: I,
         panel: &Panel,
@@ -224,9 +248,16 @@ impl Product<'_> {
         macro_rules! dispatch {
             ($($vectors:literal: $($rows:literal)*;)*) => {
                 match (vectors, count) {
-                    $($(($vectors, $rows) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS =>
+                    $($(($vectors, $rows) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS && F::native::<I>() =>
                         // SAFETY: the caller's promise.
-                        unsafe { self.tile::<I, $rows, $vectors>(isa, panel, input, out, output) },)*)*
+                        unsafe { self.tile::<I, F, $rows, $vectors>(isa, panel, input, out, output) },)*)*
+                    $(($vectors, _) if $vectors <= I::TILE_VECTORS && !F::native::<I>() => {
+                        for row in 0..count {
+                            let (input, output) = ([input[row]; MOST_ROWS], [output[row]; MOST_ROWS]);
+                            // SAFETY: the caller's promise.
+                            unsafe { self.tile::<I, F, 1, $vectors>(isa, panel, &input, out, &output) };
+                        }
+                    })*
                     _ => unreachable!("{count} rows of {vectors} vectors are no tile"),
                 }
             };
@@ -242,7 +273,7 @@ impl Product<'_> {
     /// # Safety
     /// The offsets of the rows and of the panel lie inside the slices, as `check` asserts.
     #[inline(always)]
-    unsafe fn tile<I: Isa, const ROWS: usize, const VECTORS: usize>(
+    unsafe fn tile<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize>(
         &self,
         isa: I,
         panel: &Panel,
@@ -264,7 +295,8 @@ impl Product<'_> {
                 }
             }
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(input[r]));
-            sums = multiply_add(isa, &self.reduction, a, panel.b, panel.pitch, panel.ahead, sums);
+            let (b, pitch, ahead) = (panel.b, panel.pitch, panel.ahead);
+            sums = multiply_add::<I, F, ROWS, VECTORS>(isa, &self.reduction, a, b, pitch, ahead, sums);
             if let Some(bias) = self.bias {
                 let bias = bias.as_ptr().add(panel.column);
                 for v in 0..VECTORS {
@@ -307,7 +339,7 @@ impl Product<'_> {
 /// # Safety
 /// For every `k` of the reduction, the rows of `a` are readable there and `b` for `VECTORS` vectors.
 #[inline(always)]
-pub(super) unsafe fn multiply_add<I: Isa, const ROWS: usize, const VECTORS: usize>(
+pub(super) unsafe fn multiply_add<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize>(
     isa: I,
     reduction: &Reduction<'_>,
     a: [*const f32; ROWS],
@@ -333,7 +365,7 @@ pub(super) unsafe fn multiply_add<I: Isa, const ROWS: usize, const VECTORS: usiz
                     for r in 0..ROWS {
                         let value = isa.splat(*a[r].add(offset));
                         for v in 0..VECTORS {
-                            sums[r][v] = isa.mul_add(value, columns[v], sums[r][v]);
+                            sums[r][v] = F::multiply_add(isa, value, columns[v], sums[r][v]);
                         }
                     }
                     offset += reduction.step;

@@ -7,13 +7,14 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
+use super::factors::{Factors, Pairs, Singles, pair_rows};
 use super::geometry::{Segment, Source, Tap, unaliased};
 use super::pack::{Matrix, TileSize};
 use super::pooled_tile::maximum;
 use super::tile::{Ahead, MOST_ROWS, Reduction, multiply_add, tile_rows};
 use super::{ConvShape, Epilogue};
 use crate::isa::{Isa, Kernel};
-use crate::{Level, Pool};
+use crate::{Level, Pool, Precision};
 use std::ops::Range;
 
 /// Matrices: one for each pixel of a transformed patch.
@@ -33,14 +34,15 @@ const MOST_TILES: usize = 48;
 #[derive(Clone, Debug)]
 pub(super) struct Winograd {
     level: Level,
+    precision: Precision,
     size: TileSize,
     source: Source,
     /// Height and width of the output, and its tiles down and across.
     output: [usize; 2],
     tiles: [usize; 2],
     filters: usize,
-    /// Channels in whole vectors.
-    padded_channels: usize,
+    /// Slots of a patch's channels, those of one part: whole vectors of channels, or pairs of them.
+    patch: usize,
     /// Most tiles whose patches are transformed together and pass each part of the weights together.
     block: usize,
     /// Samples that are computed together; where it is 0, so many rows of tiles of one sample.
@@ -92,23 +94,32 @@ impl<'a> Output<'a> {
 
 impl Winograd {
     /// The convolution of images of that shape, padded by `before` at the top and at the left, to `output` pixels.
-    pub(super) fn new(image: [usize; 3], before: [isize; 2], output: [usize; 2], filters: usize, level: Level) -> Self {
+    pub(super) fn new(
+        image: [usize; 3],
+        before: [isize; 2],
+        output: [usize; 2],
+        filters: usize,
+        level: Level,
+        precision: Precision,
+    ) -> Self {
         let size = TileSize::of(level);
         let tiles = output.map(|n| n.div_ceil(2));
         // The rows of a tile must not drive each other out of the first-level cache.
-        let padded_channels = unaliased(size.padded(image[2]), 2048);
+        let values = if precision == Precision::Bf16 { 2 } else { 1 };
+        let patch = unaliased(size.padded(image[2]) / values, 2048);
         let source = Source::new(image, before, tiles.map(|n| 2 * n + 2));
-        let most = (PATCH_BYTES / (4 * PARTS * padded_channels)).clamp(size.rows, MOST_TILES);
+        let most = (PATCH_BYTES / (4 * PARTS * patch)).clamp(size.rows, MOST_TILES);
         let copies = COPY_BYTES / (4 * source.sample()).max(1);
         // Two rows more than the tiles cover are copied.
         let rows = (COPY_BYTES / (4 * source.pitch()).max(1)).saturating_sub(2) / 2;
         Winograd {
             level,
+            precision,
             size,
             output,
             tiles,
             filters,
-            padded_channels,
+            patch,
             block: most,
             block_samples: copies,
             block_rows: equal(tiles[0], rows.max(1)),
@@ -128,12 +139,15 @@ impl Winograd {
     pub(super) fn pack(&self, pool: &mut Pool, matrix: &Matrix, taps: &[Tap], weights: &[f32], packed: &mut [f32]) {
         assert_eq!(taps.len(), 9, "taps of a 3x3 kernel");
         matrix.pack_transformed(self.level, pool, taps, weights, packed, PARTS, |panel, width| {
-            self.level.dispatch(TransformWeights { channels: self.channels(), width, panel });
+            self.level.dispatch(TransformWeights { channels: self.channels(), width, panel: &mut *panel });
+            if self.precision == Precision::Bf16 {
+                pair_rows(self.level, panel, PARTS, self.channels(), width);
+            }
         });
     }
 
     fn parts_len(&self) -> [usize; 2] {
-        [PARTS * self.block * self.padded_channels, PARTS * self.block * self.size.columns]
+        [PARTS * self.block * self.patch, PARTS * self.block * self.size.columns]
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
@@ -180,8 +194,18 @@ impl Winograd {
             let (products, scratch) = scratch.split_at_mut(products);
             let x = self.source.prepare(count, x, scratch);
             let (tiles, size) = (self.tiles, self.output);
-            Run { plan: self, samples: count, tiles, size, x, packed, bias, output: part, patches, products }
-                .run_on(self.level);
+            self.compute(Run {
+                plan: self,
+                samples: count,
+                tiles,
+                size,
+                x,
+                packed,
+                bias,
+                output: part,
+                patches,
+                products,
+            });
         }
     }
 
@@ -207,8 +231,14 @@ impl Winograd {
             let x = self.source.prepare_rows(2 * rows.start..2 * rows.end + 2, x, scratch);
             let tiles = [rows.len(), self.tiles[1]];
             let size = [(2 * rows.end).min(self.output[0]) - 2 * rows.start, self.output[1]];
-            Run { plan: self, samples: 1, tiles, size, x, packed, bias, output: part, patches, products }
-                .run_on(self.level);
+            self.compute(Run { plan: self, samples: 1, tiles, size, x, packed, bias, output: part, patches, products });
+        }
+    }
+
+    fn compute(&self, run: Run<'_>) {
+        match self.precision {
+            Precision::F32 => run.run_on(self.level),
+            Precision::Bf16 => run.run_pairs_on(self.level),
         }
     }
 }
@@ -283,6 +313,12 @@ impl Run<'_> {
         level.dispatch(self);
     }
 
+    /// The same with patches and weights in pairs of bf16 values.
+    #[inline(never)]
+    fn run_pairs_on(self, level: Level) {
+        level.dispatch_bf16(RunPairs(self));
+    }
+
     /// Asserts that every read and write below is inside its slice.
     fn check(&self) {
         let plan = self.plan;
@@ -311,7 +347,24 @@ impl Run<'_> {
 impl Kernel for Run<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I) {
+    fn run<I: Isa>(self, isa: I) {
+        self.blocks::<I, Singles>(isa);
+    }
+}
+
+struct RunPairs<'a>(Run<'a>);
+
+impl Kernel for RunPairs<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        self.0.blocks::<I, Pairs>(isa);
+    }
+}
+
+impl Run<'_> {
+    #[inline(always)]
+    fn blocks<I: Isa, F: Factors>(mut self, isa: I) {
         let plan = self.plan;
         let total = self.samples * self.tiles[0] * self.tiles[1];
         if total == 0 {
@@ -323,9 +376,9 @@ impl Kernel for Run<'_> {
             let count = block.min(total - first);
             // SAFETY: `check` has bounded the patches, the weights and the outputs of all tiles.
             unsafe {
-                self.transform(isa, first, count);
+                self.transform::<I, F>(isa, first, count);
                 for column in (0..plan.filters).step_by(plan.size.columns) {
-                    self.multiply(isa, count, column);
+                    self.multiply::<I, F>(isa, count, column);
                     self.finish(isa, first, count, column);
                 }
             }
@@ -339,11 +392,11 @@ impl Run<'_> {
     /// # Safety
     /// The tiles exist, and everything is as `check` asserts.
     #[inline(always)]
-    unsafe fn transform<I: Isa>(&mut self, isa: I, first: usize, count: usize) {
+    unsafe fn transform<I: Isa, F: Factors>(&mut self, isa: I, first: usize, count: usize) {
         let plan = self.plan;
         let [down, across] = self.tiles;
         let (channels, pitch) = (plan.channels(), plan.source.pitch());
-        let part = plan.block * plan.padded_channels;
+        let part = plan.block * plan.patch;
         for tile in 0..count {
             let (sample, row) = ((first + tile) / (down * across), (first + tile) / across % down);
             let column = (first + tile) % across;
@@ -352,8 +405,8 @@ impl Run<'_> {
                 // SAFETY: the caller's promise; a part has whole vectors for every tile.
                 unsafe {
                     let from = self.x.as_ptr().add(corner + channel);
-                    let to = self.patches.as_mut_ptr().add(tile * plan.padded_channels + channel);
-                    transform_patch(isa, from, pitch, channels, channels - channel, to, part);
+                    let to = self.patches.as_mut_ptr().add(tile * plan.patch + channel / F::VALUES);
+                    transform_patch::<I, F>(isa, from, pitch, channels, channels - channel, to, part);
                 }
             }
         }
@@ -365,22 +418,25 @@ impl Run<'_> {
     /// # Safety
     /// As for [`transform`](Self::transform).
     #[inline(always)]
-    unsafe fn multiply<I: Isa>(&mut self, isa: I, count: usize, column: usize) {
+    unsafe fn multiply<I: Isa, F: Factors>(&mut self, isa: I, count: usize, column: usize) {
         let vectors = self.plan.size.panel(column, self.plan.filters) / I::LANES;
+        // Where the factors are emulated, a row at a time is enough code.
+        let most = if F::native::<I>() { I::TILE_ROWS } else { 1 };
         macro_rules! dispatch {
             ($part:ident, $row:ident, $rows:ident, $tile:ident, $($vectors:literal: $($count:literal)*;)*) => {
                 match ($rows, vectors) {
-                    $($(($count, $vectors) if $count <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS =>
+                    $($(($count, $vectors)
+                        if $count <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS && ($count == 1 || F::native::<I>()) =>
                         // SAFETY: the caller's promise.
-                        unsafe { self.multiply_tile::<I, $count, $vectors>(isa, $part, $row, column, $tile) },)*)*
+                        unsafe { self.multiply_tile::<I, F, $count, $vectors>(isa, $part, $row, column, $tile) },)*)*
                     (rows, vectors) => unreachable!("{rows} rows of {vectors} vectors are no tile"),
                 }
             };
         }
         for part in 0..PARTS {
-            let (mut row, mut tile) = (0, [0, count.div_ceil(I::TILE_ROWS)]);
+            let (mut row, mut tile) = (0, [0, count.div_ceil(most)]);
             while row < count {
-                let rows = tile_rows(count - row, I::TILE_ROWS);
+                let rows = tile_rows(count - row, most);
                 dispatch! { part, row, rows, tile,
                     1: 1 2 3 4 5 6 7 8 9 10 11 12;
                     2: 1 2 3 4 5 6 7 8 9 10 11 12;
@@ -393,10 +449,12 @@ impl Run<'_> {
         }
     }
 
+    /// Multiplies tiles from `row` on; their products are those of the matrix tile's rows from `first` on.
+    ///
     /// # Safety
     /// As for [`transform`](Self::transform).
     #[inline(always)]
-    unsafe fn multiply_tile<I: Isa, const ROWS: usize, const VECTORS: usize>(
+    unsafe fn multiply_tile<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize>(
         &mut self,
         isa: I,
         part: usize,
@@ -406,20 +464,21 @@ impl Run<'_> {
     ) {
         let plan = self.plan;
         let (channels, width) = (plan.channels(), VECTORS * I::LANES);
-        let segments = [Segment { a: 0, k: 0, len: channels }];
+        let depth = channels.div_ceil(F::VALUES);
+        let segments = [Segment { a: 0, k: 0, len: depth }];
         let reduction = Reduction::once(&segments);
         // SAFETY: the caller's promise.
         unsafe {
-            let patches = self.patches.as_ptr().add((part * plan.block + row) * plan.padded_channels);
-            let a: [*const f32; ROWS] = std::array::from_fn(|r| patches.add(r * plan.padded_channels));
-            let panel = self.packed.as_ptr().add(PARTS * channels * column + part * channels * width);
+            let patches = self.patches.as_ptr().add((part * plan.block + row) * plan.patch);
+            let a: [*const f32; ROWS] = std::array::from_fn(|r| patches.add(r * plan.patch));
+            let panel = self.packed.as_ptr().add(PARTS * channels * column + part * depth * width);
             // Weights that pass as fast as memory gives them gain nothing by being asked for twice.
-            let ahead = match 4 * channels * width <= MOST_AHEAD {
-                true => Ahead::next(panel, channels, width, tile, tiles),
+            let ahead = match 4 * depth * width <= MOST_AHEAD {
+                true => Ahead::next(panel, depth, width, tile, tiles),
                 false => Ahead::nothing(panel),
             };
             let zero = [[isa.zero(); VECTORS]; ROWS];
-            let sums = multiply_add(isa, &reduction, a, panel, width, ahead, zero);
+            let sums = multiply_add::<I, F, ROWS, VECTORS>(isa, &reduction, a, panel, width, ahead, zero);
             let to = self.products.as_mut_ptr().add((part * plan.block + row) * plan.size.columns);
             for r in 0..ROWS {
                 for v in 0..VECTORS {
@@ -509,12 +568,12 @@ impl Run<'_> {
     }
 }
 
-/// Transforms one vector of channels of a patch, `B^T d B`: from 4x4 pixels at `from` to sixteen vectors `part` values apart.
+/// Transforms one vector of channels of a patch, `B^T d B`: from 4x4 pixels at `from` to sixteen vectors `part` slots apart.
 ///
 /// # Safety
 /// Of every pixel, `left` channels, at most a vector, are readable; the sixteen vectors are writable.
 #[inline(always)]
-pub(super) unsafe fn transform_patch<I: Isa>(
+pub(super) unsafe fn transform_patch<I: Isa, F: Factors>(
     isa: I,
     from: *const f32,
     pitch: usize,
@@ -523,17 +582,15 @@ pub(super) unsafe fn transform_patch<I: Isa>(
     to: *mut f32,
     part: usize,
 ) {
-    let mask = isa.first(left);
     let mut rows = [[isa.zero(); 4]; 4];
     // SAFETY: the caller's promise.
     unsafe {
+        let mut pixels = [[isa.zero(); 4]; 4];
+        for row in 0..4 {
+            pixels[row] = load_pixels(isa, from.add(row * pitch), channels, left);
+        }
         for column in 0..4 {
-            let mut pixels = [isa.zero(); 4];
-            for row in 0..4 {
-                let from = from.add(row * pitch + column * channels);
-                pixels[row] = if left >= I::LANES { isa.load(from) } else { isa.load_masked(mask, from) };
-            }
-            let [a, b, c, d] = pixels;
+            let [a, b, c, d] = [pixels[0][column], pixels[1][column], pixels[2][column], pixels[3][column]];
             rows[0][column] = isa.sub(a, c);
             rows[1][column] = isa.add(b, c);
             rows[2][column] = isa.sub(c, b);
@@ -541,12 +598,60 @@ pub(super) unsafe fn transform_patch<I: Isa>(
         }
         for row in 0..4 {
             let [a, b, c, d] = rows[row];
-            isa.store(to.add(4 * row * part), isa.sub(a, c));
-            isa.store(to.add((4 * row + 1) * part), isa.add(b, c));
-            isa.store(to.add((4 * row + 2) * part), isa.sub(c, b));
-            isa.store(to.add((4 * row + 3) * part), isa.sub(b, d));
+            F::store(isa, to.add(4 * row * part), isa.sub(a, c));
+            F::store(isa, to.add((4 * row + 1) * part), isa.add(b, c));
+            F::store(isa, to.add((4 * row + 2) * part), isa.sub(c, b));
+            F::store(isa, to.add((4 * row + 3) * part), isa.sub(b, d));
         }
     }
+}
+
+/// One vector of channels of four pixels of a row.
+///
+/// # Safety
+/// Of every pixel, `left` channels, at most a vector, are readable.
+#[inline(always)]
+unsafe fn load_pixels<I: Isa>(isa: I, from: *const f32, channels: usize, left: usize) -> [I::F32; 4] {
+    let mask = isa.first(left);
+    let mut pixels = [isa.zero(); 4];
+    for column in 0..4 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let from = from.add(column * channels);
+            pixels[column] = if left >= I::LANES { isa.load(from) } else { isa.load_masked(mask, from) };
+        }
+    }
+    pixels
+}
+
+/// A row of the transformed patch whose first pixel is at `from`: `(B^T d)[row] B`, from the two rows of pixels that it needs.
+///
+/// # Safety
+/// As for [`transform_patch`].
+#[inline(always)]
+pub(super) unsafe fn transform_row<I: Isa>(
+    isa: I,
+    from: *const f32,
+    pitch: usize,
+    channels: usize,
+    left: usize,
+    row: usize,
+) -> [I::F32; 4] {
+    let (first, second) = [(0, 2), (1, 2), (2, 1), (1, 3)][row];
+    // SAFETY: the caller's promise.
+    let (first, second) = unsafe {
+        (
+            load_pixels(isa, from.add(first * pitch), channels, left),
+            load_pixels(isa, from.add(second * pitch), channels, left),
+        )
+    };
+    let mut sums = [isa.zero(); 4];
+    for column in 0..4 {
+        let (a, b) = (first[column], second[column]);
+        sums[column] = if row == 1 { isa.add(a, b) } else { isa.sub(a, b) };
+    }
+    let [a, b, c, d] = sums;
+    [isa.sub(a, c), isa.add(b, c), isa.sub(c, b), isa.sub(b, d)]
 }
 
 const _: () = assert!(MOST_ROWS == 12, "tiles of this many rows are dispatched above");

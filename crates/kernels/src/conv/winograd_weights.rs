@@ -5,14 +5,15 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
+use super::factors::Singles;
 use super::geometry::{Segment, Source};
 use super::pack::TileSize;
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::weight_tile::{Run, SHORT, WeightProduct};
-use super::winograd::{PARTS, transform_patch};
+use super::winograd::{PARTS, transform_patch, transform_row};
 use super::{ConvShape, Epilogue};
-use crate::Level;
 use crate::isa::{Isa, Kernel};
+use crate::{Level, Precision};
 use std::ops::Range;
 
 /// The plan: offsets and sizes.
@@ -20,6 +21,7 @@ use std::ops::Range;
 pub(super) struct WinogradWeights {
     shape: ConvShape,
     level: Level,
+    precision: Precision,
     source: Source,
     /// Tiles of 2x2 outputs, down and across.
     tiles: [usize; 2],
@@ -39,7 +41,7 @@ pub(super) struct WinogradWeights {
 const SUMS: usize = 512 * 1024;
 
 impl WinogradWeights {
-    pub(super) fn new(shape: ConvShape, level: Level) -> Self {
+    pub(super) fn new(shape: ConvShape, level: Level, precision: Precision) -> Self {
         let size = TileSize::of(level);
         let [height, width, filters] = shape.output();
         let tiles = [height.div_ceil(2), width.div_ceil(2)];
@@ -52,24 +54,39 @@ impl WinogradWeights {
         let all = [shape.input[2], padded_filters];
         let fits = PARTS * all[0] * all[1] <= SUMS;
         let area = if fits { all } else { [all[0].min(64), all[1].min(128)] };
+        let block = match (precision, fits) {
+            (Precision::F32, true) => room.clamp(32, 128),
+            (Precision::Bf16, true) => (2 * room).clamp(128, 256),
+            (_, false) => 128.min(8 * tiles[0] * tiles[1]),
+        };
         WinogradWeights {
             shape,
             level,
+            precision,
             source: Source::new(shape.input, before, tiles.map(|n| 2 * n + 2)),
             tiles,
             padded_channels,
             padded_filters,
-            block: if fits { room.clamp(32, 128) } else { 128.min(8 * tiles[0] * tiles[1]) },
+            // Pairs of tiles are whole.
+            block: block.next_multiple_of(2),
             area,
             channels: (0..area[0] as u32).collect(),
             rows: (0..area[0]).map(|channel| (channel * area[1]) as u32).collect(),
         }
     }
 
+    /// Slots of a channel, or a filter, in a block: its tiles, or pairs of them.
+    fn slots(&self) -> usize {
+        match self.precision {
+            Precision::F32 => self.block,
+            Precision::Bf16 => self.block / 2,
+        }
+    }
+
     /// Lengths of the transformed patches, the transformed gradients and the sums of their products.
     fn parts(&self) -> [usize; 3] {
         let (channels, filters) = (self.padded_channels, self.padded_filters);
-        [PARTS * self.block * channels, PARTS * self.block * filters, PARTS * self.area[0] * self.area[1]]
+        [PARTS * self.slots() * channels, PARTS * self.slots() * filters, PARTS * self.area[0] * self.area[1]]
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
@@ -96,8 +113,12 @@ impl WinogradWeights {
         for first in (0..total).step_by(self.block) {
             let count = self.block.min(total - first);
             let (patches, gradients) = (&mut *patches, &mut *gradients);
-            self.level.dispatch(Transform { plan: self, samples, x, dy, first, count, patches, gradients });
-            let segments = [Segment { a: 0, k: 0, len: count }];
+            let transform = Transform { plan: self, samples, x, dy, first, count, patches, gradients };
+            let len = match self.precision {
+                Precision::F32 => self.level.dispatch(transform),
+                Precision::Bf16 => self.level.dispatch_bf16(TransformPairs(transform)),
+            };
+            let segments = [Segment { a: 0, k: 0, len }];
             let (step, pitch) = (self.padded_channels, self.padded_filters);
             for channel in (0..self.shape.input[2]).step_by(self.area[0]) {
                 let channels = self.area[0].min(self.shape.input[2] - channel);
@@ -105,18 +126,18 @@ impl WinogradWeights {
                     let columns = self.area[1].min(pitch - filter);
                     for part in 0..PARTS {
                         let reduction = Reduction { segments: &segments, step, repeat: 1, a_stride: 0, k_stride: 0 };
-                        let a = &patches[part * self.block * step + channel..];
-                        let b = &gradients[part * self.block * pitch + filter..];
+                        let a = &patches[part * self.slots() * step + channel..];
+                        let b = &gradients[part * self.slots() * pitch + filter..];
                         let (out, out_pitch) = (&mut sums[part * self.area[0] * self.area[1]..], self.area[1]);
                         let accumulate = whole && first > 0;
-                        if count <= SHORT && !whole {
+                        if len <= SHORT && !whole && self.precision == Precision::F32 {
                             let runs = &[Run { input: 0, row: 0, len: channels }];
                             WeightProduct { runs, reduction, a, b, pitch, columns, accumulate, out_pitch, out }
                                 .run_on(self.level);
                             continue;
                         }
                         let (input, output) = (&self.channels[..channels], &self.rows[..channels]);
-                        Product {
+                        let product = Product {
                             rows: Rows { input, output, samples: 1, input_stride: 0, output_stride: 0 },
                             reduction,
                             a,
@@ -127,8 +148,11 @@ impl WinogradWeights {
                             epilogue: Epilogue::Linear,
                             accumulate,
                             out,
+                        };
+                        match self.precision {
+                            Precision::F32 => product.run_on(self.level),
+                            Precision::Bf16 => product.run_pairs_on(self.level),
                         }
-                        .run_on(self.level);
                     }
                     if !whole || first + count == total {
                         let accumulate = accumulate || !whole && first > 0;
@@ -150,16 +174,15 @@ struct Transform<'a> {
     dy: &'a [f32],
     first: usize,
     count: usize,
-    /// `[part][tile][channel]`.
+    /// `[part][tile][channel]`, or `[part][pair of tiles][channel]`.
     patches: &'a mut [f32],
-    /// `[part][tile][filter]`.
+    /// `[part][tile][filter]`, or `[part][pair of tiles][filter]`.
     gradients: &'a mut [f32],
 }
 
-impl Kernel for Transform<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+impl Transform<'_> {
+    /// Asserts that every read and write below is inside its slice.
+    fn check(&self) {
         let plan = self.plan;
         let [down, across] = plan.tiles;
         let [height, width, filters] = plan.shape.output();
@@ -173,51 +196,155 @@ impl Kernel for Transform<'_> {
             self.first + self.count <= self.samples * down * across && self.count <= plan.block,
             "tiles that exist"
         );
+    }
+
+    /// Sample, row and column of the first output of a tile.
+    #[inline(always)]
+    fn place(&self, tile: usize) -> [usize; 3] {
+        let ([down, across], number) = (self.plan.tiles, self.first + tile);
+        [number / (down * across), 2 * (number / across % down), 2 * (number % across)]
+    }
+
+    /// Where the patch of the tile at a place starts.
+    #[inline(always)]
+    fn corner(&self, [sample, row, column]: [usize; 3]) -> usize {
+        let source = &self.plan.source;
+        sample * source.sample() + source.origin() + row * source.pitch() + column * source.channels
+    }
+
+    /// A vector of filters of the gradients of the tile at a place, zero where there is no pixel.
+    ///
+    /// # Safety
+    /// The tile exists, and everything is as `check` asserts.
+    #[inline(always)]
+    unsafe fn load_gradients<I: Isa>(
+        &self,
+        isa: I,
+        [sample, row, column]: [usize; 3],
+        filter: usize,
+    ) -> [[I::F32; 2]; 2] {
+        let [height, width, filters] = self.plan.shape.output();
+        let mask = isa.first(filters - filter);
+        let mut pixels = [[isa.zero(); 2]; 2];
+        for i in 0..2 {
+            for j in 0..2 {
+                if row + i < height && column + j < width {
+                    let at = ((sample * height + row + i) * width + column + j) * filters + filter;
+                    // SAFETY: the pixel exists, and the mask ends at the filters.
+                    pixels[i][j] = unsafe { isa.load_masked(mask, self.dy.as_ptr().add(at)) };
+                }
+            }
+        }
+        pixels
+    }
+}
+
+/// A tile's gradients transformed along their columns: `A dy`.
+#[inline(always)]
+fn transform_columns<I: Isa>(isa: I, [[a, b], [c, d]]: [[I::F32; 2]; 2]) -> [[I::F32; 2]; 4] {
+    [
+        [a, b],
+        [isa.add(a, c), isa.add(b, d)],
+        [isa.sub(a, c), isa.sub(b, d)],
+        [isa.sub(isa.zero(), c), isa.sub(isa.zero(), d)],
+    ]
+}
+
+/// Then along a row: `(A dy) A^T`.
+#[inline(always)]
+fn transform_gradients<I: Isa>(isa: I, [a, b]: [I::F32; 2]) -> [I::F32; 4] {
+    [a, isa.add(a, b), isa.sub(a, b), isa.sub(isa.zero(), b)]
+}
+
+impl Kernel for Transform<'_> {
+    type Output = usize;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> usize {
+        self.check();
+        let plan = self.plan;
+        let (channels, filters, pitch) = (plan.source.channels, plan.shape.filters, plan.source.pitch());
         for tile in 0..self.count {
-            let number = self.first + tile;
-            let (sample, row, column) = (number / (down * across), 2 * (number / across % down), 2 * (number % across));
-            let corner = sample * plan.source.sample() + plan.source.origin() + row * pitch + column * channels;
+            let place = self.place(tile);
+            let (corner, part) = (self.corner(place), plan.slots() * plan.padded_channels);
             for channel in (0..channels).step_by(I::LANES) {
-                // SAFETY: the assertions above bound every patch; parts have whole vectors for every tile of a block.
+                // SAFETY: `check` bounds every patch; parts have whole vectors for every tile of a block.
                 unsafe {
                     let from = self.x.as_ptr().add(corner + channel);
                     let to = self.patches.as_mut_ptr().add(tile * plan.padded_channels + channel);
-                    let part = plan.block * plan.padded_channels;
-                    transform_patch(isa, from, pitch, channels, channels - channel, to, part);
+                    transform_patch::<I, Singles>(isa, from, pitch, channels, channels - channel, to, part);
                 }
             }
-            let part = plan.block * plan.padded_filters;
+            let part = plan.slots() * plan.padded_filters;
             for filter in (0..filters).step_by(I::LANES) {
-                let mask = isa.first(filters - filter);
-                let mut pixels = [[isa.zero(); 2]; 2];
-                for i in 0..2 {
-                    for j in 0..2 {
-                        if row + i < height && column + j < width {
-                            let at = ((sample * height + row + i) * width + column + j) * filters + filter;
-                            // SAFETY: the pixel exists, and the mask ends at the filters.
-                            pixels[i][j] = unsafe { isa.load_masked(mask, self.dy.as_ptr().add(at)) };
+                // SAFETY: as above.
+                unsafe {
+                    let rows = transform_columns(isa, self.load_gradients(isa, place, filter));
+                    let to = self.gradients.as_mut_ptr().add(tile * plan.padded_filters + filter);
+                    for row in 0..4 {
+                        let row_of_parts = transform_gradients(isa, rows[row]);
+                        for column in 0..4 {
+                            isa.store(to.add((4 * row + column) * part), row_of_parts[column]);
                         }
-                    }
-                }
-                // `A dy`, then `(A dy) A^T`.
-                let [[a, b], [c, d]] = pixels;
-                let rows = [
-                    [a, b],
-                    [isa.add(a, c), isa.add(b, d)],
-                    [isa.sub(a, c), isa.sub(b, d)],
-                    [isa.sub(isa.zero(), c), isa.sub(isa.zero(), d)],
-                ];
-                for i in 0..4 {
-                    let [a, b] = rows[i];
-                    let columns = [a, isa.add(a, b), isa.sub(a, b), isa.sub(isa.zero(), b)];
-                    for j in 0..4 {
-                        let at = (4 * i + j) * part + tile * plan.padded_filters + filter;
-                        // SAFETY: parts have whole vectors for every tile of a block.
-                        unsafe { isa.store(self.gradients.as_mut_ptr().add(at), columns[j]) };
                     }
                 }
             }
         }
+        self.count
+    }
+}
+
+/// The same for pairs of tiles; the last tile's partner may be zero.
+struct TransformPairs<'a>(Transform<'a>);
+
+impl Kernel for TransformPairs<'_> {
+    type Output = usize;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> usize {
+        let this = self.0;
+        this.check();
+        let plan = this.plan;
+        let (channels, filters, pitch) = (plan.source.channels, plan.shape.filters, plan.source.pitch());
+        let pairs = this.count.div_ceil(2);
+        for pair in 0..pairs {
+            let (even, odd) = (2 * pair, (2 * pair + 1).min(this.count - 1));
+            let alone = even == odd;
+            let part = plan.slots() * plan.padded_channels;
+            let places = [this.place(even), this.place(odd)];
+            let corners = places.map(|place| this.corner(place));
+            for channel in (0..channels).step_by(I::LANES) {
+                // SAFETY: `check` bounds every patch; parts have whole vectors for every pair of tiles of a block.
+                unsafe {
+                    let to = this.patches.as_mut_ptr().add(pair * plan.padded_channels + channel);
+                    let (x, left) = (this.x.as_ptr().add(channel), channels - channel);
+                    // Row by row, so that what is needed of both patches stays in registers.
+                    for row in 0..4 {
+                        let a = transform_row(isa, x.add(corners[0]), pitch, channels, left, row);
+                        let b = transform_row(isa, x.add(corners[1]), pitch, channels, left, row);
+                        for column in 0..4 {
+                            isa.store(to.add((4 * row + column) * part), isa.pair(a[column], b[column]));
+                        }
+                    }
+                }
+            }
+            let part = plan.slots() * plan.padded_filters;
+            for filter in (0..filters).step_by(I::LANES) {
+                // SAFETY: as above.
+                unsafe {
+                    let a = this.load_gradients(isa, places[0], filter);
+                    // The patch of a tile without a partner is paired with itself, so its gradient must be zero.
+                    let b = if alone { [[isa.zero(); 2]; 2] } else { this.load_gradients(isa, places[1], filter) };
+                    let (a, b) = (transform_columns(isa, a), transform_columns(isa, b));
+                    let to = this.gradients.as_mut_ptr().add(pair * plan.padded_filters + filter);
+                    for row in 0..4 {
+                        let (a, b) = (transform_gradients(isa, a[row]), transform_gradients(isa, b[row]));
+                        for column in 0..4 {
+                            isa.store(to.add((4 * row + column) * part), isa.pair(a[column], b[column]));
+                        }
+                    }
+                }
+            }
+        }
+        pairs
     }
 }
 

@@ -23,12 +23,33 @@ pub(super) unsafe fn run<K: Kernel>(isa: Avx2, kernel: K) -> K::Output {
 /// A mask of the first `n` lanes is the window of this table that starts at `8 - n`.
 static FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// The values rounded to bf16 in the upper halves of their lanes; the lower halves are of no use.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+unsafe fn round_to_bf16(value: __m256) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let bits = _mm256_castps_si256(value);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(value, value));
+        let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+        let rounded = _mm256_blendv_epi8(rounded, quiet, nan);
+        let exponent = _mm256_and_si256(bits, _mm256_set1_epi32(0x7f80_0000));
+        let denormal = _mm256_cmpeq_epi32(exponent, _mm256_setzero_si256());
+        _mm256_blendv_epi8(rounded, _mm256_and_si256(bits, _mm256_set1_epi32(i32::MIN)), denormal)
+    }
+}
+
 // SAFETY of every block in this implementation: the token proves the instructions; the pointer promises are the caller's.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one comment above covers forty one-line wrappers")]
 impl Isa for Avx2 {
     const LANES: usize = 8;
     const TILE_ROWS: usize = 6;
     const TILE_VECTORS: usize = 2;
+    const FUSED: bool = true;
     type F32 = __m256;
     type Mask = __m256;
     type Index = __m256i;
@@ -200,6 +221,29 @@ impl Isa for Avx2 {
             let half = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
             let quarter = _mm_max_ps(half, _mm_movehl_ps(half, half));
             _mm_cvtss_f32(_mm_max_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter)))
+        }
+    }
+    #[inline(always)]
+    fn pair(self, even: __m256, odd: __m256) -> __m256 {
+        unsafe {
+            let even = _mm256_srli_epi32::<16>(round_to_bf16(even));
+            _mm256_castsi256_ps(_mm256_blend_epi16::<0xaa>(even, round_to_bf16(odd)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut f32, value: __m256) {
+        unsafe {
+            let words = _mm256_srli_epi32::<16>(round_to_bf16(value));
+            let halves = _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(to.cast(), halves);
+        }
+    }
+    #[inline(always)]
+    fn split(self, pairs: __m256) -> (__m256, __m256) {
+        unsafe {
+            let pairs = _mm256_castps_si256(pairs);
+            let odd = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000u32 as i32));
+            (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(odd))
         }
     }
 }

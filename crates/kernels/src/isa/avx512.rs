@@ -1,11 +1,13 @@
 //! 512-bit vectors (AVX-512 F, BW, DQ, VL).
 
-use super::{Isa, Kernel};
+use super::{Isa, Kernel, emulate_add_products};
 use std::arch::x86_64::*;
 
-/// Proof that the processor has AVX-512 F, BW, DQ and VL, with AVX2 and FMA.
+/// Proof that the processor has AVX-512 F, BW, DQ and VL, with AVX2 and FMA; if `BF16`, AVX512_BF16 as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const BF16: bool = false> {
+    has_bf16: bool,
+}
 
 impl Avx512 {
     pub(super) fn detect() -> Option<Self> {
@@ -14,7 +16,18 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("fma");
-        found.then_some(Avx512(()))
+        found.then(|| Avx512 { has_bf16: is_x86_feature_detected!("avx512bf16") })
+    }
+
+    /// The proof that the processor has AVX512_BF16, too.
+    pub(super) fn with_bf16(self) -> Option<Avx512<true>> {
+        self.has_bf16.then_some(Avx512 { has_bf16: true })
+    }
+
+    /// As on a processor without AVX512_BF16.
+    #[cfg(test)]
+    pub(super) fn without_bf16(self) -> Self {
+        Avx512 { has_bf16: false }
     }
 }
 
@@ -25,12 +38,50 @@ pub(super) unsafe fn run<K: Kernel>(isa: Avx512, kernel: K) -> K::Output {
     kernel.run(isa)
 }
 
+/// # Safety
+/// As for [`run`].
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt")]
+pub(super) unsafe fn run_bf16<K: Kernel>(isa: Avx512<true>, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
+/// The values rounded to bf16 in the upper halves of their lanes; the lower halves are of no use.
+///
+/// # Safety
+/// The processor must have AVX-512 F.
+#[inline(always)]
+unsafe fn round_to_bf16(value: __m512) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let bits = _mm512_castps_si512(value);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value, value);
+        let rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000));
+        let denormal = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f80_0000));
+        _mm512_mask_and_epi32(rounded, denormal, bits, _mm512_set1_epi32(i32::MIN))
+    }
+}
+
+/// Word `i` of each half becomes word `2 i` and `2 i + 1`.
+static INTERLEAVED: [u16; 32] = {
+    let mut order = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        order[i] = (i / 2 + i % 2 * 16) as u16;
+        i += 1;
+    }
+    order
+};
+
 // SAFETY of every block in this implementation: the token proves the instructions; the pointer promises are the caller's.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one comment above covers forty one-line wrappers")]
-impl Isa for Avx512 {
+impl<const BF16: bool> Isa for Avx512<BF16> {
     const LANES: usize = 16;
     const TILE_ROWS: usize = 12;
     const TILE_VECTORS: usize = 2;
+    const FUSED: bool = true;
+    const PRODUCTS: bool = BF16;
     type F32 = __m512;
     type Mask = __mmask16;
     type Index = __m512i;
@@ -193,5 +244,45 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn largest(self, a: __m512) -> f32 {
         unsafe { _mm512_reduce_max_ps(a) }
+    }
+    #[inline(always)]
+    fn pair(self, even: __m512, odd: __m512) -> __m512 {
+        unsafe {
+            if BF16 {
+                let halves: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(odd, even));
+                let order = _mm512_loadu_si512(INTERLEAVED.as_ptr().cast());
+                return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, halves));
+            }
+            let even = _mm512_srli_epi32::<16>(round_to_bf16(even));
+            // Upper halves from the odd values.
+            _mm512_castsi512_ps(_mm512_mask_blend_epi16(0xaaaa_aaaa, even, round_to_bf16(odd)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut f32, value: __m512) {
+        unsafe {
+            let halves = if BF16 {
+                std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(value))
+            } else {
+                _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(round_to_bf16(value)))
+            };
+            _mm256_storeu_si256(to.cast(), halves);
+        }
+    }
+    #[inline(always)]
+    fn split(self, pairs: __m512) -> (__m512, __m512) {
+        unsafe {
+            let pairs = _mm512_castps_si512(pairs);
+            let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32 as i32));
+            (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(odd))
+        }
+    }
+    #[inline(always)]
+    fn add_products(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+        if BF16 {
+            let pairs = std::mem::transmute::<__m512, __m512bh>;
+            return unsafe { _mm512_dpbf16_ps(sum, pairs(a), pairs(b)) };
+        }
+        emulate_add_products(self, a, b, sum)
     }
 }

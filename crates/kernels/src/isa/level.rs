@@ -127,4 +127,31 @@ impl Level {
         };
         common.improved()
     }
+
+    /// Runs a kernel that multiplies pairs of bf16 values: as [`dispatch`](Self::dispatch), with the instructions for
+    /// them where the processor has them. Results are the same.
+    #[inline]
+    pub(crate) fn dispatch_bf16<K: Kernel>(self, kernel: K) -> K::Output {
+        #[cfg(target_arch = "x86_64")]
+        if let Token::Avx512(isa) = self.0
+            && let Some(isa) = isa.with_bf16()
+        {
+            // SAFETY: the token was made by detecting the features that the wrapper enables.
+            return unsafe { super::avx512::run_bf16(isa, kernel) };
+        }
+        self.dispatch(kernel)
+    }
+
+    /// Every level this machine has, and each without the instructions for bf16 that it has beyond its kind.
+    #[cfg(test)]
+    pub(crate) fn available_and_emulated() -> Vec<Level> {
+        let mut levels = Level::available();
+        #[cfg(target_arch = "x86_64")]
+        if let Token::Avx512(isa) = levels[0].0
+            && isa.with_bf16().is_some()
+        {
+            levels.push(Level(Token::Avx512(isa.without_bf16())));
+        }
+        levels
+    }
 }

@@ -28,6 +28,7 @@ impl Isa for Neon {
     const LANES: usize = 4;
     const TILE_ROWS: usize = 6;
     const TILE_VECTORS: usize = 4;
+    const FUSED: bool = true;
     type F32 = float32x4_t;
     type Mask = uint32x4_t;
     type Index = [usize; 4];

@@ -29,6 +29,7 @@ impl Isa for Portable {
     const LANES: usize = LANES;
     const TILE_ROWS: usize = 4;
     const TILE_VECTORS: usize = 2;
+    const FUSED: bool = false;
     type F32 = V;
     type Mask = [bool; LANES];
     type Index = [usize; LANES];

@@ -7,15 +7,37 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What predictions are computed in. Training is in single precision.
+/// What convolutional and dense layers compute in. Weights, normalisation, losses and updates are in single precision
+/// whatever it is, and so is a loaded model until told otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Single precision.
     #[default]
     F32,
-    /// 8-bit weights and activations in convolutional and dense layers: faster, and nearly as accurate. It needs a
-    /// [`Calibration`].
+    /// Factors rounded to bf16, sums in single precision; for training, too. Fast where the processor has AVX512_BF16;
+    /// elsewhere it is emulated, to the same rounding, and slow.
+    Bf16,
+    /// 8-bit weights and activations: faster, and nearly as accurate. For predictions only; it needs a [`Calibration`].
     Int8,
+}
+
+impl Precision {
+    /// Its name: `f32`, `bf16` or `int8`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
+        }
+    }
+
+    /// What the factors of products that are not in 8 bits are rounded to.
+    pub(super) fn factors(self) -> ocellus_engine::Precision {
+        match self {
+            Precision::Bf16 => ocellus_engine::Precision::Bf16,
+            Precision::F32 | Precision::Int8 => ocellus_engine::Precision::F32,
+        }
+    }
 }
 
 /// The ranges of numbers that layers read, seen on some images: what 8-bit prediction rounds to bytes by.
@@ -108,7 +130,7 @@ impl Model {
         self.calibration.as_ref()
     }
 
-    /// Sets what predictions and evaluations are computed in.
+    /// Sets what training, predictions and evaluations compute in from now on; training in 8 bits there is none.
     ///
     /// # Errors
     /// 8 bits without a [`Calibration`].
@@ -123,7 +145,7 @@ impl Model {
         Ok(())
     }
 
-    /// What predictions and evaluations are computed in.
+    /// What training, predictions and evaluations compute in.
     pub fn precision(&self) -> Precision {
         self.precision
     }

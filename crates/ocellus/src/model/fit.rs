@@ -73,7 +73,7 @@ impl Model {
         let level = self.engine.level()?;
         let Some(compiled) = &self.compiled else { return Err(ModelError::NotCompiled) };
         let (loss, optimizer) = (compiled.loss, compiled.optimizer.clone());
-        self.record.begin(&options, &batches, &optimizer, &loss, level);
+        self.record.begin(&options, &batches, &optimizer, &loss, (level, self.precision));
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
         let (plan, total, predictions) = self.training_plan(&optimizer, &loss, images, batches.batch_size(), level)?;
         let mut runner = Runner::new(plan, threads);

@@ -131,7 +131,8 @@ impl Model {
             graph.moving_average(parameter, of(value), momentum);
         }
         graph.set_clip(optimizer.clip());
-        let options = PlanOptions { guard: Some(total), ..PlanOptions::new(batch, level) };
+        let options =
+            PlanOptions { guard: Some(total), precision: self.precision.factors(), ..PlanOptions::new(batch, level) };
         Ok((Plan::new(&graph, &[total, predictions], options)?, total, predictions))
     }
 
@@ -157,15 +158,15 @@ impl Model {
         let of = |value: Value| fused.value(value).expect("kept values stay");
         let (predictions, total) = (of(predictions), total.map(of));
         let fetched: Vec<Value> = [predictions].into_iter().chain(total).collect();
-        let options = PlanOptions { threads, ..PlanOptions::new(batch, level) };
+        let precision = self.precision.factors();
+        let options = PlanOptions { threads, precision, ..PlanOptions::new(batch, level) };
         let Some(calibration) = self.calibration.as_ref().filter(|_| self.precision == Precision::Int8) else {
             return Ok((Plan::new(&fused.graph, &fetched, options)?, predictions, total));
         };
         let quantized = quantize(&fused.graph, &fetched, |layer| calibration.ranges.get(layer).copied())?;
         let of = |value: Value| quantized.value(value).expect("kept values stay");
         let fetched: Vec<Value> = fetched.into_iter().map(of).collect();
-        let plan = Plan::new(&quantized.graph, &fetched, options)?;
-        Ok((plan, of(predictions), total.map(of)))
+        Ok((Plan::new(&quantized.graph, &fetched, options)?, of(predictions), total.map(of)))
     }
 
     /// The layers as they infer, and what those read that 8-bit arithmetic is for.

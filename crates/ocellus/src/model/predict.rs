@@ -10,14 +10,16 @@ use std::collections::HashMap;
 /// Images for each step of a prediction.
 const BATCH: usize = 128;
 
+/// What a plan for inference is made for: batch size, whether images are bytes, and whether there is a loss.
+type Key = (usize, bool, bool);
+
 /// What runs plans: instruction set, threads, and the plans made so far.
 #[derive(Default)]
 pub(super) struct Engine {
     level: Option<Level>,
     threads: Option<usize>,
     pool: Option<Pool>,
-    /// By batch size, type of images, and whether there is a loss.
-    plans: HashMap<(usize, bool, bool), Inference>,
+    plans: HashMap<Key, Inference>,
 }
 
 impl Engine {
@@ -60,7 +62,7 @@ impl Engine {
     }
 
     /// The plan for this key, and the threads to run it.
-    fn plan(&mut self, key: (usize, bool, bool)) -> Option<(&mut Inference, &mut Pool)> {
+    fn plan(&mut self, key: Key) -> Option<(&mut Inference, &mut Pool)> {
         Some((self.plans.get_mut(&key)?, self.pool.as_mut()?))
     }
 }
@@ -199,7 +201,7 @@ impl Model {
         Ok(inference.total.map(|total| inference.runner.sum(total)[0]))
     }
 
-    fn prepare_inference(&mut self, key: (usize, bool, bool), loss: Option<&Loss>) -> Result<(), ModelError> {
+    fn prepare_inference(&mut self, key: Key, loss: Option<&Loss>) -> Result<(), ModelError> {
         let threads = self.engine.pool().threads();
         if self.engine.plans.contains_key(&key) {
             return Ok(());

@@ -1,5 +1,6 @@
 //! How a model was trained: what its file tells about it.
 
+use super::Precision;
 use super::batches::Batches;
 use super::{FitOptions, Images};
 use crate::history::SECONDS;
@@ -17,6 +18,8 @@ pub struct TrainingRecord {
     pub version: String,
     /// The instruction set that was computed with.
     pub instruction_set: String,
+    /// What convolutions and dense layers rounded the factors of their products to: `f32`, which is not at all, or `bf16`.
+    pub precision: String,
     /// Key of everything random.
     pub seed: u64,
     /// A hash of the data set that was learnt from, where there was one.
@@ -45,11 +48,12 @@ impl TrainingRecord {
         batches: &Batches<'_>,
         optimizer: &Optimizer,
         loss: &Loss,
-        level: Level,
+        (level, precision): (Level, Precision),
     ) {
         *self = TrainingRecord {
             version: env!("CARGO_PKG_VERSION").into(),
             instruction_set: level.name().into(),
+            precision: precision.name().into(),
             seed: options.seed,
             data_fingerprint: None,
             validation_split: options.validation_split,
