@@ -46,7 +46,7 @@ def contestants(arguments, workload):
         found[f"torch {mode}"] = ([arguments.python, arguments.torch, theirs, mode, "--batch", str(batch), *common], field)
     if onnx and arguments.onnx:
         command = [arguments.python, arguments.onnx, theirs, "--batch", str(batch), "--threads", str(arguments.threads)]
-        found["onnxruntime"] = (command, field)
+        found["onnxruntime"] = (command, FIELDS[what])
     return found
 
 

@@ -46,12 +46,12 @@ struct Figures {
     threads: usize,
     batch_size: usize,
     /// Images per second through training steps; null, as the others, where that was not asked for.
-    train_samples_s: Option<u64>,
+    train_samples_s: Option<f64>,
     /// What training and predictions were computed in.
     train_precision: &'static str,
     precision: &'static str,
     /// Images per second through predictions of many.
-    infer_samples_s: Option<u64>,
+    infer_samples_s: Option<f64>,
     /// Microseconds for the prediction of one image.
     latency_us: Option<f64>,
     /// Fused multiply-add on one core, billions of operations per second, measured in this run.
@@ -120,10 +120,10 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
         instruction_set: level.name().into(),
         threads,
         batch_size: batch,
-        train_samples_s: train.map(|rate| rate as u64),
+        train_samples_s: train.map(rounded),
         train_precision: in_training.name(),
         precision: precision.name(),
-        infer_samples_s: infer.map(|rate| rate as u64),
+        infer_samples_s: infer.map(rounded),
         latency_us: latency.map(|seconds| (seconds * 1e7).round() / 10.0),
         peak_gflops: rounded(peak),
         infer_peak_gflops: rounded(infer_peak),
@@ -148,14 +148,14 @@ impl Figures {
     fn text(&self) -> String {
         let mut text = format!("{} on {} threads, {}\n", self.model, self.threads, self.instruction_set);
         if let Some(rate) = self.train_samples_s {
-            let rate = thousands(rate);
+            let rate = rate_text(rate);
             text += &format!(
                 "  training    {rate:>10} images/s (batch size {}, {})\n",
                 self.batch_size, self.train_precision
             );
         }
         if let Some(rate) = self.infer_samples_s {
-            text += &format!("  prediction  {:>10} images/s ({})\n", thousands(rate), self.precision);
+            text += &format!("  prediction  {:>10} images/s ({})\n", rate_text(rate), self.precision);
         }
         if let Some(us) = self.latency_us {
             text += &format!("  one image   {us:>10} µs ({})\n", self.precision);
@@ -246,6 +246,11 @@ impl Step {
             percent_of_peak: rounded(100.0 * gflops / peak),
         }
     }
+}
+
+/// Images per second, with a decimal where there are few.
+fn rate_text(rate: f64) -> String {
+    if rate < 100.0 { format!("{rate:.1}") } else { thousands(rate as u64) }
 }
 
 fn rounded(value: f64) -> f64 {

@@ -26,7 +26,7 @@
 //! | forward and data gradient by minimal filtering, pooled or not | channels; filters for the data | |
 //! | forward and data gradient otherwise, dense layers | channels; filters for the data | fewer than 4 of them, odd numbers in groups, depthwise |
 //! | weight gradient by minimal filtering | tiles of 2x2 outputs | |
-//! | weight gradient otherwise, dense layers | output pixels of all samples (`paired_weights`) | fewer than 8 channels, groups |
+//! | weight gradient otherwise | output pixels of all samples (`paired_weights`) | fewer than 8 channels, groups, dense layers |
 //! | pooled forward without minimal filtering | | all: first layers have few channels |
 //! | gradients behind a max-pool that do only the maxima's work | | all: it is no dense product |
 

@@ -41,7 +41,8 @@ impl BackwardWeights {
         let [height, width, _] = shape.output();
         let filtered = winograd::suits(&shape, [height, width]);
         let pairs = precision == Precision::Bf16 && !filtered && shape.groups == 1 && shape.input[2] >= 8;
-        let pairs = pairs && height * width > 0;
+        // A dense layer has a slot's few samples to sum over, for which single precision is faster.
+        let pairs = pairs && height * width > 1;
         let source = Source::of_input(&shape);
         let channels = shape.group_channels();
         let taps: Vec<_> = forward_taps(&shape, &source).iter().map(|tap| source.origin() + tap.offset).collect();
