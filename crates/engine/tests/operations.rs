@@ -159,6 +159,12 @@ const BODIES: &[(&str, BodyFn)] = &[
         }
         Ok(x)
     }),
+    ("addition of two, relu", |net, x| {
+        let y = net.conv(x, 4, 3, 1)?;
+        let y = net.graph.add(Add, &[y, x])?;
+        let y = activate(net, y, Activation::Relu)?;
+        net.conv(y, 3, 3, 1)
+    }),
     ("concat", |net, x| {
         let y = net.conv(x, 3, 3, 1)?;
         net.graph.add(Concat, &[x, y, x])
