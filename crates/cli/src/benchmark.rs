@@ -42,6 +42,8 @@ struct Figures {
     version: &'static str,
     model: String,
     parameters: usize,
+    /// Height, width and channels.
+    image_shape: [usize; 3],
     instruction_set: String,
     threads: usize,
     batch_size: usize,
@@ -117,6 +119,7 @@ pub(crate) fn run(arguments: Benchmark) -> Result<()> {
         version: env!("CARGO_PKG_VERSION"),
         model: plan.name().into(),
         parameters: model.parameter_count(),
+        image_shape: images.image_shape(),
         instruction_set: level.name().into(),
         threads,
         batch_size: batch,

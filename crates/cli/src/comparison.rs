@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// What makes two runs comparable.
-const SAME: [&str; 5] = ["model", "instruction_set", "threads", "batch_size", "precision"];
+const SAME: [&str; 6] = ["model", "image_shape", "instruction_set", "threads", "batch_size", "precision"];
 /// The figures, and whether more is better.
 const FIGURES: [(&str, &str, bool); 4] = [
     ("train_samples_s", "training, images/s", true),
@@ -14,6 +14,8 @@ const FIGURES: [(&str, &str, bool); 4] = [
     ("latency_us", "one image, µs", false),
     ("peak_gflops", "peak, GFLOP/s", true),
 ];
+/// The tables of operations, and what to call theirs.
+const TABLES: [(&str, &str); 3] = [("steps", ""), ("infer_steps", "prediction: "), ("latency_steps", "one image: ")];
 /// Operations listed: those whose time changed most.
 const MOST_STEPS: usize = 12;
 
@@ -65,11 +67,15 @@ impl Earlier {
 
     /// The operations that both runs have, with their times.
     fn steps(&self, now: &Value) -> Vec<(String, f64, f64)> {
+        TABLES.iter().flat_map(|(table, of)| self.steps_of(table, of, now)).collect()
+    }
+
+    fn steps_of(&self, table: &str, of: &str, now: &Value) -> Vec<(String, f64, f64)> {
         let name = |step: &Value| {
             let text = |key: &str| step[key].as_str().unwrap_or_default().to_owned();
-            format!("{} {}", text("layer"), text("operation"))
+            format!("{of}{} {}", text("layer"), text("operation"))
         };
-        let list = |figures: &Value| figures["steps"].as_array().cloned().unwrap_or_default();
+        let list = |figures: &Value| figures[table].as_array().cloned().unwrap_or_default();
         let earlier = list(&self.figures);
         let mut found = Vec::new();
         for step in list(now) {
@@ -98,14 +104,21 @@ mod tests {
 
     fn run(train: f64, conv: f64) -> Value {
         json!({"model": "a", "threads": 2, "train_samples_s": train, "latency_us": 10.0,
-            "steps": [{"layer": "conv2d", "operation": "Conv2d", "us": conv}, {"layer": "x", "operation": "Add", "us": 1.0}]})
+            "steps": [{"layer": "conv2d", "operation": "Conv2d", "us": conv}, {"layer": "x", "operation": "Add", "us": 1.0}],
+            "latency_steps": [{"layer": "conv2d", "operation": "Conv2d", "us": 2.0 * conv}]})
     }
 
     #[test]
     fn tells_what_changed_and_what_cannot_be_compared() {
         let mut earlier = Earlier { file: "old.json".into(), figures: run(1000.0, 8.0) };
         let text = earlier.compared_with(&run(1100.0, 4.0));
-        for part in ["old.json", "1000.0     1100.0   +10.0% better", "conv2d Conv2d", "8.00       4.00   -50.0% µs"] {
+        for part in [
+            "old.json",
+            "1000.0     1100.0   +10.0% better",
+            "conv2d Conv2d",
+            "8.00       4.00   -50.0% µs",
+            "one image: conv2d Conv2d",
+        ] {
             assert!(text.contains(part), "{part:?} in {text}");
         }
         assert!(!text.contains("note:"), "{text}");

@@ -46,20 +46,7 @@ struct Outcome<'a> {
 /// The images to measure on: the data's test images; where it has none, those that training kept apart, if the model was
 /// trained on this very data; else all.
 pub(crate) fn open(model: &Model, path: &Path, strict: bool) -> Result<Dataset> {
-    let present = splits_of(path)?;
-    let split = [Split::Test, Split::Validation].into_iter().find(|split| present.contains(split));
-    let classes = model.class_names();
-    let options = OpenOptions {
-        split: split.unwrap_or(Split::Train),
-        classes: (!classes.is_empty()).then(|| classes.to_vec()),
-        preprocessing: Some(model.preprocessing().clone()),
-        strict,
-        ..OpenOptions::default()
-    };
-    let reading = Reading::stderr();
-    let dataset = Dataset::open_with(path, &options, &|done, all| reading.update(done, all))?;
-    drop(reading);
-    tell_about(&[&dataset]);
+    let (dataset, split) = open_first(model, path, &[Split::Test, Split::Validation], strict)?;
     if split.is_some() {
         return Ok(dataset);
     }
@@ -77,4 +64,28 @@ pub(crate) fn open(model: &Model, path: &Path, strict: bool) -> Result<Dataset> 
         path.display()
     ));
     Ok(dataset)
+}
+
+/// The first of these splits that the data has, as the model sees it; all images and no split where it has none of them.
+pub(crate) fn open_first(
+    model: &Model,
+    path: &Path,
+    splits: &[Split],
+    strict: bool,
+) -> Result<(Dataset, Option<Split>)> {
+    let present = splits_of(path)?;
+    let split = splits.iter().copied().find(|split| present.contains(split));
+    let classes = model.class_names();
+    let options = OpenOptions {
+        split: split.unwrap_or(Split::Train),
+        classes: (!classes.is_empty()).then(|| classes.to_vec()),
+        preprocessing: Some(model.preprocessing().clone()),
+        strict,
+        ..OpenOptions::default()
+    };
+    let reading = Reading::stderr();
+    let dataset = Dataset::open_with(path, &options, &|done, all| reading.update(done, all))?;
+    drop(reading);
+    tell_about(&[&dataset]);
+    Ok((dataset, split))
 }

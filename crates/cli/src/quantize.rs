@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
-use ocellus::data::{Dataset, OpenOptions, Split, splits_of};
+use ocellus::data::{Dataset, Split};
 use ocellus::metrics::{Accuracy, Metric};
 use ocellus::model::{Model, Precision, Predictions};
 use ocellus::report;
@@ -12,8 +12,6 @@ use serde::Serialize;
 
 use crate::arguments::Quantize;
 use crate::output::{lossy, note, print, print_json, quoted, thousands};
-use crate::progress::Reading;
-use crate::results::tell_about;
 use crate::{evaluate, models};
 
 /// Images of one measurement of the speed, and the seconds that it is to take.
@@ -23,7 +21,8 @@ const SPEED_SECONDS: f64 = 1.0;
 pub(crate) fn run(arguments: Quantize) -> Result<()> {
     let mut model = models::load(&arguments.model)?;
     model.set_threads(arguments.threads);
-    let train = training_images(&model, &arguments.data, arguments.strict)?;
+    let splits = [Split::Train, Split::Validation, Split::Test];
+    let (train, _) = evaluate::open_first(&model, &arguments.data, &splits, arguments.strict)?;
     let test = evaluate::open(&model, &arguments.data, arguments.strict)?;
     let images = train.len().min(arguments.images);
     // Evenly spread: a folder's images lie class by class.
@@ -49,25 +48,6 @@ pub(crate) fn run(arguments: Quantize) -> Result<()> {
         int8,
     };
     if arguments.json { print_json(&outcome) } else { print(outcome.text()) }
-}
-
-/// The images that ranges are measured on: the training images, or all where they are not divided.
-fn training_images(model: &Model, path: &Path, strict: bool) -> Result<Dataset> {
-    let present = splits_of(path)?;
-    let split = [Split::Train, Split::Validation, Split::Test].into_iter().find(|split| present.contains(split));
-    let classes = model.class_names();
-    let options = OpenOptions {
-        split: split.unwrap_or(Split::Train),
-        classes: (!classes.is_empty()).then(|| classes.to_vec()),
-        preprocessing: Some(model.preprocessing().clone()),
-        strict,
-        ..OpenOptions::default()
-    };
-    let reading = Reading::stderr();
-    let dataset = Dataset::open_with(path, &options, &|done, all| reading.update(done, all))?;
-    drop(reading);
-    tell_about(&[&dataset]);
-    Ok(dataset)
 }
 
 /// How good and how fast the model is in one precision.

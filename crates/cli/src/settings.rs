@@ -56,7 +56,7 @@ pub(crate) struct Settings {
 
     /// What convolutions and dense layers round the factors of their products to [default: f32, which is not at all].
     #[arg(long, value_name = "NAME")]
-    pub(crate) precision: Option<PrecisionName>,
+    pub(crate) precision: Option<TrainingPrecision>,
 
     /// The run's folder [default: runs/DATA-MODEL, numbered where it exists].
     #[arg(long, value_name = "FOLDER")]
@@ -101,11 +101,11 @@ impl OptimizerName {
     }
 }
 
-/// A precision's name.
+/// What a training can compute in; predictions can in 8 bits, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[value(rename_all = "lower")]
-pub(crate) enum PrecisionName {
+pub(crate) enum TrainingPrecision {
     /// Single precision.
     #[default]
     F32,
@@ -113,7 +113,7 @@ pub(crate) enum PrecisionName {
     Bf16,
 }
 
-impl PrecisionName {
+impl TrainingPrecision {
     pub(crate) fn precision(self) -> Precision {
         match self {
             Self::F32 => Precision::F32,
@@ -169,7 +169,7 @@ pub(crate) struct Resolved {
     pub(crate) seed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) threads: Option<usize>,
-    pub(crate) precision: PrecisionName,
+    pub(crate) precision: TrainingPrecision,
     pub(crate) strict: bool,
     /// Left out of the file, so that running it again does not write over this run.
     #[serde(skip)]
