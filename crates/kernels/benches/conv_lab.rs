@@ -9,6 +9,9 @@
 //! `-- resnet50 1x1 weights`; `--bf16` times that precision; `OCELLUS_ISA` chooses the instruction set.
 #![allow(clippy::print_stdout, reason = "a lab prints its table")]
 
+mod lab;
+
+use lab::noise;
 use ocellus_kernels::conv::*;
 use ocellus_kernels::quantize::Encoding;
 use ocellus_kernels::{Buffer, Level, Pool, Precision, peak};
@@ -32,18 +35,6 @@ fn time(mut f: impl FnMut()) -> f64 {
         best = best.min(start.elapsed().as_secs_f64() / repeats as f64);
     }
     best
-}
-
-fn noise(seed: u32, len: usize) -> Buffer {
-    let mut buffer = Buffer::new(len);
-    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
-    for value in buffer.f32_mut() {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        *value = (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0;
-    }
-    buffer
 }
 
 struct Lab {
@@ -394,14 +385,10 @@ fn layer_name(net: &str, shape: &ConvShape) -> String {
 }
 
 fn main() {
-    // Only `cargo bench` passes `--bench`; under `cargo test` there is nothing to do.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !lab::measures() {
         return;
     }
-    let level = match std::env::var("OCELLUS_ISA") {
-        Ok(name) => Level::named(&name).expect("OCELLUS_ISA names an instruction set of this machine"),
-        Err(_) => Level::detect(),
-    };
+    let level = lab::level();
     let peak = peak::fma_gflops(level, 20) * 1e9;
     let byte_peak = peak::vnni_gops(level, 20) * 1e9;
     let bf16 = std::env::args().any(|argument| argument == "--bf16");

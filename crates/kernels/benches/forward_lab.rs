@@ -5,6 +5,9 @@
 //! `cargo bench -p ocellus-kernels --bench forward_lab -- [part of a name [samples [threads]]]`
 #![allow(clippy::print_stdout, reason = "a lab prints its table")]
 
+mod lab;
+
+use lab::noise;
 use ocellus_kernels::conv::*;
 use ocellus_kernels::{Buffer, Level, Pool, Precision, peak};
 use std::time::{Duration, Instant};
@@ -23,18 +26,6 @@ fn time(mut f: impl FnMut(usize)) -> f64 {
         best = best.min(start.elapsed().as_secs_f64());
     }
     best
-}
-
-fn noise(seed: u32, len: usize) -> Buffer {
-    let mut buffer = Buffer::new(len);
-    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
-    for value in buffer.f32_mut() {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        *value = (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0;
-    }
-    buffer
 }
 
 const fn square(size: usize, channels: usize, filters: usize, kernel: usize, stride: usize) -> ConvShape {
@@ -101,18 +92,14 @@ const LAYERS: &[(&str, usize, ConvShape)] = &[
 const COLD: usize = 96 << 20;
 
 fn main() {
-    // `cargo test` runs benches, too, but without this argument.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !lab::measures() {
         return;
     }
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let only = arguments.next().unwrap_or_default();
     let mut number = || arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1);
     let (samples, threads): (usize, usize) = (number(), number());
-    let level = match std::env::var("OCELLUS_ISA") {
-        Ok(name) => Level::named(&name).expect("OCELLUS_ISA names an instruction set of this machine"),
-        Err(_) => Level::detect(),
-    };
+    let level = lab::level();
     let peak = peak::fma_gflops(level, 20) * 1e9;
     println!("{level:?}, {samples} samples, {threads} threads, multiply-add peak of one {:.1} GFLOP/s", peak * 1e-9);
     let mut pool = Pool::new(threads);
