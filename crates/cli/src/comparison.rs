@@ -14,6 +14,8 @@ const FIGURES: [(&str, &str, bool); 4] = [
     ("latency_us", "one image, µs", false),
     ("peak_gflops", "peak, GFLOP/s", true),
 ];
+/// A smaller change is no change: every figure is shown to the tenth of a percent, but none repeats to that.
+const NO_CHANGE: f64 = 0.005;
 /// The tables of operations, and what to call theirs.
 const TABLES: [(&str, &str); 3] = [("steps", ""), ("infer_steps", "prediction: "), ("latency_steps", "one image: ")];
 /// Operations listed: those whose time changed most.
@@ -53,7 +55,11 @@ impl Earlier {
         text += &format!("{:<50} {:>10} {:>10} {:>8}\n", "", "before", "now", "change");
         for (name, title, more_is_better) in FIGURES {
             if let (Some(before), Some(after)) = (self.figures[name].as_f64(), now[name].as_f64()) {
-                let verdict = if (after > before) == more_is_better { "better" } else { "worse" };
+                let verdict = match after / before - 1.0 {
+                    change if change.abs() < NO_CHANGE => "the same",
+                    change if (change > 0.0) == more_is_better => "better",
+                    _ => "worse",
+                };
                 text += &format!("{title:<50} {before:>10.1} {after:>10.1} {} {verdict}\n", change(before, after));
             }
         }
@@ -122,6 +128,7 @@ mod tests {
             assert!(text.contains(part), "{part:?} in {text}");
         }
         assert!(!text.contains("note:"), "{text}");
+        assert!(text.contains("10.0       10.0    +0.0% the same"), "{text}");
         earlier.figures["threads"] = json!(1);
         assert!(earlier.compared_with(&run(1.0, 1.0)).contains("note: threads was 1, is 2"));
     }
