@@ -53,8 +53,11 @@ struct Tables {
     tables: Vec<Table>,
     /// Of each sample, its file and row.
     rows: Vec<(u32, u32)>,
-    recent: Mutex<Vec<((u32, usize), Arc<Values>)>>,
+    recent: Mutex<Vec<Recent>>,
 }
+
+/// A page's file and number, and its values.
+type Recent = ((u32, usize), Arc<Values>);
 
 /// All images of these files with their classes.
 pub(super) fn catalog(path: &Path, files: &[PathBuf]) -> Result<Catalog, DataError> {
