@@ -9,14 +9,17 @@ use std::collections::HashMap;
 use super::{DataError, Dataset};
 use crate::random::{Purpose, Random};
 
-/// Samples that stay together: those of a group, or one.
-struct Unit {
-    members: Vec<u32>,
-    /// The class that most of them have.
-    label: u32,
+/// A sample with what decides where it goes. Samples of a unit, a group or a single one, follow each other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Keyed {
     /// A number from content and seed alone.
     key: u64,
+    group: u32,
+    index: u32,
 }
+
+/// The group of a sample that has none.
+const SINGLE: u32 = u32::MAX;
 
 impl Dataset {
     /// Two parts with the same share of every class: the rest, and `fraction` of the samples, chosen by `seed`.
@@ -31,14 +34,15 @@ impl Dataset {
     pub fn split_stratified(&self, fraction: f64, seed: u64) -> Result<(Self, Self), DataError> {
         check(fraction)?;
         let mut second = vec![false; self.len()];
-        for units in self.units_of_classes(seed)?.iter().filter(|units| units.len() > 1) {
-            let samples: usize = units.iter().map(|unit| unit.members.len()).sum();
+        let keyed = self.keyed(seed, true)?;
+        for units in self.units_of_classes(&keyed).iter().filter(|units| units.len() > 1) {
+            let samples: usize = units.iter().map(|unit| unit.len()).sum();
             let wanted = ((samples as f64 * fraction).round() as usize).clamp(1, samples - 1);
             let mut taken = 0;
             // One unit at least stays.
             for unit in &units[..units.len() - 1] {
                 // Not one that leads further past the share than it was short of it.
-                let after = taken + unit.members.len();
+                let after = taken + unit.len();
                 if taken > 0 && after.abs_diff(wanted) > wanted.abs_diff(taken) {
                     continue;
                 }
@@ -46,7 +50,7 @@ impl Dataset {
                     break;
                 }
                 taken = after;
-                unit.members.iter().for_each(|&member| second[member as usize] = true);
+                unit.iter().for_each(|sample| second[sample.index as usize] = true);
             }
         }
         Ok(self.divided(&second))
@@ -61,10 +65,8 @@ impl Dataset {
     pub fn split_by_content(&self, fraction: f64, seed: u64) -> Result<(Self, Self), DataError> {
         check(fraction)?;
         let mut second = vec![false; self.len()];
-        for (key, members) in self.groups_of_samples(seed, false)? {
-            if (key as f64) < fraction * u64::MAX as f64 {
-                members.iter().for_each(|&member| second[member as usize] = true);
-            }
+        for sample in self.keyed(seed, false)? {
+            second[sample.index as usize] = (sample.key as f64) < fraction * u64::MAX as f64;
         }
         Ok(self.divided(&second))
     }
@@ -82,15 +84,16 @@ impl Dataset {
         }
         let mut own = vec![false; self.len()];
         let mut sizes = vec![0usize; folds];
-        for units in self.units_of_classes(seed)? {
+        let keyed = self.keyed(seed, true)?;
+        for units in self.units_of_classes(&keyed) {
             let mut of_class = vec![0usize; folds];
             for unit in units {
                 // Where the class has fewest yet, then all classes together.
                 let least = (0..folds).min_by_key(|&at| (of_class[at], sizes[at])).unwrap_or(0);
-                of_class[least] += unit.members.len();
-                sizes[least] += unit.members.len();
+                of_class[least] += unit.len();
+                sizes[least] += unit.len();
                 if least == fold {
-                    unit.members.iter().for_each(|&member| own[member as usize] = true);
+                    unit.iter().for_each(|sample| own[sample.index as usize] = true);
                 }
             }
         }
@@ -103,49 +106,47 @@ impl Dataset {
         (part(false), part(true))
     }
 
-    /// For each class its units, in an order that content and seed give.
-    fn units_of_classes(&self, seed: u64) -> Result<Vec<Vec<Unit>>, DataError> {
-        let mut classes: Vec<Vec<Unit>> = (0..self.class_count()).map(|_| Vec::new()).collect();
+    /// For each class its units, in the order of their keys. A group belongs to the class that most of it has.
+    fn units_of_classes<'k>(&self, keyed: &'k [Keyed]) -> Vec<Vec<&'k [Keyed]>> {
+        let mut classes = vec![Vec::new(); self.class_count()];
         let mut counts = vec![0u32; self.class_count()];
-        for (key, members) in self.groups_of_samples(seed, true)? {
-            members.iter().for_each(|&member| counts[self.label(member as usize) as usize] += 1);
-            let labels = members.iter().map(|&member| self.label(member as usize));
-            let label = labels.clone().max_by_key(|&label| (counts[label as usize], u32::MAX - label)).unwrap_or(0);
-            labels.for_each(|label| counts[label as usize] = 0);
-            classes[label as usize].push(Unit { members, label, key });
+        for unit in keyed.chunk_by(|a, b| a.group != SINGLE && a.group == b.group) {
+            let labels = unit.iter().map(|sample| self.label(sample.index as usize) as usize);
+            labels.clone().for_each(|label| counts[label] += 1);
+            let most = labels.clone().max_by_key(|&label| (counts[label], std::cmp::Reverse(label))).unwrap_or(0);
+            labels.for_each(|label| counts[label] = 0);
+            classes[most].push(unit);
         }
-        for units in &mut classes {
-            units.sort_by_key(|unit| (unit.key, unit.members.first().copied()));
-            debug_assert!(units.iter().all(|unit| unit.label == units[0].label));
-        }
-        Ok(classes)
+        classes
     }
 
-    /// Samples that stay together, with a key of content and seed. Where copies of an image need not, each has a key of its own.
-    fn groups_of_samples(&self, seed: u64, tell_copies: bool) -> Result<Vec<(u64, Vec<u32>)>, DataError> {
+    /// All samples in the order of their keys. Where copies of an image are told apart, each has a key of its own.
+    fn keyed(&self, seed: u64, tell_copies: bool) -> Result<Vec<Keyed>, DataError> {
         let key = |content: u64, copy: u64| Random::new(seed, Purpose::Split, copy, content).next_u64();
-        let mut copies: HashMap<u64, u64> = HashMap::new();
-        let mut single = Vec::new();
-        let mut groups: HashMap<u32, (u64, Vec<u32>)> = HashMap::new();
-        for index in 0..self.len() {
-            let content = self.content_hash(index)?;
-            match self.groups().map(|groups| groups[index]).filter(|&group| group != u32::MAX) {
-                Some(group) => {
-                    let (least, members) = groups.entry(group).or_insert((u64::MAX, Vec::new()));
-                    *least = content.min(*least);
-                    members.push(index as u32);
-                }
-                None => {
-                    let copy = copies.entry(content).or_insert(0);
-                    single.push((key(content, if tell_copies { *copy } else { 0 }), vec![index as u32]));
-                    *copy += 1;
-                }
-            }
-        }
+        let mut samples = Vec::with_capacity(self.len());
         // A group is known by the least of its contents: another image seldom changes it.
-        single.extend(groups.into_values().map(|(least, members)| (key(least, 0), members)));
-        single.sort_unstable();
-        Ok(single)
+        let mut least: HashMap<u32, u64> = HashMap::new();
+        for index in 0..self.len() {
+            let (content, group) = (self.content_hash(index)?, self.groups().map_or(SINGLE, |groups| groups[index]));
+            if group != SINGLE {
+                let least = least.entry(group).or_insert(content);
+                *least = content.min(*least);
+            }
+            samples.push(Keyed { key: content, group, index: index as u32 });
+        }
+        samples.sort_unstable();
+        let (mut before, mut copy) = (None, 0);
+        for sample in &mut samples {
+            if let Some(least) = least.get(&sample.group) {
+                sample.key = key(*least, 0);
+                continue;
+            }
+            copy = if tell_copies && before == Some(sample.key) { copy + 1 } else { 0 };
+            before = Some(sample.key);
+            sample.key = key(sample.key, copy);
+        }
+        samples.sort_unstable();
+        Ok(samples)
     }
 }
 
