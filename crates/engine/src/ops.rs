@@ -7,6 +7,7 @@ mod batch_norm;
 mod batch_norm_backward;
 mod concat;
 mod constant;
+mod convert;
 mod conv2d;
 mod dense;
 mod dropout;
@@ -27,6 +28,7 @@ pub use batch_norm::{BatchNorm, FinishMoments, Moments, batch_norm_inference, ba
 pub use concat::Concat;
 pub use constant::Constant;
 pub use conv2d::Conv2d;
+pub(crate) use convert::Convert;
 pub use dense::Dense;
 pub use dropout::Dropout;
 pub(crate) use fold_batch_norm::FoldBatchNorm;
