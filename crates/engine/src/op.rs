@@ -46,8 +46,8 @@ pub trait Op: Debug + Send + Sync + Any {
         false
     }
 
-    /// Whether the n-th output may be written as bf16 values.
-    fn writes_bf16(&self, _output: usize) -> bool {
+    /// Whether the n-th output may be written as bf16 values where the precision is bf16.
+    fn writes_bf16(&self, _inputs: &[&Spec], _output: usize) -> bool {
         false
     }
 

@@ -110,7 +110,9 @@ fn run(lab: &Lab) {
         let (mean, variance) = (&mean, &variance);
         let linear = batch_norm::Norm { mean, variance, gamma, beta, epsilon: 1e-3, epilogue: Epilogue::Linear };
         let relu = batch_norm::Norm { epilogue: Epilogue::Relu, ..linear };
-        lab.row(&named("normalize, relu"), 2 * once, || batch_norm::normalize(level, &relu, black_box(x).into(), None, y.into()));
+        lab.row(&named("normalize, relu"), 2 * once, || {
+            batch_norm::normalize(level, &relu, black_box(x).into(), None, y.into())
+        });
         lab.row(&named("normalize, add, relu"), 3 * once, || {
             batch_norm::normalize(level, &relu, black_box(x).into(), Some(dy.into()), y.into());
         });
@@ -123,7 +125,17 @@ fn run(lab: &Lab) {
         });
         lab.row(&named("backward_sums, add, relu, g"), 5 * once, || {
             let terms = (dy.into(), Some(dy.into()));
-            batch_norm::backward_sums_and_gradient(level, &relu, black_box(x).into(), dy.into(), terms, y.into(), dbeta, dgamma, false);
+            batch_norm::backward_sums_and_gradient(
+                level,
+                &relu,
+                black_box(x).into(),
+                dy.into(),
+                terms,
+                y.into(),
+                dbeta,
+                dgamma,
+                false,
+            );
         });
         lab.row(&named("batch_norm backward"), 3 * once, || {
             batch_norm::backward(level, &linear, 1e3, black_box(x).into(), dy.into(), dbeta, dgamma, y.into());

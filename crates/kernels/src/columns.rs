@@ -252,8 +252,8 @@ struct Summed<'a, M, const N: usize, const P: usize, const S: usize, const MAPS:
 /// Vectors of columns summed at once: enough independent chains to hide the latency of an addition.
 const BLOCK: usize = 4;
 
-impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize, const MAPS: bool, const HALVES: bool> Kernel
-    for Summed<'_, M, N, P, S, MAPS, HALVES>
+impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize, const MAPS: bool, const HALVES: bool>
+    Kernel for Summed<'_, M, N, P, S, MAPS, HALVES>
 {
     type Output = ();
     #[inline(always)]

@@ -86,6 +86,20 @@ impl ValuesMut<'_> {
         matches!(self, ValuesMut::Bf16(_))
     }
 
+    /// The first values, and the rest.
+    pub(crate) fn split_at_mut(self, at: usize) -> (Self, Self) {
+        match self {
+            ValuesMut::F32(values) => {
+                let (first, rest) = values.split_at_mut(at);
+                (ValuesMut::F32(first), ValuesMut::F32(rest))
+            }
+            ValuesMut::Bf16(values) => {
+                let (first, rest) = values.split_at_mut(at);
+                (ValuesMut::Bf16(first), ValuesMut::Bf16(rest))
+            }
+        }
+    }
+
     /// Where they start, whatever they are.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut f32 {
         match self {

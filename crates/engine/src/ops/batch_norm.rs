@@ -143,7 +143,7 @@ impl Op for BatchNorm {
     fn reads_bf16(&self, input: usize) -> bool {
         input == 0 || input == 5
     }
-    fn writes_bf16(&self, _output: usize) -> bool {
+    fn writes_bf16(&self, _inputs: &[&Spec], _output: usize) -> bool {
         true
     }
     fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {

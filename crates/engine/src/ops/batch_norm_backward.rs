@@ -92,7 +92,7 @@ impl Op for SumsAndGradient {
     fn reads_bf16(&self, input: usize) -> bool {
         input == 0 || input >= 5
     }
-    fn writes_bf16(&self, output: usize) -> bool {
+    fn writes_bf16(&self, _inputs: &[&Spec], output: usize) -> bool {
         output == 2
     }
     fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
@@ -140,7 +140,7 @@ impl Op for Data {
     fn reads_bf16(&self, input: usize) -> bool {
         input == 0 || input == 5
     }
-    fn writes_bf16(&self, _output: usize) -> bool {
+    fn writes_bf16(&self, _inputs: &[&Spec], _output: usize) -> bool {
         true
     }
     fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {

@@ -1,8 +1,8 @@
 //! From graph to plan: what is needed, in which stage, in which memory.
 
 use super::recompute::Known;
-use super::{narrow, recompute};
 use super::{Place, Plan, PlanOptions, Stage, Step};
+use super::{narrow, recompute};
 use crate::graph::Source;
 use crate::memory::{Lifetime, lay_out};
 use crate::op::MOST_PARTS;
@@ -419,7 +419,8 @@ impl<'a> Builder<'a> {
         });
         let len = outputs.first().map_or(0, |spec| spec.len());
         let alike = |spec: &&Spec| spec.role == Role::Sample && spec.len() == len;
-        let can_be_cut = outputs.len() <= MOST_PARTS && outputs.iter().all(|spec| alike(spec) && spec.dtype != DType::Bf16);
+        let can_be_cut =
+            outputs.len() <= MOST_PARTS && outputs.iter().all(|spec| alike(spec) && spec.dtype != DType::Bf16);
         let flops = node.op.flops(&inputs, &outputs);
         let bytes: usize = node.inputs.iter().chain(&node.outputs).map(|&v| self.sample_bytes(v)).sum();
         let weights: usize = packed.map_or(0, |(_, buffer)| 4 * self.shared_len[buffer]);

@@ -101,7 +101,8 @@ impl Known<'_> {
         }
         let output = node.outputs.iter().position(|&v| v == value).unwrap_or(0);
         let mut here = self.readers(value).filter(|&(index, ..)| self.node_stage[index] == stage);
-        match node.op.writes_bf16(output) && here.all(|(_, reader, input)| reader.op.reads_bf16(input)) {
+        let inputs: Vec<_> = node.inputs.iter().map(|&v| self.graph.spec(v)).collect();
+        match node.op.writes_bf16(&inputs, output) && here.all(|(_, reader, input)| reader.op.reads_bf16(input)) {
             true => Kept::Narrow,
             false => Kept::Copy,
         }

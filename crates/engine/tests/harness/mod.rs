@@ -3,7 +3,7 @@
 use ocellus_engine::ops::*;
 use ocellus_engine::{
     DType, Graph, GraphError, Input, Level, Outcome, ParameterId, ParameterKind, Parameters, Plan, PlanOptions, Pool,
-    Runner, Scalars, Value, fuse,
+    Precision, Runner, Scalars, Value, fuse,
 };
 
 pub(crate) const BATCH: usize = 6;
@@ -98,6 +98,8 @@ pub(crate) struct Way {
     pub(crate) slots: Option<usize>,
     pub(crate) group: Option<usize>,
     pub(crate) threads: usize,
+    pub(crate) precision: Precision,
+    pub(crate) narrow: bool,
 }
 
 pub(crate) struct Results {
@@ -132,6 +134,8 @@ pub(crate) fn run(net: &Net, logits: Value, total: Value, way: Way) -> Results {
         share_memory: way.share_memory,
         recompute: way.recompute,
         group_bytes: way.group_bytes,
+        precision: way.precision,
+        narrow: way.narrow,
         ..PlanOptions::new(BATCH + 2, way.level)
     };
     let plan = Plan::new(&graph, &fetched, options).unwrap();
@@ -163,6 +167,8 @@ pub(crate) fn plain() -> Way {
         slots: Some(1),
         group: None,
         threads: 1,
+        precision: Precision::F32,
+        narrow: true,
     }
 }
 
@@ -212,6 +218,36 @@ pub(crate) fn check_ways(body: Body<'_>, loss: LossOf, rounding: f32) {
             let again = run(&net, logits, total, Way { threads: way.threads % 4 + 1, ..way });
             assert_eq!(results.logits, again.logits, "{name}: another number of threads");
             assert_eq!(results.gradients, again.gradients, "{name}: another number of threads");
+        }
+    }
+}
+
+/// In bf16, images that are kept as that change results by little; where they lie in memory and how they are grouped and
+/// threads change nothing.
+pub(crate) fn check_narrow(body: Body<'_>, loss: LossOf, rounding: f32) {
+    let (net, logits, total) = build(body, loss);
+    for level in Level::available() {
+        let way = Way { level, fused: true, recompute: true, slots: Some(2), precision: Precision::Bf16, ..plain() };
+        let wide = run(&net, logits, total, Way { narrow: false, ..way });
+        let results = run(&net, logits, total, way);
+        let name = format!("{way:?}");
+        assert_close(&name, &[results.total], &[wide.total], rounding);
+        assert_close(&name, &results.logits, &wide.logits, rounding);
+        let least = wide.gradients.iter().map(|g| largest(g)).fold(1e-6, f32::max);
+        for (got, want) in results.gradients.iter().zip(&wide.gradients) {
+            assert_close_to(&name, got, want, rounding, least);
+        }
+        for other in [Way { share_memory: true, ..way }, Way { threads: 3, share_memory: true, ..way }] {
+            let other = run(&net, logits, total, other);
+            assert_eq!(results.logits, other.logits, "{name}");
+            assert_eq!(results.gradients, other.gradients, "{name}");
+        }
+        // Bands and groups of other sizes add in another order.
+        let parts = Way { group_bytes: 1 << 10, group: Some(1), share_memory: true, ..way };
+        let parts = run(&net, logits, total, parts);
+        assert_close(&name, &parts.logits, &results.logits, rounding);
+        for (got, want) in parts.gradients.iter().zip(&results.gradients) {
+            assert_close_to(&name, got, want, rounding, least);
         }
     }
 }

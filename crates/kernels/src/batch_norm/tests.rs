@@ -75,7 +75,8 @@ fn check(level: Level, channels: usize, rows: usize) {
         backward_sums(level, &plain, (&x[..cut]).into(), (&dy[..cut]).into(), dbeta, dgamma, false);
         backward_sums(level, &plain, (&x[cut..]).into(), (&dy[cut..]).into(), dbeta, dgamma, true);
     });
-    let dx = output(len, STALE, |dx| backward(level, &plain, count, (&x).into(), (&dy).into(), &dbeta, &dgamma, dx.into()));
+    let dx =
+        output(len, STALE, |dx| backward(level, &plain, count, (&x).into(), (&dy).into(), &dbeta, &dgamma, dx.into()));
     // Each channel stands alone, so that its gradient can be taken alone; a few of them are enough.
     for c in (0..channels).step_by(channels.div_ceil(3)).filter(|_| rows > 2 && rows < 100) {
         let column = |v: &[f32]| (0..rows).map(|r| f64::from(v[r * channels + c])).collect::<Vec<_>>();
@@ -180,8 +181,7 @@ fn check_bf16(level: Level, channels: usize, rows: usize, epilogue: Epilogue) {
     let single = half.each_ref().map(|half| half.iter().map(|&v| bf16::widen(v)).collect::<Vec<f32>>());
     let (gamma, beta, mean) = (values(channels, 5), values(channels, 6), values(channels, 7));
     let variance: Vec<f32> = values(channels, 8).iter().map(|v| v.abs() + 0.5).collect();
-    let norm =
-        Norm { mean: &mean, variance: &variance, gamma: &gamma, beta: &beta, epsilon: EPSILON, epilogue };
+    let norm = Norm { mean: &mean, variance: &variance, gamma: &gamma, beta: &beta, epsilon: EPSILON, epilogue };
     // Which of the arrays are bf16.
     for mask in 0..16 {
         let pick = |n: usize| match mask >> n & 1 {
