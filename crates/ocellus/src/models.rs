@@ -252,6 +252,9 @@ fn normalized_pixels(input: &Tensor, channels: usize, colours: Colours) -> Tenso
 }
 
 #[cfg(test)]
+mod pytorch_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::losses::Loss;
