@@ -56,6 +56,8 @@ pub(crate) struct Plan {
 
 enum Layers {
     Known(Recipe),
+    /// Those of a model file.
+    Model(PathBuf, Architecture),
     File(PathBuf, Table),
 }
 
@@ -66,6 +68,13 @@ impl Plan {
             return Ok(Self { name: name.into(), layers: Layers::Known(recipe) });
         }
         let path = Path::new(name);
+        if path.extension().is_some_and(|end| end == "safetensors") && path.is_file() {
+            let layers = Layers::Model(path.to_owned(), load(path)?.architecture().clone());
+            let folder = path.parent().and_then(Path::file_name).filter(|_| path.file_stem() == Some("model".as_ref()));
+            let name =
+                folder.or(path.file_stem()).map_or_else(|| name.into(), |name| name.to_string_lossy().into_owned());
+            return Ok(Self { name, layers });
+        }
         if path.extension().is_none_or(|end| end != "toml") {
             let names: Vec<&str> = ALL.iter().map(|recipe| recipe.name).collect();
             let similar = nearest(name, &names).map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
@@ -92,6 +101,11 @@ impl Plan {
                 let mut model = recipe.build(image_shape, classes)?;
                 model.initialize(seed);
                 Ok(model)
+            }
+            Layers::Model(path, layers) => {
+                let architecture = Architecture { input_shape: image_shape.into(), ..layers.clone() };
+                let architecture = architecture.with_classes(classes);
+                Model::from_architecture(architecture, seed).with_context(|| path.display().to_string())
             }
             Layers::File(path, layers) => {
                 let architecture = architecture(layers.clone(), image_shape, classes);

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arguments::{MOST_THREADS, positive, threads};
 use crate::failure::usage;
+use crate::fine_tuning::FineTuning;
 
 /// What can be set for a training, on the command line or in a TOML file; nothing needs to be.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -66,6 +67,10 @@ pub(crate) struct Settings {
     #[arg(long)]
     #[serde(default)]
     pub(crate) strict: bool,
+
+    #[command(flatten)]
+    #[serde(default)]
+    pub(crate) fine_tuning: FineTuning,
 }
 
 /// An optimizer's name.
@@ -174,6 +179,8 @@ pub(crate) struct Resolved {
     /// Left out of the file, so that running it again does not write over this run.
     #[serde(skip)]
     pub(crate) output: Option<PathBuf>,
+    #[serde(skip_serializing_if = "FineTuning::is_empty")]
+    pub(crate) fine_tuning: FineTuning,
 }
 
 impl Settings {
@@ -202,6 +209,7 @@ impl Settings {
             precision: self.precision.or(other.precision),
             output: self.output.or(other.output),
             strict: self.strict || other.strict,
+            fine_tuning: self.fine_tuning.over(other.fine_tuning),
         }
     }
 
@@ -222,6 +230,7 @@ impl Settings {
             precision: self.precision.unwrap_or_default(),
             output: self.output,
             strict: self.strict,
+            fine_tuning: self.fine_tuning,
         }
     }
 

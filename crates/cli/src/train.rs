@@ -16,6 +16,7 @@ use ocellus::report;
 use serde::Serialize;
 
 use crate::arguments::Train;
+use crate::fine_tuning::Pretrained;
 use crate::models;
 use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
@@ -28,14 +29,19 @@ pub(crate) const TEST_FRACTION: f64 = 0.2;
 pub(crate) fn run(arguments: Train) -> Result<()> {
     let began = Instant::now();
     let file = arguments.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-    let settings = arguments.settings.over(file).resolve();
+    let mut settings = arguments.settings.over(file);
+    let pretrained = Pretrained::open(&mut settings)?;
+    let settings = settings.resolve();
     let config = settings.to_toml()?;
     let plan = models::Plan::find(&settings.model)?;
     let folder = run_folder(&settings, plan.name());
     check_writable(&folder)?;
 
-    let data = open(&settings)?;
+    let data = open(&settings, pretrained.as_ref())?;
     let mut model = plan.build(data.train.image_shape(), data.train.class_count(), settings.seed)?;
+    if let Some(pretrained) = &pretrained {
+        model = pretrained.load_into(model, &settings.fine_tuning)?;
+    }
     model.compile(
         settings.optimizer.optimizer(Some(settings.learning_rate)),
         Loss::for_outputs(model.output_shape().iter().product()),
@@ -86,8 +92,9 @@ struct Data {
     validation_origin: String,
 }
 
-fn open(settings: &Resolved) -> Result<Data> {
-    let options = OpenOptions { strict: settings.strict, ..OpenOptions::default() };
+fn open(settings: &Resolved, pretrained: Option<&Pretrained>) -> Result<Data> {
+    let preprocessing = pretrained.and_then(Pretrained::preprocessing);
+    let options = OpenOptions { strict: settings.strict, preprocessing, ..OpenOptions::default() };
     let reading = Reading::stderr();
     let progress = |done, all| reading.update(done, all);
     let mut splits = Splits::open(&settings.data, &options, &progress)?;
