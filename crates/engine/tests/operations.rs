@@ -275,7 +275,15 @@ fn updates_lower_the_loss_and_do_not_depend_on_threads() {
                 net.parameters.add(name, &shape, ParameterKind::OptimizerState, &zeros)
             });
             let state = state.collect();
-            net.graph.update(Update { parameter, gradient: gradient.unwrap(), rule, state, l1: 1e-4, l2: 1e-4, rate: 1.0 });
+            net.graph.update(Update {
+                parameter,
+                gradient: gradient.unwrap(),
+                rule,
+                state,
+                l1: 1e-4,
+                l2: 1e-4,
+                rate: 1.0,
+            });
         }
         net.graph.set_clip(clip);
         let options = PlanOptions { guard: Some(total), slots: Some(3), ..PlanOptions::new(BATCH, Level::detect()) };

@@ -217,7 +217,8 @@ impl Model {
             Normalization::new(mean.map(|mean| 255.0 * mean), variance).into()
         };
         let mut architecture = self.network.architecture.clone();
-        let mut first = architecture.layers.iter_mut().filter(|config| config.inputs.iter().any(|input| input == INPUT));
+        let mut first =
+            architecture.layers.iter_mut().filter(|config| config.inputs.iter().any(|input| input == INPUT));
         match (first.next(), first.next()) {
             (Some(config), None) if matches!(config.layer, AnyLayer::Rescaling(_) | AnyLayer::Normalization(_)) => {
                 config.layer = layer;

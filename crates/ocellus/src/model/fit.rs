@@ -234,7 +234,8 @@ impl Fit<'_, '_> {
         }
         let mut spoiled = self.model.first_not_finite().map(|value| ("weights", value));
         if let (None, Some(validation)) = (spoiled, &mut self.validation) {
-            let loss = self.model.validate(validation, &self.loss, self.measuring.as_mut(), &mut self.metrics, &mut values)?;
+            let loss =
+                self.model.validate(validation, &self.loss, self.measuring.as_mut(), &mut self.metrics, &mut values)?;
             spoiled = (!loss.is_finite()).then_some(("validation loss", loss as f32));
         }
         if spoiled.is_none() {

@@ -8,8 +8,8 @@ use crate::layers::Build;
 use crate::losses::Loss;
 use crate::optimizers::Optimizer;
 use ocellus_engine::{
-    DType, Graph, GraphError, Level, ParameterId, ParameterKind, Plan, PlanOptions, Runner, Update, Value,
-    fuse_for_inference, fuse_for_training, ops, quantizable, quantize,
+    DType, Graph, GraphError, Level, ParameterId, Plan, PlanOptions, Runner, Update, Value, fuse_for_inference,
+    fuse_for_training, ops, quantizable, quantize,
 };
 
 /// The layers in a graph.
@@ -48,12 +48,7 @@ impl Model {
     }
 
     /// Adds all layers to a new graph, or with a cut those that learn, which begin with the features that the others give.
-    pub(super) fn forward_from(
-        &self,
-        cut: Option<&Cut>,
-        images: DType,
-        training: bool,
-    ) -> Result<Forward, GraphError> {
+    pub(super) fn forward_from(&self, cut: Option<&Cut>, images: DType, training: bool) -> Result<Forward, GraphError> {
         let learns = self.layers_that_learn();
         let mut graph = Graph::new();
         graph.set_place(INPUT);
@@ -135,8 +130,7 @@ impl Model {
             parameters.into_iter().filter(|&(id, _)| self.is_learned(id)).collect();
         let learned: Vec<Value> = weights.iter().map(|&(_, value)| value).collect();
         let means = moving_averages.iter().map(|&(_, value, _)| value);
-        let kept: Vec<Value> =
-            [total, predictions].into_iter().chain(learned.iter().copied()).chain(means).collect();
+        let kept: Vec<Value> = [total, predictions].into_iter().chain(learned.iter().copied()).chain(means).collect();
         let fused = fuse_for_training(&graph, &kept, &learned)?;
         let of = |value: Value| fused.value(value).expect("kept values stay");
         let mut graph = fused.graph.clone();

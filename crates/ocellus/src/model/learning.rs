@@ -200,7 +200,8 @@ impl Model {
                 read[input - 1] = true;
                 read_by_learning[input - 1] |= learns[layer];
             }
-            learns[layer] &= !fixed_statistics || self.network.architecture.layers[layer].layer.class() != "BatchNormalization";
+            learns[layer] &=
+                !fixed_statistics || self.network.architecture.layers[layer].layer.class() != "BatchNormalization";
         }
         learns
     }

@@ -147,7 +147,8 @@ impl Model {
         let own = |at: usize| self.network.architecture.layers[layers[at]].name.as_str();
         let own = std::iter::once((None, (0..layers.len()).map(own).collect::<Vec<_>>()));
         let tables = names::tables().iter().filter(|table| table.modules.len() == layers.len());
-        let tables = tables.map(|table| (Some(table), table.modules.iter().map(|module| module.name.as_str()).collect()));
+        let tables =
+            tables.map(|table| (Some(table), table.modules.iter().map(|module| module.name.as_str()).collect()));
         for (table, modules) in own.chain(tables) {
             let theirs = self.tensors(&layers, |layer, parameter| {
                 let at = layers.iter().position(|&known| known == layer).unwrap_or_default();
@@ -256,7 +257,8 @@ impl WeightFile {
     fn likeness(&self, table: &Table) -> f64 {
         let likeness = |module: &names::Module| {
             let found = self.find(&names::tensor(&module.name, module.parameter));
-            let fits = |(_, shape): (usize, &[usize])| Layout::of(module.class, module.parameter).fits(&module.shape, shape);
+            let fits =
+                |(_, shape): (usize, &[usize])| Layout::of(module.class, module.parameter).fits(&module.shape, shape);
             found.map_or(0.0, |found| if fits(found) { 1.0 } else { 0.5 })
         };
         let common: f64 = table.modules.iter().map(likeness).sum();

@@ -106,7 +106,8 @@ impl WeightFile {
 
     /// How many modules the tensors belong to.
     pub(super) fn modules(&self) -> usize {
-        let mut modules: Vec<&str> = self.names().map(|name| name.rsplit_once('.').map_or(name, |(module, _)| module)).collect();
+        let mut modules: Vec<&str> =
+            self.names().map(|name| name.rsplit_once('.').map_or(name, |(module, _)| module)).collect();
         modules.dedup();
         modules.len()
     }

@@ -53,8 +53,7 @@ pub(super) fn tables() -> &'static [Table] {
             Table::new(recipe.name, origin, published, None)
         });
         let others = efficientnet::OTHERS.iter().chain(mobilenet_v2::OTHERS);
-        let others =
-            others.filter_map(|o| Table::new(o.architecture, o.origin, o.published, Some((o.modules)())));
+        let others = others.filter_map(|o| Table::new(o.architecture, o.origin, o.published, Some((o.modules)())));
         own.chain(others).collect()
     })
 }
@@ -158,7 +157,16 @@ impl Published {
     pub fn preprocessing(&self) -> Preprocessing {
         let Published { image_size, crop, filter, .. } = *self;
         let resize = Resize::CenterCrop;
-        Preprocessing { image_size, channels: 3, resize, crop, filter, scale: 1.0, offset: 0.0, ..Preprocessing::default() }
+        Preprocessing {
+            image_size,
+            channels: 3,
+            resize,
+            crop,
+            filter,
+            scale: 1.0,
+            offset: 0.0,
+            ..Preprocessing::default()
+        }
     }
 }
 

@@ -255,9 +255,10 @@ fn a_normalisation_comes_before_everything_and_keeps_the_weights() {
     let mut model = net().with_pixels_normalized([0.5, 0.25, 0.0], [0.25, 0.5, 1.0]).unwrap();
     assert!(model.snapshot() == before && model.takes_pixels());
     let pixels: Vec<u8> = (0..48).map(|n| n * 5).collect();
-    let normalized = pixels.iter().zip((0..3).cycle()).map(|(&pixel, channel)| {
-        (f32::from(pixel) / 255.0 - [0.5, 0.25, 0.0][channel]) / [0.25, 0.5, 1.0][channel]
-    });
+    let normalized = pixels
+        .iter()
+        .zip((0..3).cycle())
+        .map(|(&pixel, channel)| (f32::from(pixel) / 255.0 - [0.5, 0.25, 0.0][channel]) / [0.25, 0.5, 1.0][channel]);
     let (mut plain, normalized) = (net(), normalized.collect::<Vec<f32>>());
     let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
     assert!(close(model.predict(&pixels).unwrap().values(), plain.predict(&normalized).unwrap().values()));

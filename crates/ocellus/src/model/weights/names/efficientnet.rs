@@ -5,12 +5,8 @@ use super::{BICUBIC, IMAGENET, Others, Published};
 use crate::data::Filter;
 
 /// Pixels are brought to about -1..1 by one number for all channels, as in TensorFlow.
-const LITE: Published = Published {
-    filter: Filter::CatmullRom,
-    mean: [127.0 / 255.0; 3],
-    deviation: [128.0 / 255.0; 3],
-    ..IMAGENET
-};
+const LITE: Published =
+    Published { filter: Filter::CatmullRom, mean: [127.0 / 255.0; 3], deviation: [128.0 / 255.0; 3], ..IMAGENET };
 
 pub(super) const OTHERS: &[Others] = &[
     Others {
