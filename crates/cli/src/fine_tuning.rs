@@ -6,8 +6,10 @@ use anyhow::Result;
 use clap::Args;
 use ocellus::data::Preprocessing;
 use ocellus::model::{LoadedWeights, Model, Published, Strictness, WeightFile};
+use ocellus::schedules::Schedule;
 use serde::{Deserialize, Serialize};
 
+use crate::arguments::positive;
 use crate::failure::usage;
 use crate::models;
 use crate::output::{note, thousands};
@@ -27,7 +29,44 @@ pub(crate) struct FineTuning {
     #[arg(long, requires = "weights")]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) partial_weights: bool,
+
+    /// First train the last layer alone, on what the others give, then all layers at a tenth of the learning rate and less the
+    /// earlier they come, by moving averages in place of batch statistics; --epochs counts the latter [default: 5].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) fine_tune: bool,
+
+    /// Epochs of the last layer alone [default: 15].
+    #[arg(long, value_name = "N", value_parser = epochs, allow_negative_numbers = true, requires = "fine_tune")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) head_epochs: Option<u64>,
+
+    /// Leave layers as they are: NAME (and what is below it, NAME.x), NAM*, ..NAME (all up to it), NAME.. (all from it),
+    /// backbone (all but the last) or head (the last); may be given several times.
+    #[arg(long, value_name = "PATTERN")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) freeze: Vec<String>,
+
+    /// Let layers learn at this share of the learning rate, and at as much less again with each halving of the image on the way
+    /// back to the input; the last layer learns at all of it [default: 1; with --fine-tune 0.7].
+    #[arg(long, value_name = "FACTOR", value_parser = share, allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) learning_rate_decay: Option<f32>,
+
+    /// Normalise by moving averages in training, too, and leave these as they are.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) fixed_statistics: bool,
 }
+
+/// Epochs of all layers, with `--fine-tune`.
+pub(crate) const FINE_EPOCHS: u64 = 5;
+/// Epochs of the last layer alone.
+const HEAD_EPOCHS: u64 = 15;
+/// How much slower all layers learn than the last one did alone.
+const SLOWER: f32 = 0.1;
+/// How much slower layers learn the earlier they come, with `--fine-tune`.
+const DECAY: f32 = 0.7;
 
 impl FineTuning {
     pub(crate) fn is_empty(&self) -> bool {
@@ -36,8 +75,68 @@ impl FineTuning {
 
     /// These settings, and the others where these are silent.
     pub(crate) fn over(self, other: Self) -> Self {
-        Self { weights: self.weights.or(other.weights), partial_weights: self.partial_weights || other.partial_weights }
+        Self {
+            weights: self.weights.or(other.weights),
+            partial_weights: self.partial_weights || other.partial_weights,
+            fine_tune: self.fine_tune || other.fine_tune,
+            head_epochs: self.head_epochs.or(other.head_epochs),
+            freeze: if self.freeze.is_empty() { other.freeze } else { self.freeze },
+            learning_rate_decay: self.learning_rate_decay.or(other.learning_rate_decay),
+            fixed_statistics: self.fixed_statistics || other.fixed_statistics,
+        }
     }
+
+    /// Holds a file's values to what the command line's are held to.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let wrong = |name: &str, expected: &str| Err(format!("{name}: expected {expected}"));
+        if self.head_epochs == Some(0) {
+            return wrong("head_epochs", "a whole number, at least 1");
+        }
+        if self.learning_rate_decay.is_some_and(|decay| !(decay > 0.0 && decay <= 1.0)) {
+            return wrong("learning_rate_decay", "a number above 0, at most 1");
+        }
+        Ok(())
+    }
+
+    /// Epochs of the last layer alone, before all others.
+    pub(crate) fn head_epochs(&self) -> u64 {
+        if self.fine_tune { self.head_epochs.unwrap_or(HEAD_EPOCHS) } else { 0 }
+    }
+
+    /// Makes the last layer learn alone.
+    pub(crate) fn begin_with_head(&self, model: &mut Model) -> Result<()> {
+        model.freeze("backbone")?;
+        Ok(())
+    }
+
+    /// Makes all layers learn that are to, as they are to.
+    pub(crate) fn begin(&self, model: &mut Model) -> Result<()> {
+        model.unfreeze("*")?;
+        for pattern in &self.freeze {
+            model.freeze(pattern).map_err(|error| usage(format!("--freeze: {error}")))?;
+        }
+        if self.fixed_statistics || self.fine_tune {
+            model.fix_statistics("*")?;
+        }
+        if let Some(decay) = self.learning_rate_decay.or(self.fine_tune.then_some(DECAY)) {
+            model.decay_learning_rate_by_depth(decay)?;
+        }
+        Ok(())
+    }
+
+    /// The learning rate of all layers, for so many steps in all.
+    pub(crate) fn learning_rate(&self, rate: f32, steps: u64) -> Schedule {
+        if self.fine_tune { Schedule::cosine(SLOWER * rate, steps) } else { rate.into() }
+    }
+}
+
+fn epochs(text: &str) -> Result<u64, String> {
+    positive(text).map(|epochs| epochs as u64)
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    let share = text.parse::<f32>().ok().filter(|share| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "expected a number above 0, at most 1".into())
 }
 
 /// Weights to begin with.
@@ -52,7 +151,12 @@ pub(crate) struct Pretrained {
 impl Pretrained {
     /// Opens the file that the settings name, and names the model where they do not.
     pub(crate) fn open(settings: &mut Settings) -> Result<Option<Self>> {
-        let Some(path) = &settings.fine_tuning.weights else { return Ok(None) };
+        let Some(path) = &settings.fine_tuning.weights else {
+            if settings.fine_tuning.fine_tune {
+                return Err(usage("--fine-tune: expected pretrained weights to begin with: --weights FILE"));
+            }
+            return Ok(None);
+        };
         let pretrained = Self::of(WeightFile::open(path)?)?;
         if settings.model.is_none() {
             settings.model = Some(pretrained.model()?);

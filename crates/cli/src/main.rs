@@ -8,6 +8,7 @@ mod evaluate;
 mod failure;
 mod fine_tuning;
 mod import;
+mod model_file;
 mod models;
 mod output;
 mod predict;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arguments::{MOST_THREADS, positive, threads};
 use crate::failure::usage;
-use crate::fine_tuning::FineTuning;
+use crate::fine_tuning::{FINE_EPOCHS, FineTuning};
 
 /// What can be set for a training, on the command line or in a TOML file; nothing needs to be.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -220,7 +220,7 @@ impl Settings {
         Resolved {
             data: self.data.unwrap_or_else(|| Known::default_name().into()),
             model: self.model.unwrap_or_else(|| crate::models::DEFAULT.into()),
-            epochs: self.epochs.unwrap_or(10),
+            epochs: self.epochs.unwrap_or(if self.fine_tuning.fine_tune { FINE_EPOCHS } else { 10 }),
             batch_size: self.batch_size.unwrap_or(32),
             optimizer,
             learning_rate,
@@ -246,6 +246,7 @@ impl Settings {
         named("learning_rate", !(rate > 0.0 && rate.is_finite()), "expected a number above 0")?;
         let validation = self.validation.clone().map(Validation::checked).transpose();
         validation.map_err(|problem| format!("validation: {problem}"))?;
+        self.fine_tuning.check()?;
         Ok(self)
     }
 }

@@ -1,6 +1,7 @@
 //! `ocellus train`: data, model, training, the test, and what is kept of it.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use ocellus::losses::Loss;
 use ocellus::metrics::{Accuracy, Evaluation};
 use ocellus::model::{FitOptions, Model, ModelError, Precision};
 use ocellus::report;
+use ocellus::schedules::Schedule;
 use serde::Serialize;
 
 use crate::arguments::Train;
@@ -42,11 +44,6 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     if let Some(pretrained) = &pretrained {
         model = pretrained.load_into(model, &settings.fine_tuning)?;
     }
-    model.compile(
-        settings.optimizer.optimizer(Some(settings.learning_rate)),
-        Loss::for_outputs(model.output_shape().iter().product()),
-        [Accuracy::new()],
-    )?;
     introduce(&settings, &data, plan.name(), &model);
 
     let files = Files::new(folder);
@@ -166,31 +163,63 @@ fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) 
 /// Trains; what was reached is kept after each epoch, so that a run that is ended loses one epoch at most.
 fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, config: &str) -> Result<History> {
     model.set_precision(settings.precision.precision())?;
-    let mut progress = Progress::stderr();
+    let tuning = &settings.fine_tuning;
+    let (mut progress, head_epochs) = (Progress::stderr(), tuning.head_epochs());
     let mut keeper = Keeper { files, config, history: History::new(), kept: None };
-    let options = FitOptions::new()
-        .batch_size(settings.batch_size)
-        .epochs(settings.epochs)
-        .seed(settings.seed)
-        .callback(&mut progress)
-        .callback(&mut keeper);
-    let options = match settings.threads {
-        Some(threads) => options.threads(threads),
-        None => options,
-    };
-    // Left to `fit`, which divides alike, so that the model file tells how: `evaluate` finds the test images by it.
-    let fitted = match &data.undivided {
-        Some((images, share)) => model.fit(images, options.validation_split(*share)),
-        None => model.fit(&data.train, options.validation_data(&data.validation)),
-    };
+    let epochs = head_epochs + settings.epochs;
+    let steps = data.train.len().div_ceil(settings.batch_size) as u64 * settings.epochs;
+    let mut fitted = Ok(History::new());
+    if head_epochs > 0 {
+        tuning.begin_with_head(model)?;
+        compile(model, settings, settings.learning_rate)?;
+        fitted = fit_epochs(model, data, settings, 0..head_epochs, &mut progress, &mut keeper);
+    }
+    tuning.begin(model)?;
+    if fitted.is_ok() {
+        compile(model, settings, tuning.learning_rate(settings.learning_rate, steps))?;
+        fitted = fit_epochs(model, data, settings, head_epochs..epochs, &mut progress, &mut keeper);
+    }
     progress.clear();
-    fitted.map_err(|error| match (error, keeper.kept) {
+    let Keeper { history, kept, .. } = keeper;
+    fitted.map(|_| history).map_err(|error| match (error, kept) {
         (error @ (ModelError::NotFinite { .. } | ModelError::Callback(_)), Some(epoch)) => {
             anyhow!("{error}. The model after epoch {} is kept in {}", epoch + 1, files.model.display())
         }
         (error @ ModelError::NotFinite { .. }, None) => anyhow!("{error}. No epoch was finished: no model is kept"),
         (error, _) => error.into(),
     })
+}
+
+fn compile(model: &mut Model, settings: &Resolved, learning_rate: impl Into<Schedule>) -> Result<()> {
+    let optimizer = settings.optimizer.optimizer(None).with_learning_rate(learning_rate);
+    let loss = Loss::for_outputs(model.output_shape().iter().product());
+    Ok(model.compile(optimizer, loss, [Accuracy::new()])?)
+}
+
+fn fit_epochs(
+    model: &mut Model,
+    data: &Data,
+    settings: &Resolved,
+    epochs: Range<u64>,
+    progress: &mut Progress,
+    keeper: &mut Keeper<'_>,
+) -> Result<History, ModelError> {
+    let options = FitOptions::new()
+        .batch_size(settings.batch_size)
+        .initial_epoch(epochs.start)
+        .epochs(epochs.end)
+        .seed(settings.seed)
+        .callback(progress)
+        .callback(keeper);
+    let options = match settings.threads {
+        Some(threads) => options.threads(threads),
+        None => options,
+    };
+    // Left to `fit`, which divides alike, so that the model file tells how: `evaluate` finds the test images by it.
+    match &data.undivided {
+        Some((images, share)) => model.fit(images, options.validation_split(*share)),
+        None => model.fit(&data.train, options.validation_data(&data.validation)),
+    }
 }
 
 /// Keeps what each epoch reached. Before the first one is done it leaves the folder as it is: an earlier run's files are

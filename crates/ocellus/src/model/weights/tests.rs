@@ -114,7 +114,7 @@ fn a_last_layer_of_other_classes_is_replaced() {
     let mut model = resnet20(3);
     let before: Vec<f32> = model.weights().last().unwrap().2.to_vec();
     let loaded = load(&mut model, &file(&tensors), Strictness::Strict).unwrap();
-    assert_eq!(loaded.replaced_head, Some(ReplacedHead { layer: "dense".into(), in_file: 10, in_model: 3 }));
+    assert_eq!(loaded.replaced_head, Some(ReplacedHead { layer: "fc".into(), in_file: 10, in_model: 3 }));
     assert_eq!(model.weights().last().unwrap().2, before);
     assert!(model.weights().next().unwrap().2.iter().all(|&value| value < 0.1));
 }
@@ -138,12 +138,12 @@ fn what_does_not_fit_is_told() {
         (
             "missing",
             |t| drop(t.remove("layer1.0.conv1.weight")),
-            &["1 missing", "layer1.0.conv1.weight (conv2d_1/kernel)"],
+            &["1 missing", "layer1.0.conv1.weight (layer1.0.conv1/kernel)"],
         ),
         (
             "many missing",
             |t| t.retain(|name, _| !name.starts_with("layer3.")),
-            &["40 missing", " and 35 more", "(resnet20)"],
+            &["35 missing", " and 30 more", "(resnet20)"],
         ),
         (
             "unexpected",
@@ -178,7 +178,10 @@ fn what_does_not_fit_is_told() {
 fn other_architectures_are_named() {
     let (mut model, mut tensors) = of_resnet20();
     let modules = &table("mobilenet_v2").modules;
-    let strangers = modules.iter().map(|module| (tensor(&module.name, "kernel"), (Dtype::F32, vec![1], vec![0; 4])));
+    let strangers = modules.iter().map(|module| {
+        let shape = Layout::of(module.class, module.parameter).expected(&module.shape);
+        (tensor(&module.name, module.parameter), (Dtype::U8, shape.clone(), vec![0; shape.iter().product()]))
+    });
     let error = load(&mut model, &file(&strangers.collect()), Strictness::Strict).unwrap_err();
     assert!(error.contains("none of its tensors has a name that the model's layers have (resnet20)"), "{error}");
     assert!(error.contains("looks like mobilenet_v2 with the names of torchvision"), "{error}");
@@ -213,7 +216,7 @@ fn a_part_is_taken_where_that_is_allowed() {
     tensors.insert("extra.weight".into(), (Dtype::F32, vec![1], vec![0; 4]));
     let loaded = load(&mut model, &file(&tensors), Strictness::Partial).unwrap();
     assert_eq!(loaded.parameters, model.parameter_count() - 3 * 3 * 16 * 16);
-    assert_eq!(loaded.passed_over.missing, ["layer1.0.conv1.weight (conv2d_1/kernel)"]);
+    assert_eq!(loaded.passed_over.missing, ["layer1.0.conv1.weight (layer1.0.conv1/kernel)"]);
     assert_eq!(loaded.passed_over.unexpected, ["extra.weight"]);
 }
 
