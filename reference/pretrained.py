@@ -77,7 +77,6 @@ def compare(answers, names, logits):
 
 def photographs(ocellus, weights_file, photos, place):
     model = place / "model.safetensors"
-    subprocess.run([ocellus, "import", weights_file, "--output", str(model)], check=True, stdout=subprocess.DEVNULL)
     paths = sorted(pathlib.Path(photos).glob("*.jpg"))
     labels = [int(path.stem.split("_")[1]) for path in paths]
     files, images = [], []
@@ -92,17 +91,15 @@ def photographs(ocellus, weights_file, photos, place):
     weights = {name: value.double() for name, value in load_file(weights_file).items()}
     with torch.no_grad():
         logits = lite0(weights, torch.tensor(np.stack(images)))
-    whole = predictions(ocellus, model, paths, len(logits[0]))
-    names = subprocess.run([ocellus, "summary", str(model), "--json"], check=True, stdout=subprocess.PIPE).stdout
-    names = json.loads(names)["class_names"] or [str(n) for n in range(len(logits[0]))]
-    best = [names.index(max(answer, key=answer.get)) for answer in whole]
-    right = sum(a == b for a, b in zip(best, labels))
-    print(f"{right} of {len(labels)} photographs right; by PyTorch {int((logits.argmax(1) == torch.tensor(labels)).sum())}")
+    classes = len(logits[0])
     # A name may stand for two classes; numbers do not.
-    subprocess.run([ocellus, "import", weights_file, "--output", str(model), "--class-names", str(numbers(place, len(names)))],
+    subprocess.run([ocellus, "import", weights_file, "--output", str(model), "--class-names", str(numbers(place, classes))],
                    check=True, stdout=subprocess.DEVNULL)
-    answers = predictions(ocellus, model, files, len(names))
-    return compare(answers, [str(n) for n in range(len(names))], logits) and right >= 18
+    answers = predictions(ocellus, model, files, classes)
+    right = lambda answers: sum(int(max(answer, key=answer.get)) == label for answer, label in zip(answers, labels))
+    print(f"of {len(labels)} photographs right: {right(answers)}, by PyTorch {int((logits.argmax(1) == torch.tensor(labels)).sum())}; "
+          f"{right(predictions(ocellus, model, paths, classes))} with ocellus' own decoder and resizing")
+    return compare(answers, [str(n) for n in range(classes)], logits) and right(answers) >= 18
 
 
 def numbers(place, classes):

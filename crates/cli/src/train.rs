@@ -169,6 +169,8 @@ fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, confi
     let epochs = head_epochs + settings.epochs;
     let steps = data.train.len().div_ceil(settings.batch_size) as u64 * settings.epochs;
     let mut fitted = Ok(History::new());
+    // Told before anything is trained that does not fit.
+    tuning.begin(model)?;
     if head_epochs > 0 {
         tuning.begin_with_head(model)?;
         compile(model, settings, settings.learning_rate)?;
