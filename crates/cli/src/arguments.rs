@@ -22,6 +22,7 @@ Examples:
   ocellus train photos --epochs 20            train on a folder with a folder of images per class
   ocellus evaluate runs/photos/model.safetensors photos
   ocellus predict runs/photos/model.safetensors new.jpg
+  ocellus import efficientnet_lite0.safetensors   make a model of weights that others have trained
 
 Results go to stdout, progress to stderr. Exit code: 0 done, 1 the work failed, 2 wrong usage.";
 
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     /// Name what images show.
     Predict(Predict),
+    /// Make a model file of weights that others have trained.
+    Import(crate::import::Import),
     /// Prepare a model for prediction in 8 bits, and tell what that changes.
     Quantize(Quantize),
     /// Show a model's layers, shapes and parameters.

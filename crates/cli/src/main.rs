@@ -6,7 +6,10 @@ mod comparison;
 mod datasets;
 mod evaluate;
 mod failure;
+mod fine_tuning;
+mod import;
 mod loading;
+mod model_file;
 mod models;
 mod output;
 mod predict;
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Train(arguments) => train::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
+        Command::Import(arguments) => import::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Summary(arguments) => summary::run(arguments),

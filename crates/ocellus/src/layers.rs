@@ -39,6 +39,11 @@ pub trait Layer {
         false
     }
 
+    /// Whether the layer does something else in training than otherwise.
+    fn differs_in_training(&self) -> bool {
+        false
+    }
+
     /// The output's shape (without the batch) for inputs of these shapes, or what is wrong with them.
     ///
     /// # Errors

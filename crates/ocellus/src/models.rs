@@ -44,6 +44,19 @@ impl Recipe {
         Model::from_architecture(self.architecture(input_shape, classes)?, 0)
     }
 
+    /// The images and the number of classes that the architecture was published for.
+    pub fn published_for(&self) -> ([usize; 3], usize) {
+        match self.name {
+            "reference_cnn" | "lenet5" => ([28, 28, 1], 10),
+            "residual_cnn" | "resnet20" | "resnet32" | "resnet56" | "resnet18_cifar" | "airbench94" => {
+                ([32, 32, 3], 10)
+            }
+            "efficientnet_lite1" => ([240, 240, 3], 1000),
+            "efficientnet_lite2" => ([260, 260, 3], 1000),
+            _ => ([224, 224, 3], 1000),
+        }
+    }
+
     /// Its layers, without weights.
     ///
     /// # Errors

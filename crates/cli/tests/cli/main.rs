@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod harness;
+mod pretrained;
 mod quantize;
 mod results;
 mod sources;

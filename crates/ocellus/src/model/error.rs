@@ -2,6 +2,7 @@
 
 use super::file::FileError;
 use super::network::LayerError;
+use super::weights::WeightsError;
 use crate::data::DataError;
 use ocellus_engine::{GraphError, UnknownLevel};
 
@@ -47,6 +48,9 @@ pub enum ModelError {
     /// A model file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Pretrained weights.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// `OCELLUS_ISA` names an instruction set that this machine lacks.
     #[error("OCELLUS_ISA: {0}; name one of these or unset it")]
     Level(#[from] UnknownLevel),

@@ -45,6 +45,8 @@ pub struct FitOptions<'a> {
     pub seed: u64,
     /// How many threads compute; as many as the machine has by default. Results do not depend on it.
     pub threads: Option<usize>,
+    /// Whether what frozen layers give is computed once for all epochs where it fits into a gibibyte; it is by default.
+    pub cache_features: bool,
     /// Whether each operation is timed, for [`Model::step_times`](super::Model::step_times); it is not by default.
     pub profile: bool,
 }
@@ -87,6 +89,7 @@ impl Default for FitOptions<'_> {
             callbacks: Vec::new(),
             seed: 0,
             threads: None,
+            cache_features: true,
             profile: false,
         }
     }
@@ -164,6 +167,11 @@ impl<'a> FitOptions<'a> {
     /// Key of everything random in the training.
     pub fn seed(self, seed: u64) -> Self {
         FitOptions { seed, ..self }
+    }
+
+    /// Whether what frozen layers give is computed once for all epochs.
+    pub fn cache_features(self, cache_features: bool) -> Self {
+        FitOptions { cache_features, ..self }
     }
 
     /// How many threads compute.
