@@ -141,7 +141,7 @@ function!(GeluGradient, 2, |isa, [x, dy]| {
 });
 
 /// Twice `sqrt(2/π)`, and that times 0.044715.
-const GELU_LINEAR: f32 = 1.595_769_1;
+const GELU_LINEAR: f32 = 1.595_769;
 const GELU_CUBIC: f32 = 7.135_481_6e-2;
 // (1 + tanh u) / 2 is the sigmoid of 2u.
 function!(GeluTanh, 1, |isa, [x]| isa.mul(x, math::sigmoid(isa, gelu_argument(isa, x))));

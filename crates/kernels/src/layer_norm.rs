@@ -63,8 +63,10 @@ fn vectors<I: Isa>(isa: I, channels: usize, mut f: impl FnMut(usize, I::Mask)) {
 fn statistics<I: Isa>(isa: I, x: &[f32], epsilon: f32) -> (f32, f32) {
     let count = x.len() as f32;
     let mut sum = isa.zero();
-    // SAFETY, here and below: the lanes of the mask end with the row.
-    vectors(isa, x.len(), |c, mask| sum = isa.add(sum, unsafe { isa.load_masked(mask, x.as_ptr().add(c)) }));
+    vectors(isa, x.len(), |c, mask| {
+        // SAFETY: the lanes of the mask end with the row.
+        sum = isa.add(sum, unsafe { isa.load_masked(mask, x.as_ptr().add(c)) });
+    });
     let mean = isa.sum(sum) / count;
     let (shift, mut squares) = (isa.splat(mean), isa.zero());
     vectors(isa, x.len(), |c, mask| {
@@ -124,7 +126,7 @@ impl Kernel for Backward<'_> {
             let (mean, inverse) = statistics(isa, x, self.norm.epsilon);
             let (mean, scale) = (isa.splat(mean), isa.splat(inverse));
             let (mut sum, mut products) = (isa.zero(), isa.zero());
-            // SAFETY, in both passes: the lanes of the mask end with the row; parameters and sums are as long as a row.
+            // SAFETY: in both passes the lanes of the mask end with the row; parameters and sums are as long as a row.
             vectors(isa, channels, |c, mask| unsafe {
                 let normal = isa.mul(isa.sub(isa.load_masked(mask, x.as_ptr().add(c)), mean), scale);
                 let dy = isa.load_masked(mask, dy.as_ptr().add(c));
