@@ -29,7 +29,7 @@ Results go to stdout, progress to stderr. Exit code: 0 done, 1 the work failed, 
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Train a classifier on labelled images, then measure it on images kept apart.
-    Train(Train),
+    Train(Box<Train>),
     /// Measure a model on labelled images.
     Evaluate(Evaluate),
     /// Name what images show.

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Err(error) => return failure::of_arguments(&error),
     };
     let done = match arguments.command {
-        Command::Train(arguments) => train::run(arguments),
+        Command::Train(arguments) => train::run(*arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),

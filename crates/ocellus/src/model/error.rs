@@ -50,7 +50,7 @@ pub enum ModelError {
     File(#[from] FileError),
     /// Pretrained weights.
     #[error(transparent)]
-    Weights(#[from] WeightsError),
+    Weights(Box<WeightsError>),
     /// `OCELLUS_ISA` names an instruction set that this machine lacks.
     #[error("OCELLUS_ISA: {0}; name one of these or unset it")]
     Level(#[from] UnknownLevel),
@@ -59,5 +59,11 @@ pub enum ModelError {
 impl ModelError {
     pub(super) fn argument(problem: impl Into<String>) -> Self {
         ModelError::Argument(problem.into())
+    }
+}
+
+impl From<WeightsError> for ModelError {
+    fn from(error: WeightsError) -> Self {
+        ModelError::Weights(Box::new(error))
     }
 }

@@ -56,9 +56,9 @@ impl Model {
         let layers = self.network.architecture.layers.iter();
         let mut before: Vec<bool> = Vec::with_capacity(learns.len());
         for (at, (config, node)) in layers.zip(&self.network.nodes).enumerate() {
-            let same = !self.layer_parameters[at].iter().any(|&id| self.is_learned(id))
-                && !(learns[at] && config.layer.differs_in_training());
-            before.push(same && node.inputs.iter().all(|&input| input == 0 || before[input - 1]));
+            let changes = self.layer_parameters[at].iter().any(|&id| self.is_learned(id))
+                || learns[at] && config.layer.differs_in_training();
+            before.push(!changes && node.inputs.iter().all(|&input| input == 0 || before[input - 1]));
         }
         let read = self.network.nodes.iter().zip(&before).filter(|(_, before)| !**before);
         let mut read = read.flat_map(|(node, _)| &node.inputs).filter(|&&input| input == 0 || before[input - 1]);

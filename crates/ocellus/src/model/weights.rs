@@ -223,7 +223,7 @@ impl Model {
         if mismatch.is_empty() {
             return WeightsError::OtherNames { path, looks_like, model, examples };
         }
-        WeightsError::Mismatch { path, looks_like, model, mismatch }
+        WeightsError::Mismatch { path, looks_like, model, mismatch: Box::new(mismatch) }
     }
 }
 

@@ -74,7 +74,7 @@ pub enum WeightsError {
         /// The model's architecture; empty where it is not known.
         model: String,
         /// What does not fit.
-        mismatch: Mismatch,
+        mismatch: Box<Mismatch>,
     },
 }
 
