@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::fingerprint::xxh64;
 use super::source::{InMemory, Memory, Prepared};
 use super::{DataError, Preprocessing, Source};
-use crate::random::{Purpose, Random};
 
 /// Which part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,6 +50,8 @@ pub struct Dataset {
     /// For each sample, its index in the source.
     indices: Arc<[u32]>,
     labels: Arc<[u32]>,
+    /// For each sample, the group that it must stay together with, where the data tells.
+    groups: Option<Arc<[u32]>>,
     class_names: Arc<[String]>,
     preprocessing: Preprocessing,
     skipped: Arc<[Skipped]>,
@@ -97,6 +98,7 @@ impl Dataset {
             source,
             indices: (0..count).collect(),
             labels: labels.into(),
+            groups: None,
             class_names: class_names.into(),
             preprocessing,
             skipped: Arc::default(),
@@ -232,6 +234,7 @@ impl Dataset {
         Self {
             indices: chosen.iter().map(|&i| self.indices[i]).collect(),
             labels: chosen.iter().map(|&i| self.labels[i]).collect(),
+            groups: self.groups.as_ref().map(|groups| chosen.iter().map(|&i| groups[i]).collect()),
             ..self.clone()
         }
     }
@@ -242,33 +245,30 @@ impl Dataset {
         self.subset(0..count.min(self.len()))
     }
 
-    /// Two parts with the same share of every class: the rest, and `fraction` of the samples, chosen by `seed`.
-    ///
-    /// Each class gives `fraction` of its samples, rounded, but at least one and never all where it has two or more;
-    /// a class of one sample stays in the first part. Both parts keep the order of the samples.
+    /// A hash of the content of sample `index`.
     ///
     /// # Errors
-    /// `fraction` is not between 0 and 1.
-    pub fn split_stratified(&self, fraction: f64, seed: u64) -> Result<(Self, Self), DataError> {
-        if !(fraction > 0.0 && fraction < 1.0) {
-            return Err(DataError::Argument(format!(
-                "fraction of samples to split off: expected between 0 and 1, got {fraction}"
-            )));
-        }
-        let mut members = vec![Vec::new(); self.class_count()];
-        for (index, &label) in self.labels.iter().enumerate() {
-            members[label as usize].push(index);
-        }
-        let mut second = vec![false; self.len()];
-        for (label, members) in members.iter_mut().enumerate().filter(|(_, members)| members.len() > 1) {
-            let count = ((members.len() as f64 * fraction).round() as usize).clamp(1, members.len() - 1);
-            Random::new(seed, Purpose::Split, 0, label as u64).shuffle(members);
-            for &index in &members[..count] {
-                second[index] = true;
-            }
-        }
-        let part = |wanted| self.subset((0..self.len()).filter(|&i| second[i] == wanted));
-        Ok((part(false), part(true)))
+    /// It can no longer be read.
+    pub(super) fn content_hash(&self, index: usize) -> Result<u64, DataError> {
+        self.source.hash_of(self.indices[index] as usize)
+    }
+
+    /// Put sample `index` in `bytes` as it is stored, an image file, and say whether that is so: IDX, CIFAR and NumPy data
+    /// has pixels only.
+    ///
+    /// # Errors
+    /// It can no longer be read.
+    ///
+    /// # Panics
+    /// There is no such sample.
+    pub fn read_encoded(&self, index: usize, bytes: &mut Vec<u8>) -> Result<bool, DataError> {
+        self.source.read_encoded(self.indices[index] as usize, bytes)
+    }
+
+    /// For each sample a number that those of its group have in common, where the data names groups.
+    #[must_use]
+    pub fn groups(&self) -> Option<&[u32]> {
+        self.groups.as_deref()
     }
 
     /// Files that were left out, with reasons. Report them: they are never left out silently.
@@ -386,6 +386,11 @@ impl Dataset {
 
     fn note(&mut self, note: String) {
         self.notes = self.notes.iter().cloned().chain([note]).collect();
+    }
+
+    pub(super) fn with_groups(mut self, groups: Option<Vec<u32>>) -> Self {
+        self.groups = groups.map(Into::into);
+        self
     }
 
     pub(super) fn with_remarks(mut self, skipped: Vec<Skipped>, notes: Vec<String>) -> Self {

@@ -1,10 +1,13 @@
 //! Data sets from files made here: good ones in every layout and format, and bad ones of every kind.
 
+mod archives;
+mod cache;
 mod folders;
 mod formats;
 mod hostile;
 mod idx_and_cifar;
 mod loader;
+mod manifests;
 
 use std::fs;
 use std::io::{Cursor, Write};
