@@ -2,10 +2,12 @@
 
 mod arguments;
 mod benchmark;
+mod check;
 mod comparison;
 mod datasets;
 mod evaluate;
 mod failure;
+mod labels;
 mod models;
 mod output;
 mod predict;
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
         Command::Train(arguments) => train::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Labels(arguments) => labels::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Summary(arguments) => summary::run(arguments),
         Command::Models(arguments) => models::run(arguments),

@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
+use ocellus::check::glance;
 use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd};
 use ocellus::data::{Dataset, OpenOptions, Split, Splits, splits_of};
 use ocellus::durable::{check_writable, create_folder, write_atomically};
 use ocellus::history::History;
 use ocellus::losses::Loss;
+use ocellus::labels::{Corrected, Corrections, SampleRecord};
 use ocellus::metrics::{Accuracy, Evaluation};
 use ocellus::model::{FitOptions, Model, ModelError, Precision};
 use ocellus::report;
 use serde::Serialize;
 
 use crate::arguments::Train;
+use crate::labels;
 use crate::models;
 use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
@@ -42,6 +45,9 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
         [Accuracy::new()],
     )?;
     introduce(&settings, &data, plan.name(), &model);
+    if !arguments.no_check {
+        glance_at(&data);
+    }
 
     let files = Files::new(folder);
     let history = fit(&mut model, &data, &settings, &files, &config)?;
@@ -52,6 +58,7 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     model.set_evaluation(evaluation.clone());
     model.save(&files.model)?;
     history.write_csv(&files.history)?;
+    keep_samples(&model, &data.train, &files.samples)?;
     write_atomically(&files.learning_curves, report::learning_curves_svg(&history))?;
     write_atomically(&files.confusion_matrix, report::confusion_matrix_svg(&evaluation.confusion_matrix))?;
 
@@ -99,7 +106,8 @@ fn open(settings: &Resolved) -> Result<Data> {
     } else if splits.test.is_none() {
         test_origin = format!("{:.0}% of the training images of each class, kept apart", TEST_FRACTION * 100.0);
     }
-    let Splits { train, validation, test } = splits.hold_back_test(TEST_FRACTION, settings.seed)?;
+    let splits = splits.hold_back_test(TEST_FRACTION, settings.seed)?;
+    let Splits { train, validation, test } = correct(splits, settings)?;
     let test = test.context("the data has no test images")?;
     let mut undivided = None;
     let (train, validation, validation_origin) = match (&settings.validation, validation) {
@@ -135,6 +143,58 @@ fn open(settings: &Resolved) -> Result<Data> {
     Ok(Data { train, undivided, test, validation, test_origin, validation_origin })
 }
 
+/// Leaves out and labels anew what the settings' files name.
+fn correct(mut splits: Splits, settings: &Resolved) -> Result<Splits> {
+    let drops = settings.drop_labels.as_deref().map(|path| (path, Corrections::read_drops(path)));
+    let labels = settings.relabel.as_deref().map(|path| (path, Corrections::read_labels(path)));
+    for (path, corrections) in [labels, drops].into_iter().flatten() {
+        let corrections = corrections?;
+        let mut all = Corrected::default();
+        for part in [Some(&mut splits.train), splits.validation.as_mut(), splits.test.as_mut()].into_iter().flatten() {
+            let (changed, corrected) = corrections.apply(part)?;
+            *part = changed;
+            all.dropped += corrected.dropped;
+            all.relabelled += corrected.relabelled;
+            all.named += corrected.named;
+        }
+        if all.named == 0 && !corrections.is_empty() {
+            bail!("{}: names no image of {}; was it made for other data?", path.display(), settings.data.display());
+        }
+        note(format_args!(
+            "{}: {} of the {} images that it names are here, {} left out, {} labelled anew",
+            path.display(),
+            thousands(all.named as u64),
+            thousands(corrections.len() as u64),
+            thousands(all.dropped as u64),
+            thousands(all.relabelled as u64)
+        ));
+    }
+    Ok(splits)
+}
+
+/// Tells what a short look at the data finds.
+fn glance_at(data: &Data) {
+    let parts = [(Split::Train, &data.train), (Split::Validation, &data.validation), (Split::Test, &data.test)];
+    // Validation images may be the test images, or the other way round: then they are looked at once.
+    let last = |part: &Dataset| part.len().checked_sub(1).map(|at| (at, part.name_of(0), part.name_of(at)));
+    let same = |a: &Dataset, b: &Dataset| last(a) == last(b);
+    let parts = if same(&data.validation, &data.test) { vec![parts[0], parts[2]] } else { parts.to_vec() };
+    for finding in glance(&parts) {
+        note(format_args!("warning: {}: {} (--no-check skips this)", finding.kind.title(), finding.message));
+    }
+}
+
+/// Keeps how the training samples were seen, for `ocellus labels`.
+fn keep_samples(model: &Model, train: &Dataset, path: &Path) -> Result<()> {
+    let Some(trajectories) = model.trajectories().filter(|kept| kept.len() == train.len()) else { return Ok(()) };
+    let record = SampleRecord {
+        trajectories: trajectories.clone(),
+        names: (0..train.len()).map(|index| train.name_of(index)).collect(),
+        class_names: train.class_names().to_vec(),
+    };
+    Ok(record.save(path)?)
+}
+
 fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) {
     note(format_args!(
         "{}: {} training images of {}, {} classes",
@@ -165,6 +225,7 @@ fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, confi
         .batch_size(settings.batch_size)
         .epochs(settings.epochs)
         .seed(settings.seed)
+        .record_samples(true)
         .callback(&mut progress)
         .callback(&mut keeper);
     let options = match settings.threads {
@@ -219,6 +280,7 @@ struct Files {
     learning_curves: PathBuf,
     confusion_matrix: PathBuf,
     example: PathBuf,
+    samples: PathBuf,
 }
 
 impl Files {
@@ -230,6 +292,7 @@ impl Files {
             learning_curves: folder.join("learning_curves.svg"),
             confusion_matrix: folder.join("confusion_matrix.svg"),
             example: folder.join("example.png"),
+            samples: folder.join(labels::FILE),
             folder,
         }
     }

@@ -4,6 +4,7 @@ mod batches;
 mod calibration;
 mod error;
 mod evaluate;
+mod features;
 mod file;
 mod fit;
 mod golden;
@@ -32,6 +33,7 @@ pub use tensor::{Input, IntoInputs, Tensor};
 
 use crate::data::Preprocessing;
 use crate::history::History;
+use crate::labels::Trajectories;
 use crate::losses::Loss;
 use crate::metrics::{Evaluation, Metric};
 use crate::optimizers::Optimizer;
@@ -73,6 +75,7 @@ pub struct Model {
     golden: Option<GoldenImages>,
     record: TrainingRecord,
     history: History,
+    trajectories: Option<Trajectories>,
     step_times: Vec<StepTime>,
     evaluation: Option<Evaluation>,
     precision: Precision,
@@ -146,6 +149,7 @@ impl Model {
             golden: None,
             record: TrainingRecord::default(),
             history: History::new(),
+            trajectories: None,
             step_times: Vec::new(),
             evaluation: None,
             precision: Precision::default(),
@@ -345,6 +349,11 @@ impl Model {
     /// What the epochs of the last training measured, Keras' `model.history`: also of a training that ended with an error.
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// How the last training saw each sample, epoch by epoch, where [`FitOptions::record_samples`] asked for it.
+    pub fn trajectories(&self) -> Option<&Trajectories> {
+        self.trajectories.as_ref()
     }
 
     /// How long each operation of the last training took, where [`FitOptions::profile`] asked for it.

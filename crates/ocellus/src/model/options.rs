@@ -44,6 +44,9 @@ pub struct FitOptions<'a> {
     pub threads: Option<usize>,
     /// Whether each operation is timed, for [`Model::step_times`](super::Model::step_times); it is not by default.
     pub profile: bool,
+    /// Whether each sample's loss and margin are kept, epoch by epoch, for [`Model::trajectories`](super::Model::trajectories); they are
+    /// not by default.
+    pub record_samples: bool,
 }
 
 /// What a training tells on standard error.
@@ -84,6 +87,7 @@ impl Default for FitOptions<'_> {
             seed: 0,
             threads: None,
             profile: false,
+            record_samples: false,
         }
     }
 }
@@ -150,6 +154,11 @@ impl<'a> FitOptions<'a> {
     pub fn callback(mut self, callback: impl Callback + 'a) -> Self {
         self.callbacks.push(Box::new(callback));
         self
+    }
+
+    /// Whether each sample's loss and margin are kept, epoch by epoch.
+    pub fn record_samples(self, record_samples: bool) -> Self {
+        FitOptions { record_samples, ..self }
     }
 
     /// Key of everything random in the training.
