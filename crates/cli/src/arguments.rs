@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Predict(Predict),
     /// List the likeliest label errors among a run's training images.
     Labels(crate::labels::Labels),
+    /// Tell which unlabelled images to label next, and what more labels would bring.
+    Suggest(crate::suggest::Suggest),
     /// Prepare a model for prediction in 8 bits, and tell what that changes.
     Quantize(Quantize),
     /// Show a model's layers, shapes and parameters.

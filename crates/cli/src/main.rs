@@ -15,6 +15,7 @@ mod progress;
 mod quantize;
 mod results;
 mod settings;
+mod suggest;
 mod summary;
 mod train;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::run(arguments),
         Command::Labels(arguments) => labels::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
+        Command::Suggest(arguments) => suggest::run(arguments),
         Command::Summary(arguments) => summary::run(arguments),
         Command::Models(arguments) => models::run(arguments),
         Command::Datasets(arguments) => datasets::run(arguments),

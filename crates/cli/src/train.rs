@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use ocellus::check::glance;
 use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd};
+use ocellus::check::glance;
 use ocellus::data::{Dataset, OpenOptions, Split, Splits, splits_of};
 use ocellus::durable::{check_writable, create_folder, write_atomically};
 use ocellus::history::History;
-use ocellus::losses::Loss;
 use ocellus::labels::{Corrected, Corrections, SampleRecord};
+use ocellus::losses::Loss;
 use ocellus::metrics::{Accuracy, Evaluation};
 use ocellus::model::{FitOptions, Model, ModelError, Precision};
 use ocellus::report;
+use ocellus::suggest::CurvePoint;
 use serde::Serialize;
 
 use crate::arguments::Train;
@@ -214,6 +215,55 @@ fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) 
         settings.batch_size,
         settings.seed
     ));
+}
+
+/// How well a class is recognised, by how many of its images were learnt from.
+pub(crate) struct ClassCurve {
+    pub(crate) class: String,
+    pub(crate) points: Vec<CurvePoint>,
+}
+
+/// The shares of the training images that learning curves are made from, and the seeds of each.
+const CURVE_PARTS: [usize; 4] = [8, 4, 2, 1];
+const CURVE_SEEDS: u64 = 3;
+/// Parts are gone through more often than all is, up to so many times, for the number of steps counts, too.
+const CURVE_EPOCHS: u64 = 4;
+
+/// The learning curve of each class: a run's training repeated on parts of its training images.
+pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<Vec<ClassCurve>> {
+    let settings = Settings { threads, ..Settings::default() }.over(Settings::read(config)?).resolve();
+    let plan = models::Plan::find(&settings.model)?;
+    let data = open(&settings)?;
+    let names = data.train.class_names().iter();
+    let mut curves: Vec<_> = names.map(|class| ClassCurve { class: class.clone(), points: Vec::new() }).collect();
+    for part in CURVE_PARTS {
+        for seed in 0..CURVE_SEEDS {
+            let some = match part {
+                1 => data.train.clone(),
+                _ => data.train.split_stratified(1.0 / part as f64, seed)?.1,
+            };
+            note(format_args!("training on {} images, seed {seed}", thousands(some.len() as u64)));
+            let mut model = plan.build(some.image_shape(), some.class_count(), seed)?;
+            model.compile(
+                settings.optimizer.optimizer(Some(settings.learning_rate)),
+                Loss::for_outputs(model.output_shape().iter().product()),
+                [Accuracy::new()],
+            )?;
+            model.set_precision(settings.precision.precision())?;
+            let epochs = settings.epochs.saturating_mul(CURVE_EPOCHS.min(part as u64));
+            let options = FitOptions::new().batch_size(settings.batch_size).epochs(epochs).seed(seed);
+            model.set_threads(settings.threads);
+            model.fit(&some, options)?;
+            let evaluation = model.evaluate(&data.test)?;
+            let matrix = &evaluation.confusion_matrix;
+            for (class, (curve, samples)) in curves.iter_mut().zip(some.samples_per_class()).enumerate() {
+                let tested = matrix.support(class);
+                let wrong = (tested - matrix.count(class, class)) as usize;
+                curve.points.push(CurvePoint { samples, wrong, tested: tested as usize });
+            }
+        }
+    }
+    Ok(curves)
 }
 
 /// Trains; what was reached is kept after each epoch, so that a run that is ended loses one epoch at most.

@@ -77,8 +77,12 @@ impl Cleaning {
             let file = file.strip_prefix(&folder).unwrap_or(&file);
             let label = catalog.label(index).and_then(|label| catalog.class_names().get(label as usize));
             let label = label.map_or("", String::as_str);
-            csv +=
-                &format!("{},{},{}\n", csv_field(&file.to_string_lossy()), csv_field(label), split_name(catalog.split(index)));
+            csv += &format!(
+                "{},{},{}\n",
+                csv_field(&file.to_string_lossy()),
+                csv_field(label),
+                split_name(catalog.split(index))
+            );
         }
         Some(csv)
     }

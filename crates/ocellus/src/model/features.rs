@@ -10,7 +10,7 @@ impl Model {
     /// The layers up to there make no model.
     pub fn without_classes(&self) -> Result<Option<Self>, ModelError> {
         let architecture = self.architecture();
-        let nodes = self.layer_parameters.iter();
+        let mut nodes = self.layer_parameters.iter();
         let Some(last) = nodes.rposition(|parameters| !parameters.is_empty()) else { return Ok(None) };
         let Some(input) = architecture.layers[last].inputs.first() else { return Ok(None) };
         let Some(at) = architecture.layers.iter().position(|layer| layer.name == *input) else { return Ok(None) };

@@ -169,9 +169,8 @@ impl Candidates {
         let mut random = Random::new(seed, Purpose::Sample, 0, 0);
         let residuals: Vec<Vec<f32>> = self.probabilities.chunks_exact(self.classes.max(1)).map(residual).collect();
         let features = |at: usize| &self.features[at * self.width..(at + 1) * self.width];
-        let lengths: Vec<f32> = (0..self.len())
-            .map(|at| dot(&residuals[at], &residuals[at]) * dot(features(at), features(at)))
-            .collect();
+        let lengths: Vec<f32> =
+            (0..self.len()).map(|at| dot(&residuals[at], &residuals[at]) * dot(features(at), features(at))).collect();
         // The square of the distance to the nearest that was chosen; to begin with, of the longest gradient's.
         let mut distances = lengths.clone();
         let mut chosen = Vec::new();
@@ -264,7 +263,8 @@ impl Projection {
         }
         let mut random = Random::new(0, Purpose::Sample, 1, 0);
         let scale = (MOST_FEATURES as f32).sqrt().recip();
-        let signs = (0..from * MOST_FEATURES).map(|_| if random.next_u64() & 1 == 0 { scale } else { -scale }).collect();
+        let signs =
+            (0..from * MOST_FEATURES).map(|_| if random.next_u64() & 1 == 0 { scale } else { -scale }).collect();
         Self { to: MOST_FEATURES, signs }
     }
 

@@ -84,7 +84,8 @@ impl Curve {
 fn fit(points: &[CurvePoint], errors: &[f64]) -> Option<Curve> {
     let weights: Vec<f64> = points.iter().map(|point| point.wrong as f64 + 0.5).collect();
     let total: f64 = weights.iter().sum();
-    let mean = |values: &dyn Fn(usize) -> f64| (0..points.len()).map(|at| weights[at] * values(at)).sum::<f64>() / total;
+    let mean =
+        |values: &dyn Fn(usize) -> f64| (0..points.len()).map(|at| weights[at] * values(at)).sum::<f64>() / total;
     let x = |at: usize| (points[at].samples.max(1) as f64).ln();
     let y = |at: usize| errors[at].ln();
     let (mean_x, mean_y) = (mean(&x), mean(&y));
