@@ -34,8 +34,10 @@ fn data_that_is_none_is_an_error() {
         place.run(line).fails(1, &[part]);
     }
     place.run("check").fails(2, &["DATA"]);
-    let place = Place::new();
-    place.run("check fashion-mnist --fix x.csv --no-near-duplicates").fails(1, &["--drops"]);
+    let images: Vec<u8> = [0, 0, 8, 3, 0, 0, 0, 4, 0, 0, 0, 2, 0, 0, 0, 2].into_iter().chain(0..16).collect();
+    place.write("digits/train-images-idx3-ubyte", images);
+    place.write("digits/train-labels-idx1-ubyte", [0, 0, 8, 1, 0, 0, 0, 4, 0, 1, 0, 1]);
+    place.run("check digits --fix x.csv").fails(1, &["--drops"]);
     assert!(!place.exists("x.csv"));
 }
 

@@ -29,7 +29,7 @@ pub(super) fn findings(about: &Surroundings<'_>, facts: &[Facts]) -> Vec<Finding
         counts
     });
     let present = [0, 1, 2].map(|at| counts[at].iter().sum::<usize>() > 0);
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = splits_as_classes(names).into_iter().collect();
     if present[0] {
         findings.extend(balance(&counts[0], names));
     }
@@ -46,6 +46,15 @@ pub(super) fn findings(about: &Surroundings<'_>, facts: &[Facts]) -> Vec<Finding
         }
     }
     findings
+}
+
+/// Whether folders that were to divide the data are taken for classes.
+fn splits_as_classes(names: &[String]) -> Option<Finding> {
+    let like = |known: &[&str]| names.iter().find(|name| known.contains(&name.to_ascii_lowercase().as_str()));
+    let train = like(&["train", "training"])?;
+    let other = like(&["test", "testing", "val", "valid", "validation"])?;
+    let message = format!("`{train}` and `{other}` are taken for classes");
+    Some(Finding::about_all(Kind::SplitsAsClasses, message))
 }
 
 /// Findings about the training samples of each class.

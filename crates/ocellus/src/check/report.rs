@@ -91,6 +91,7 @@ pub enum Kind {
     Leak,
     Contradiction,
     NoTraining,
+    SplitsAsClasses,
     Refused,
     NearLeak,
     NearContradiction,
@@ -129,7 +130,8 @@ impl Kind {
             | Self::Unreadable
             | Self::Leak
             | Self::Contradiction
-            | Self::NoTraining => Weight::Error,
+            | Self::NoTraining
+            | Self::SplitsAsClasses => Weight::Error,
             Self::Refused
             | Self::NearLeak
             | Self::NearContradiction
@@ -162,6 +164,7 @@ impl Kind {
             Self::Leak => "Copies of one image in several splits",
             Self::Contradiction => "Copies of one image with different labels",
             Self::NoTraining => "Classes without training images",
+            Self::SplitsAsClasses => "Classes named like splits",
             Self::Refused => "Entries that were refused",
             Self::NearLeak => "Near-duplicates in several splits",
             Self::NearContradiction => "Near-duplicates with different labels",
@@ -201,6 +204,9 @@ impl Kind {
             Self::Leak => "A model can know these test images by heart: keep all copies in one split.",
             Self::Contradiction => "At most one label is right: decide, or leave all copies out.",
             Self::NoTraining => "Add images, or remove the class.",
+            Self::SplitsAsClasses => {
+                "Move what lies beside the class folders away: images or files there make the folder a class."
+            }
             Self::Refused => "They are no part of the data as it is read.",
             Self::NearLeak => "If these show the same, keep them in one split: test results are too good otherwise.",
             Self::NearContradiction => "If these show the same, at most one label is right.",
