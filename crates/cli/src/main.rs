@@ -8,6 +8,7 @@ mod datasets;
 mod evaluate;
 mod failure;
 mod labels;
+mod loading;
 mod models;
 mod output;
 mod predict;

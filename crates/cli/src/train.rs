@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd};
 use ocellus::check::glance;
-use ocellus::data::{Dataset, OpenOptions, Split, Splits, splits_of};
+use ocellus::data::{CacheOptions, Dataset, OpenOptions, Sampler, Split, Splits, splits_of};
 use ocellus::durable::{check_writable, create_folder, write_atomically};
 use ocellus::history::History;
 use ocellus::labels::{Corrected, Corrections, SampleRecord};
@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::arguments::Train;
 use crate::labels;
+use crate::loading::{Fold, Loading};
 use crate::models;
 use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
@@ -38,7 +39,7 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     let folder = run_folder(&settings, plan.name());
     check_writable(&folder)?;
 
-    let data = open(&settings)?;
+    let data = open(&settings, arguments.loading.cache())?;
     let mut model = plan.build(data.train.image_shape(), data.train.class_count(), settings.seed)?;
     model.compile(
         settings.optimizer.optimizer(Some(settings.learning_rate)),
@@ -94,8 +95,8 @@ struct Data {
     validation_origin: String,
 }
 
-fn open(settings: &Resolved) -> Result<Data> {
-    let options = OpenOptions { strict: settings.strict, ..OpenOptions::default() };
+fn open(settings: &Resolved, cache: Option<CacheOptions>) -> Result<Data> {
+    let options = OpenOptions { strict: settings.strict, cache, ..OpenOptions::default() };
     let reading = Reading::stderr();
     let progress = |done, all| reading.update(done, all);
     let mut splits = Splits::open(&settings.data, &options, &progress)?;
@@ -111,27 +112,32 @@ fn open(settings: &Resolved) -> Result<Data> {
     let Splits { train, validation, test } = correct(splits, settings)?;
     let test = test.context("the data has no test images")?;
     let mut undivided = None;
-    let (train, validation, validation_origin) = match (&settings.validation, validation) {
-        (Some(Validation::Fraction(fraction)), _) => {
-            let (rest, validation) = train.split_stratified(*fraction, settings.seed)?;
-            undivided = Some((train, *fraction));
-            (rest, validation, "of the training images, kept apart".to_owned())
+    let (train, validation, validation_origin) = if let Some(Fold { number, of }) = settings.fold {
+        let (rest, validation) = train.fold(number - 1, of, settings.seed)?;
+        (rest, validation, format!("part {number} of {of} of the training images, kept apart"))
+    } else {
+        match (&settings.validation, validation) {
+            (Some(Validation::Fraction(fraction)), _) => {
+                let (rest, validation) = train.split_stratified(*fraction, settings.seed)?;
+                undivided = Some((train, *fraction));
+                (rest, validation, "of the training images, kept apart".to_owned())
+            }
+            (Some(Validation::Data(path)), _) => {
+                let present = splits_of(path)?;
+                let wanted = [Split::Validation, Split::Test, Split::Train];
+                let split = wanted.into_iter().find(|split| present.contains(split)).unwrap_or(Split::Train);
+                let alike = OpenOptions {
+                    split,
+                    classes: Some(train.class_names().to_vec()),
+                    preprocessing: Some(train.preprocessing().clone()),
+                    ..options
+                };
+                let validation = Dataset::open_with(path, &alike, &progress)?;
+                (train, validation, format!("{split} images of {}", path.display()))
+            }
+            (None, Some(validation)) => (train, validation, "the data's".to_owned()),
+            (None, None) => (train, test.clone(), "the test images, only watched: they decide nothing".to_owned()),
         }
-        (Some(Validation::Data(path)), _) => {
-            let present = splits_of(path)?;
-            let wanted = [Split::Validation, Split::Test, Split::Train];
-            let split = wanted.into_iter().find(|split| present.contains(split)).unwrap_or(Split::Train);
-            let alike = OpenOptions {
-                split,
-                classes: Some(train.class_names().to_vec()),
-                preprocessing: Some(train.preprocessing().clone()),
-                ..options
-            };
-            let validation = Dataset::open_with(path, &alike, &progress)?;
-            (train, validation, format!("{split} images of {}", path.display()))
-        }
-        (None, Some(validation)) => (train, validation, "the data's".to_owned()),
-        (None, None) => (train, test.clone(), "the test images, only watched: they decide nothing".to_owned()),
     };
     drop(reading);
     tell_about(&[&train, &validation, &test]);
@@ -233,7 +239,7 @@ const CURVE_EPOCHS: u64 = 4;
 pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<Vec<ClassCurve>> {
     let settings = Settings { threads, ..Settings::default() }.over(Settings::read(config)?).resolve();
     let plan = models::Plan::find(&settings.model)?;
-    let data = open(&settings)?;
+    let data = open(&settings, Loading::default().cache())?;
     let names = data.train.class_names().iter();
     let mut curves: Vec<_> = names.map(|class| ClassCurve { class: class.clone(), points: Vec::new() }).collect();
     for part in CURVE_PARTS {
@@ -276,6 +282,7 @@ fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, confi
         .epochs(settings.epochs)
         .seed(settings.seed)
         .record_samples(true)
+        .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform })
         .callback(&mut progress)
         .callback(&mut keeper);
     let options = match settings.threads {

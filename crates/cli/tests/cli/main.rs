@@ -5,5 +5,6 @@ mod check;
 mod harness;
 mod quantize;
 mod results;
+mod sources;
 mod training;
 mod usage;
