@@ -11,6 +11,7 @@ mod output;
 mod predict;
 mod progress;
 mod quantize;
+mod recipes;
 mod results;
 mod settings;
 mod summary;

@@ -9,9 +9,9 @@ use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd};
 use ocellus::data::{Dataset, OpenOptions, Split, Splits, splits_of};
 use ocellus::durable::{check_writable, create_folder, write_atomically};
 use ocellus::history::History;
-use ocellus::losses::Loss;
 use ocellus::metrics::{Accuracy, Evaluation};
-use ocellus::model::{FitOptions, Model, ModelError, Precision};
+use ocellus::model::{FitOptions, Model, ModelError, Precision, Views};
+use ocellus::recipe::{Length, Recipe};
 use ocellus::report;
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ use crate::arguments::Train;
 use crate::models;
 use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
+use crate::recipes;
 use crate::results::{results, tell_about};
 use crate::settings::{Resolved, Settings, Validation};
 
@@ -28,7 +29,11 @@ pub(crate) const TEST_FRACTION: f64 = 0.2;
 pub(crate) fn run(arguments: Train) -> Result<()> {
     let began = Instant::now();
     let file = arguments.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-    let settings = arguments.settings.over(file).resolve();
+    let recipe = arguments.recipe.as_deref().map(recipes::find).transpose()?;
+    let typed = Settings { recipe: recipe.clone(), ..arguments.settings };
+    let of_recipe = recipe.map(Settings::of_recipe).unwrap_or_default();
+    let settings = typed.over(file).over(of_recipe).resolve();
+    let recipe = settings.recipe.clone().unwrap_or_default();
     let config = settings.to_toml()?;
     let plan = models::Plan::find(&settings.model)?;
     let folder = run_folder(&settings, plan.name());
@@ -36,18 +41,28 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
 
     let data = open(&settings)?;
     let mut model = plan.build(data.train.image_shape(), data.train.class_count(), settings.seed)?;
+    let length = recipe.steps(data.train.len(), settings.batch_size, settings.epochs.0);
     model.compile(
-        settings.optimizer.optimizer(Some(settings.learning_rate)),
-        Loss::for_outputs(model.output_shape().iter().product()),
+        recipe.scheduled(settings.highest_optimizer(), length),
+        recipe.loss(model.output_shape().iter().product()),
         [Accuracy::new()],
     )?;
     introduce(&settings, &data, plan.name(), &model);
 
     let files = Files::new(folder);
-    let history = fit(&mut model, &data, &settings, &files, &config)?;
+    model.set_threads(settings.threads);
+    recipe.initialize(&mut model, &data.train)?;
+    let history = fit(&mut model, &data, &settings, (&recipe, length), &files, &config)?;
 
     // As the file is used, unless told otherwise.
     model.set_precision(Precision::F32)?;
+    let over_views = (recipe.views != Views::One).then(|| -> Result<_> {
+        model.set_views(recipe.views);
+        let evaluation = model.evaluate(&data.test)?;
+        model.set_views(Views::One);
+        Ok(OverViews { views: recipe.views, accuracy: evaluation.accuracy, loss: evaluation.loss })
+    });
+    let over_views = over_views.transpose()?;
     let evaluation = model.evaluate(&data.test)?;
     model.set_evaluation(evaluation.clone());
     model.save(&files.model)?;
@@ -64,6 +79,7 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
         epochs: history.len(),
         history: history.names().into_iter().map(|name| (name, numbers(&history, name))).collect(),
         test: &evaluation,
+        over_views,
         example: example_image(&data.test, &files)?,
     };
     if arguments.json {
@@ -157,16 +173,23 @@ fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) 
 }
 
 /// Trains; what was reached is kept after each epoch, so that a run that is ended loses one epoch at most.
-fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, config: &str) -> Result<History> {
+fn fit(
+    model: &mut Model,
+    data: &Data,
+    settings: &Resolved,
+    (recipe, length): (&Recipe, Length),
+    files: &Files,
+    config: &str,
+) -> Result<History> {
     model.set_precision(settings.precision.precision())?;
     let mut progress = Progress::stderr();
     let mut keeper = Keeper { files, config, history: History::new(), kept: None };
     let options = FitOptions::new()
         .batch_size(settings.batch_size)
-        .epochs(settings.epochs)
         .seed(settings.seed)
         .callback(&mut progress)
         .callback(&mut keeper);
+    let options = recipe.options(options, length);
     let options = match settings.threads {
         Some(threads) => options.threads(threads),
         None => options,
@@ -265,16 +288,31 @@ struct Outcome<'a> {
     epochs: usize,
     history: std::collections::BTreeMap<&'a str, Vec<Option<f64>>>,
     test: &'a Evaluation,
+    /// The same over several views of each image, where the recipe asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    over_views: Option<OverViews>,
     /// An image to try the model on.
     #[serde(skip)]
     example: PathBuf,
 }
 
+/// What was measured on several views of each test image.
+#[derive(Serialize)]
+struct OverViews {
+    views: Views,
+    accuracy: f64,
+    loss: f64,
+}
+
 impl Outcome<'_> {
     fn text(&self) -> String {
         let model = quoted(self.model);
+        let over_views = self.over_views.as_ref().map_or_else(String::new, |OverViews { views, accuracy, loss }| {
+            let (accuracy, name) = (report::percent(*accuracy), views.name());
+            format!("Test accuracy over several views of each image ({name}): {accuracy}, loss {loss:.4}\n")
+        });
         format!(
-            "{}\nTrained in {}. In {}: config.toml, history.csv, model.safetensors, confusion_matrix.svg, \
+            "{}{over_views}\nTrained in {}. In {}: config.toml, history.csv, model.safetensors, confusion_matrix.svg, \
              learning_curves.svg\n\nNext:\n  ocellus evaluate {model} {}\n  ocellus predict {model} {}\n",
             results("Test accuracy", self.test),
             seconds(self.seconds),

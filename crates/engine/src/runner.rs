@@ -366,6 +366,7 @@ impl Runner {
             clip_value: clip.value,
             l1: 0.0,
             l2: 0.0,
+            decay: 0.0,
         };
         if let Some(limit) = clip.global_norm {
             let mut squares = 0.0;
@@ -384,7 +385,8 @@ impl Runner {
             step.gradient_scale = scale_to(limit, squares);
         }
         for u in &self.plan.updates {
-            step = update::Step { l1: u.l1, l2: u.l2, ..step };
+            let learning_rate = scalars.learning_rate * u.learning_rate;
+            step = update::Step { learning_rate, l1: u.l1, l2: u.l2, decay: u.decay, ..step };
             let mut parts: [&[f32]; MOST_SLOTS] = [&[]; MOST_SLOTS];
             let parts = self.gradient_parts(u.gradient, &mut parts);
             let mut parameter = std::mem::take(&mut parameters.entries[u.parameter.0].values);

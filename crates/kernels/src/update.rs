@@ -93,6 +93,8 @@ pub struct Step {
     pub l1: f32,
     /// Weight of the squares.
     pub l2: f32,
+    /// Times the parameter, this is added to the gradient after scaling and clipping: weight decay as PyTorch's SGD has it.
+    pub decay: f32,
 }
 
 /// Values for which another thread is worth waking.
@@ -201,7 +203,10 @@ impl<F: Formula<N>, const N: usize> Kernel for Apply<'_, F, N> {
                     for k in 0..N {
                         s[k] = isa.load_masked(mask, state[k].as_ptr().add(i + at));
                     }
-                    let g = clip(isa, step, penalised(isa, step, sum, p));
+                    let mut g = clip(isa, step, penalised(isa, step, sum, p));
+                    if step.decay != 0.0 {
+                        g = isa.mul_add(isa.splat(step.decay), p, g);
+                    }
                     let (p, s) = formula.apply(isa, g, p, s);
                     isa.store_masked(mask, pointer.add(i + at), p);
                     for k in 0..N {

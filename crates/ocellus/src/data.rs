@@ -20,6 +20,7 @@
 //! Files are taken to be from strangers: every error names the file, what was expected and what came, and no file makes
 //! a reader panic or take more memory than its limits allow.
 
+pub mod augment;
 mod builtin;
 mod cifar;
 mod dataset;
@@ -37,6 +38,7 @@ mod preprocessing;
 mod source;
 mod splits;
 
+pub use augment::Augment;
 pub use builtin::builtin;
 pub use dataset::{Dataset, Skipped, Split};
 pub use error::{DataError, ImageProblem};

@@ -1,5 +1,6 @@
 //! A model: layers, their weights, and what is needed to train it, use it and keep it.
 
+mod averaging;
 mod batches;
 mod calibration;
 mod error;
@@ -8,6 +9,7 @@ mod file;
 mod fit;
 mod golden;
 mod graph;
+mod groups;
 mod network;
 mod options;
 mod predict;
@@ -18,10 +20,14 @@ mod samples;
 mod sequential;
 mod summary;
 mod tensor;
+mod views;
+mod whitening;
 
+pub use averaging::Averaging;
 pub use calibration::{Calibration, Precision};
 pub use error::ModelError;
 pub use file::FileError;
+pub use groups::ParameterGroup;
 pub use network::{Architecture, LayerConfig, LayerError};
 pub use options::{FitOptions, Verbose};
 pub use predict::Predictions;
@@ -29,6 +35,7 @@ pub use record::TrainingRecord;
 pub use samples::{Images, Samples, Targets};
 pub use sequential::Sequential;
 pub use tensor::{Input, IntoInputs, Tensor};
+pub use views::Views;
 
 use crate::data::Preprocessing;
 use crate::history::History;
@@ -77,6 +84,7 @@ pub struct Model {
     evaluation: Option<Evaluation>,
     precision: Precision,
     calibration: Option<Calibration>,
+    views: Views,
     engine: Engine,
 }
 
@@ -150,6 +158,7 @@ impl Model {
             evaluation: None,
             precision: Precision::default(),
             calibration: None,
+            views: Views::One,
             engine: Engine::default(),
         }
     }

@@ -110,6 +110,16 @@ impl Optimizer {
         Clip { value: clipvalue, norm: clipnorm, global_norm: global_clipnorm }
     }
 
+    /// The rule and the coupled decay for a parameter whose weight decay is multiplied by this.
+    pub(crate) fn rule_with_decay(&self, factor: f32) -> (Rule, f32) {
+        let mut rule = self.rule();
+        if let Rule::Adam { weight_decay, .. } = &mut rule {
+            *weight_decay *= factor;
+        }
+        let coupled = if let Optimizer::Sgd(sgd) = self { sgd.weight_decay * factor } else { 0.0 };
+        (rule, coupled)
+    }
+
     /// The optimizer of that name (`sgd`, `rmsprop`, `adagrad`, `adam`, `adamw`) with Keras' defaults.
     pub fn named(name: &str) -> Option<Optimizer> {
         Some(match name {
@@ -177,7 +187,16 @@ mod tests {
                     parameters.add("state", &[8, 1], ParameterKind::OptimizerState, &values)
                 })
                 .collect();
-            graph.update(Update { parameter, gradient: gradient.unwrap(), rule, state, l1: 0.0, l2: 0.0 });
+            graph.update(Update {
+                parameter,
+                gradient: gradient.unwrap(),
+                rule,
+                state,
+                l1: 0.0,
+                l2: 0.0,
+                learning_rate: 1.0,
+                decay: 0.0,
+            });
         }
         graph.set_clip(optimizer.clip());
         let plan = Plan::new(&graph, &[total], PlanOptions::new(1, Level::detect())).unwrap();

@@ -18,12 +18,14 @@ const RULES: [Rule; 12] = [
     Rule::Adam { beta_1: 0.9, beta_2: 0.5, epsilon: 1e-7, weight_decay: 0.1, amsgrad: true },
 ];
 
-const PLAIN: Step = Step { learning_rate: 0.1, step: 1, gradient_scale: 1.0, clip_value: None, l1: 0.0, l2: 0.0 };
-const STEPS: [Step; 4] = [
+const PLAIN: Step =
+    Step { learning_rate: 0.1, step: 1, gradient_scale: 1.0, clip_value: None, l1: 0.0, l2: 0.0, decay: 0.0 };
+const STEPS: [Step; 5] = [
     PLAIN,
     Step { gradient_scale: 0.3, ..PLAIN },
     Step { clip_value: Some(0.5), l1: 0.02, ..PLAIN },
     Step { learning_rate: 0.03, clip_value: Some(2.0), l1: 0.02, l2: 0.3, gradient_scale: 0.7, ..PLAIN },
+    Step { clip_value: Some(0.5), decay: 0.2, ..PLAIN },
 ];
 
 /// The gradient that the rule sees.
@@ -31,7 +33,7 @@ fn gradient(step: &Step, parts: &[Vec<f32>], i: usize, p: f64) -> f64 {
     let mut g: f64 = parts.iter().map(|part| f64::from(part[i])).sum();
     g += f64::from(step.l1) * if p == 0.0 { 0.0 } else { p.signum() } + 2.0 * f64::from(step.l2) * p;
     g *= f64::from(step.gradient_scale);
-    step.clip_value.map_or(g, |limit| g.clamp(-f64::from(limit), f64::from(limit)))
+    step.clip_value.map_or(g, |limit| g.clamp(-f64::from(limit), f64::from(limit))) + f64::from(step.decay) * p
 }
 
 /// One value's step, as Keras writes it.
@@ -153,7 +155,7 @@ fn square_sums_and_penalties_match_the_formulas() {
         for len in LENGTHS.into_iter().chain([70_003]) {
             let (parts, p) = (gradients(len, 2, 1), values(len, 100));
             for step in &STEPS {
-                let plain = Step { gradient_scale: 1.0, clip_value: None, ..*step };
+                let plain = Step { gradient_scale: 1.0, clip_value: None, decay: 0.0, ..*step };
                 let want: f64 = (0..len).map(|i| gradient(&plain, &parts, i, f64::from(p[i])).powi(2)).sum();
                 let got = gradient_square_sum(&mut Pool::new(2), level, step, &slices(&parts), &p);
                 assert!((got - want).abs() <= 1e-6 * want, "{level:?} {len} {got} {want}");

@@ -4,7 +4,8 @@ mod prefetch;
 
 use prefetch::Prefetch;
 
-use super::{DataError, Dataset};
+use super::augment::Occasion;
+use super::{Augment, DataError, Dataset};
 use crate::random::{Purpose, Random};
 
 /// How a [`Loader`] makes batches.
@@ -18,11 +19,15 @@ pub struct LoaderOptions {
     pub seed: u64,
     /// For each class, how much its samples count; each counts 1 where this is absent.
     pub class_weight: Option<Vec<f32>>,
+    /// Random changes to the images, drawn by seed, epoch and sample.
+    pub augment: Augment,
+    /// Whether samples that do not fill a last batch are left out; of a shuffled order, others in each epoch.
+    pub drop_last: bool,
 }
 
 impl Default for LoaderOptions {
     fn default() -> Self {
-        Self { batch_size: 32, shuffle: true, seed: 0, class_weight: None }
+        Self { batch_size: 32, shuffle: true, seed: 0, class_weight: None, augment: Augment::new(), drop_last: false }
     }
 }
 
@@ -66,7 +71,14 @@ impl Batch {
         }
     }
 
-    fn fill(&mut self, dataset: &Dataset, indices: &[u32], class_weight: Option<&[f32]>) -> Result<(), DataError> {
+    fn fill(
+        &mut self,
+        dataset: &Dataset,
+        indices: &[u32],
+        making: &Making,
+        spare: &mut Vec<u8>,
+    ) -> Result<(), DataError> {
+        let class_weight = making.class_weight.as_deref();
         let (image_len, classes) = (dataset.image_len(), dataset.class_count());
         self.indices.clear();
         self.indices.extend_from_slice(indices);
@@ -83,13 +95,26 @@ impl Batch {
         self.pixels.resize(indices.len() * image_len, 0);
         for (pixels, &index) in self.pixels.chunks_exact_mut(image_len).zip(indices) {
             dataset.copy_image(index as usize, pixels)?;
+            if !making.augment.is_empty() {
+                let occasion = Occasion { seed: making.seed, epoch: making.epoch, sample: u64::from(index) };
+                making.augment.apply(pixels, dataset.image_shape(), spare, occasion);
+            }
         }
         Ok(())
     }
 }
 
+/// What the images and weights of an epoch's batches depend on.
+#[derive(Clone, Debug)]
+struct Making {
+    seed: u64,
+    epoch: u64,
+    class_weight: Option<Vec<f32>>,
+    augment: Augment,
+}
+
 /// Batches of a data set, epoch by epoch, in buffers that are used again. Images in memory are copied when a batch is asked
-/// for, without allocating; images that must be decoded are made ready ahead by threads of the loader's own.
+/// for, without allocating; images that must be decoded or changed are made ready ahead by threads of the loader's own.
 ///
 /// The order of an epoch depends on seed and epoch alone.
 pub struct Loader {
@@ -100,6 +125,8 @@ pub struct Loader {
     /// How many samples of it have been given out.
     position: usize,
     batch: Batch,
+    making: Making,
+    spare: Vec<u8>,
     /// Threads that make batches ahead, once the epoch's first was asked for.
     prefetch: Option<Prefetch>,
 }
@@ -125,11 +152,18 @@ impl Loader {
                 )));
             }
         }
+        if let Some(problem) = options.augment.problem(dataset.image_shape()) {
+            return Err(DataError::Argument(problem));
+        }
+        let LoaderOptions { seed, class_weight, augment, .. } = options.clone();
+        let making = Making { seed, epoch: 0, class_weight, augment };
         let mut loader = Self {
             order: Vec::with_capacity(dataset.len()),
             position: 0,
             batch: Batch::with_capacity(&dataset, options.batch_size),
             dataset,
+            making,
+            spare: Vec::new(),
             options,
             prefetch: None,
         };
@@ -141,10 +175,14 @@ impl Loader {
     pub fn start_epoch(&mut self, epoch: u64) {
         self.prefetch = None;
         self.position = 0;
+        self.making.epoch = epoch;
         self.order.clear();
         self.order.extend(0..self.dataset.len() as u32);
         if self.options.shuffle {
             Random::new(self.options.seed, Purpose::Shuffle, epoch, 0).shuffle(&mut self.order);
+        }
+        if self.options.drop_last && self.order.len() > self.options.batch_size {
+            self.order.truncate(self.batches_per_epoch() * self.options.batch_size);
         }
     }
 
@@ -158,14 +196,13 @@ impl Loader {
         if indices.is_empty() {
             return Ok(None);
         }
-        let class_weight = self.options.class_weight.as_deref();
-        if self.dataset.in_memory() {
-            self.batch.fill(&self.dataset, indices, class_weight)?;
+        if self.dataset.in_memory() && self.options.augment.is_empty() {
+            self.batch.fill(&self.dataset, indices, &self.making, &mut self.spare)?;
         } else {
             let rest = &self.order[self.position..];
             let prefetch = match &mut self.prefetch {
                 Some(prefetch) => prefetch,
-                none => none.insert(Prefetch::start(&self.dataset, rest, self.options.batch_size, class_weight)?),
+                none => none.insert(Prefetch::start(&self.dataset, rest, self.options.batch_size, &self.making)?),
             };
             if let Err(error) = prefetch.exchange(&mut self.batch) {
                 // Asked again, begin anew at the batch that failed.
@@ -177,10 +214,11 @@ impl Loader {
         Ok(Some(&self.batch))
     }
 
-    /// Number of batches in an epoch, the partial last one included.
+    /// Number of batches in an epoch, a partial last one included where it is not left out.
     #[must_use]
     pub fn batches_per_epoch(&self) -> usize {
-        self.dataset.len().div_ceil(self.options.batch_size)
+        let (samples, batch_size) = (self.dataset.len(), self.options.batch_size);
+        if self.options.drop_last && samples > batch_size { samples / batch_size } else { samples.div_ceil(batch_size) }
     }
 
     /// What it takes samples from.

@@ -2,7 +2,8 @@
 
 use super::ModelError;
 use super::samples::{Images, Samples, Targets};
-use crate::data::{Loader, LoaderOptions};
+use crate::data::augment::Occasion;
+use crate::data::{Augment, Loader, LoaderOptions};
 use crate::random::{Purpose, Random};
 use ocellus_engine::Input;
 
@@ -13,6 +14,7 @@ pub(super) struct Batches<'a> {
     targets: Vec<f32>,
     count: usize,
     batch_size: usize,
+    drop_last: bool,
 }
 
 enum Origin<'a> {
@@ -27,6 +29,8 @@ pub(super) struct BatchOptions {
     pub(super) shuffle: bool,
     pub(super) seed: u64,
     pub(super) class_weight: Option<Vec<f32>>,
+    pub(super) augment: Augment,
+    pub(super) drop_last: bool,
 }
 
 /// Some samples, ready for a step.
@@ -69,17 +73,28 @@ impl<'a> Batches<'a> {
                 )));
             }
         }
+        let shape: Option<[usize; 3]> = image_shape.try_into().ok();
+        if !options.augment.is_empty() {
+            let problem = match (shape, samples.images.are_bytes()) {
+                (Some(shape), true) => options.augment.problem(shape),
+                _ => Some("augmentation: expected images as bytes, (height, width, channels), received others".into()),
+            };
+            if let Some(problem) = problem {
+                return Err(ModelError::Argument(problem));
+            }
+        }
         let batch_size = options.batch_size.min(count);
         let targets = Vec::with_capacity(batch_size * outputs);
+        let drop_last = options.drop_last;
         let origin = match (samples.images, samples.targets) {
             (Images::Dataset(dataset), Targets::Classes(labels)) if std::ptr::eq(labels, dataset.labels()) => {
-                let BatchOptions { batch_size, shuffle, seed, class_weight } = options;
-                let options = LoaderOptions { batch_size, shuffle, seed, class_weight };
+                let BatchOptions { batch_size, shuffle, seed, class_weight, augment, drop_last } = options;
+                let options = LoaderOptions { batch_size, shuffle, seed, class_weight, augment, drop_last };
                 Origin::Loader(Box::new(Loader::new(dataset.clone(), options)?))
             }
-            _ => Origin::Arrays(Box::new(Arrays::new(samples, count, image_shape.iter().product(), outputs, options))),
+            _ => Origin::Arrays(Box::new(Arrays::new(samples, count, image_shape, outputs, options))),
         };
-        Ok(Batches { origin, outputs, targets, count, batch_size })
+        Ok(Batches { origin, outputs, targets, count, batch_size, drop_last })
     }
 
     /// Samples in an epoch.
@@ -94,7 +109,7 @@ impl<'a> Batches<'a> {
 
     /// Batches in an epoch.
     pub(super) fn steps(&self) -> usize {
-        self.count.div_ceil(self.batch_size)
+        if self.drop_last { self.count / self.batch_size } else { self.count.div_ceil(self.batch_size) }
     }
 
     pub(super) fn start_epoch(&mut self, epoch: u64) {
@@ -128,9 +143,14 @@ impl<'a> Batches<'a> {
 struct Arrays<'a> {
     samples: Samples<'a>,
     options: BatchOptions,
+    epoch: u64,
+    shape: [usize; 3],
+    spare: Vec<u8>,
     values: usize,
     outputs: usize,
     order: Vec<u32>,
+    /// How many of the order are given out.
+    given: usize,
     position: usize,
     pixels: Vec<u8>,
     numbers: Vec<f32>,
@@ -140,14 +160,19 @@ struct Arrays<'a> {
 }
 
 impl<'a> Arrays<'a> {
-    fn new(samples: Samples<'a>, count: usize, values: usize, outputs: usize, options: BatchOptions) -> Self {
+    fn new(samples: Samples<'a>, count: usize, shape: &[usize], outputs: usize, options: BatchOptions) -> Self {
+        let values = shape.iter().product();
         let batch = options.batch_size.min(count);
         let bytes = samples.images.are_bytes();
         let mut arrays = Arrays {
             samples,
+            epoch: 0,
+            shape: shape.try_into().unwrap_or_default(),
+            spare: Vec::new(),
             values,
             outputs,
             order: (0..count as u32).collect(),
+            given: count,
             position: 0,
             pixels: Vec::with_capacity(if bytes { batch * values } else { 0 }),
             numbers: Vec::with_capacity(if bytes { 0 } else { batch * values }),
@@ -162,15 +187,22 @@ impl<'a> Arrays<'a> {
 
     /// The order is a [`Loader`]'s: it depends on seed and epoch alone.
     fn start_epoch(&mut self, epoch: u64) {
-        self.position = 0;
+        (self.position, self.epoch) = (0, epoch);
         self.order.iter_mut().zip(0..).for_each(|(at, index)| *at = index);
         if self.options.shuffle {
             Random::new(self.options.seed, Purpose::Shuffle, epoch, 0).shuffle(&mut self.order);
         }
+        self.drop_rest();
+    }
+
+    /// Leaves out what does not fill the last batch, where that is wanted.
+    fn drop_rest(&mut self) {
+        let (samples, batch) = (self.order.len(), self.options.batch_size);
+        self.given = if self.options.drop_last && samples > batch { samples / batch * batch } else { samples };
     }
 
     fn next_batch(&mut self) -> Result<Option<Batch<'_>>, ModelError> {
-        let end = self.position.saturating_add(self.options.batch_size).min(self.order.len());
+        let end = self.position.saturating_add(self.options.batch_size).min(self.given);
         let indices = self.position..end;
         if indices.is_empty() {
             return Ok(None);
@@ -190,6 +222,11 @@ impl<'a> Arrays<'a> {
                     self.pixels.resize(filled + self.values, 0);
                     dataset.copy_image(index, &mut self.pixels[filled..])?;
                 }
+            }
+            if !self.options.augment.is_empty() {
+                let first = self.pixels.len() - self.values;
+                let occasion = Occasion { seed: self.options.seed, epoch: self.epoch, sample: index as u64 };
+                self.options.augment.apply(&mut self.pixels[first..], self.shape, &mut self.spare, occasion);
             }
             let label = self.push_target(index);
             self.labels.push(label);

@@ -1,7 +1,8 @@
 //! How good a model is on labelled samples.
 
 use super::batches::{BatchOptions, Batches};
-use super::{Images, Model, ModelError, Samples};
+use super::{Images, Model, ModelError, Samples, Views};
+use crate::data::Augment;
 use crate::losses::Loss;
 use crate::metrics::{Evaluation, Evaluator, Mean, Metric};
 
@@ -25,8 +26,9 @@ impl Model {
         };
         let mut evaluator = Evaluator::new(names);
         let mut batches = self.batches(samples, 32)?;
-        self.measure(&mut batches, &loss, |predictions, labels, loss| {
-            evaluator.update(predictions, labels, f64::from(loss));
+        let views = self.views;
+        self.measure(&mut batches, &loss, views, |predictions, labels, loss| {
+            evaluator.update(predictions, labels, loss);
         })?;
         Ok(evaluator.finish())
     }
@@ -34,7 +36,9 @@ impl Model {
     /// Batches in the order of the samples.
     pub(super) fn batches<'a>(&self, samples: Samples<'a>, batch_size: usize) -> Result<Batches<'a>, ModelError> {
         self.check_class_names(samples)?;
-        let options = BatchOptions { batch_size, shuffle: false, seed: 0, class_weight: None };
+        let augment = Augment::new();
+        let options =
+            BatchOptions { batch_size, shuffle: false, seed: 0, class_weight: None, augment, drop_last: false };
         Batches::new(samples, self.input_shape(), self.outputs(), options)
     }
 
@@ -68,8 +72,8 @@ impl Model {
     ) -> Result<f64, ModelError> {
         let mut mean = Mean::new();
         metrics.iter_mut().for_each(|metric| metric.reset());
-        self.measure(batches, loss, |predictions, labels, loss| {
-            mean.update(f64::from(loss), labels.len() as f64);
+        self.measure(batches, loss, Views::One, |predictions, labels, loss| {
+            mean.update(loss, labels.len() as f64);
             metrics.iter_mut().for_each(|metric| metric.update(predictions, labels, None));
         })?;
         let loss = mean.value() + self.penalty();
@@ -82,17 +86,26 @@ impl Model {
         &mut self,
         batches: &mut Batches<'_>,
         loss: &Loss,
-        mut take: impl FnMut(&[f32], &[u32], f32),
+        views: Views,
+        mut take: impl FnMut(&[f32], &[u32], f64),
     ) -> Result<(), ModelError> {
         let (outputs, batch_size) = (self.outputs(), batches.batch_size());
         let mut predictions = vec![0.0; batch_size * outputs];
         batches.start_epoch(0);
-        while let Some(batch) = batches.next_batch()? {
-            let predictions = &mut predictions[..batch.samples() * outputs];
-            let mean = self.infer(&batch.inputs(), batch.samples(), batch_size, Some(loss), predictions)?;
-            take(predictions, batch.labels, mean.unwrap_or(f32::NAN));
-        }
-        Ok(())
+        // Set back below, whatever happens.
+        let usual = std::mem::replace(&mut self.views, views);
+        let mut measured = || -> Result<(), ModelError> {
+            while let Some(batch) = batches.next_batch()? {
+                let predictions = &mut predictions[..batch.samples() * outputs];
+                let mean = self.infer_views(&batch.inputs(), batch.samples(), batch_size, Some(loss), predictions)?;
+                let mean = mean.map_or_else(|| loss.mean(predictions, batch.targets, outputs), f64::from);
+                take(predictions, batch.labels, mean);
+            }
+            Ok(())
+        };
+        let result = measured();
+        self.views = usual;
+        result
     }
 
     /// What the weights' size adds to the loss.

@@ -1,15 +1,18 @@
 //! The training loop.
 
+use super::averaging::Average;
 use super::batches::{Batch, BatchOptions, Batches};
 use super::golden::GoldenImages;
 use super::graph::Training;
-use super::{FitOptions, Images, Model, ModelError, Samples, Snapshot, Verbose};
+use super::groups::share_of;
+use super::{FitOptions, Images, Model, ModelError, ParameterGroup, Samples, Snapshot, Verbose};
 use crate::callbacks::{self, BatchEnd, Callback, CallbackResult, Control, EpochEnd, Progress};
 use crate::history::{History, SECONDS};
 use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
+use crate::optimizers::Optimizer;
 use crate::schedules::Schedule;
-use ocellus_engine::{DType, Outcome, Runner, Scalars};
+use ocellus_engine::{DType, Level, Outcome, Runner, Scalars};
 use std::time::Instant;
 
 impl Model {
@@ -58,9 +61,13 @@ impl Model {
         if self.compiled.is_none() {
             return Err(ModelError::NotCompiled);
         }
-        let FitOptions { batch_size, shuffle, seed, class_weight, .. } = &options;
-        let (batch_size, shuffle, seed) = (*batch_size, *shuffle, *seed);
-        let batching = BatchOptions { batch_size, shuffle, seed, class_weight: class_weight.clone() };
+        let FitOptions { batch_size, shuffle, seed, drop_last, .. } = options;
+        let (class_weight, augment) = (options.class_weight.clone(), options.augment.clone());
+        let batching = BatchOptions { batch_size, shuffle, seed, class_weight, augment, drop_last };
+        self.check_groups(&options.groups)?;
+        if let Some(problem) = options.averaging.and_then(|averaging| averaging.problem()) {
+            return Err(ModelError::Argument(problem));
+        }
         let batches = Batches::new(samples, self.input_shape(), self.outputs(), batching)?;
         self.adopt(samples, seed)?;
         self.forget_calibration();
@@ -75,9 +82,17 @@ impl Model {
         let (loss, optimizer) = (compiled.loss, compiled.optimizer.clone());
         self.record.begin(&options, &batches, &optimizer, &loss, (level, self.precision));
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
-        let (plan, total, predictions) = self.training_plan(&optimizer, &loss, images, batches.batch_size(), level)?;
-        let mut runner = Runner::new(plan, threads);
-        runner.set_profile(options.profile);
+        let epochs = options.epochs.saturating_sub(options.initial_epoch);
+        let steps = options.steps.unwrap_or(u64::MAX).min(epochs.saturating_mul(batches.steps() as u64));
+        let making = Making {
+            optimizer: optimizer.clone(),
+            images,
+            level,
+            groups: options.groups,
+            threads,
+            profile: options.profile,
+        };
+        let training = making.make(self, &loss, batches.batch_size(), options.initial_epoch)?;
         let mut callbacks = options.callbacks;
         if options.verbose != Verbose::Silent {
             callbacks.push(Box::new(Progress::stderr(options.verbose == Verbose::Bar)));
@@ -87,11 +102,16 @@ impl Model {
             safe: self.snapshot(),
             compiled: self.compile_count,
             metrics: self.compiled.as_mut().map_or_else(Vec::new, |compiled| std::mem::take(&mut compiled.metrics)),
+            average: options.averaging.map(|averaging| Average::new(averaging, self)),
             model: self,
             samples,
             batches,
             validation,
-            training: Training { runner, total, predictions },
+            training,
+            making,
+            steps,
+            done: 0,
+            epochs: options.epochs,
             threads,
             loss,
             schedule: optimizer.learning_rate().clone(),
@@ -134,6 +154,12 @@ struct Fit<'a, 'b> {
     batches: Batches<'b>,
     validation: Option<Batches<'b>>,
     training: Training,
+    making: Making,
+    average: Option<Average>,
+    /// Steps in all, and those done.
+    steps: u64,
+    done: u64,
+    epochs: u64,
     threads: usize,
     loss: Loss,
     metrics: Vec<Box<dyn Metric + Send>>,
@@ -163,7 +189,7 @@ impl Fit<'_, '_> {
         self.learning_rate = self.schedule.at(self.iterations());
         self.call(|callback, control| callback.on_train_begin(&training, control))?;
         for epoch in initial_epoch..epochs {
-            if self.stop {
+            if self.stop || (self.done >= self.steps && epoch > initial_epoch) {
                 break;
             }
             self.call(|callback, control| callback.on_epoch_begin(epoch, control))?;
@@ -171,6 +197,9 @@ impl Fit<'_, '_> {
             self.model.history.push(epoch, values.iter().map(|(name, value)| (name.as_str(), *value)));
             self.model.record.end_epoch(&values, self.samples.images);
             self.call(|callback, control| callback.on_epoch_end(&EpochEnd { epoch, values: &values }, control))?;
+        }
+        if self.average.as_mut().is_some_and(|average| average.finish(self.model)) {
+            self.measure_statistics(epochs)?;
         }
         let history = self.model.history.clone();
         self.call(|callback, control| callback.on_train_end(&history, control))?;
@@ -185,6 +214,12 @@ impl Fit<'_, '_> {
         let named = self.metrics.iter().map(|metric| (metric.name(), 0.0));
         let mut values: Vec<(String, f64)> = [("loss".to_owned(), 0.0)].into_iter().chain(named).collect();
         let (mut step, mut samples) = (0, 0);
+        if self.making.changes(self.model, epoch) {
+            self.training = self.making.make(self.model, &self.loss, self.batches.batch_size(), epoch)?;
+        }
+        if let Some(average) = &mut self.average {
+            average.before_epoch(self.model);
+        }
         self.batches.start_epoch(epoch);
         while let Some(batch) = self.batches.next_batch()? {
             step += 1;
@@ -196,6 +231,10 @@ impl Fit<'_, '_> {
             let loss = run_step(self.model, &mut self.training, self.threads, &batch, &scalars, predictions);
             let loss =
                 loss?.map_err(|loss| not_finite("loss", loss, self.model, &self.safe, at, self.learning_rate))?;
+            self.done += 1;
+            if let Some(average) = &mut self.average {
+                average.after_step(self.model, self.done, self.steps);
+            }
             mean.update(loss, batch.samples() as f64);
             let predictions = &predictions[..batch.samples() * self.model.outputs()];
             for (metric, value) in self.metrics.iter_mut().zip(&mut values[1..]) {
@@ -206,9 +245,12 @@ impl Fit<'_, '_> {
             self.call(|callback, control| {
                 callback.on_batch_end(&BatchEnd { epoch, step, samples, values: &values }, control)
             })?;
-            if self.stop {
+            if self.stop || self.done >= self.steps {
                 break;
             }
+        }
+        if let Some(average) = &mut self.average {
+            average.after_epoch(self.model, epoch, self.epochs);
         }
         let mut spoiled = self.model.first_not_finite().map(|value| ("weights", value));
         if let (None, Some(validation)) = (spoiled, &mut self.validation) {
@@ -228,6 +270,22 @@ impl Fit<'_, '_> {
         values.push(("learning_rate".into(), shortest(self.learning_rate)));
         values.push((SECONDS.into(), started.elapsed().as_secs_f64()));
         Ok(values)
+    }
+
+    /// One more epoch in which nothing learns, so that moving statistics follow the weights as they are now.
+    fn measure_statistics(&mut self, epoch: u64) -> Result<(), ModelError> {
+        self.batches.start_epoch(epoch);
+        let mut step = self.iterations();
+        while let Some(batch) = self.batches.next_batch()? {
+            step += 1;
+            let scalars = Scalars { step, seed: self.seed, learning_rate: 0.0 };
+            let loss = run_step(self.model, &mut self.training, self.threads, &batch, &scalars, &mut self.predictions);
+            if let Err(loss) = loss? {
+                let at = Step { epoch, step, iteration: step };
+                return Err(not_finite("loss", loss, self.model, &self.safe, at, 0.0));
+            }
+        }
+        Ok(())
     }
 
     fn iterations(&self) -> u64 {
@@ -253,6 +311,35 @@ impl Fit<'_, '_> {
             return Err(ModelError::argument("a callback compiled the model while it was training"));
         }
         Ok(())
+    }
+}
+
+/// What the training's plan is made of.
+struct Making {
+    optimizer: Optimizer,
+    images: DType,
+    level: Level,
+    groups: Vec<ParameterGroup>,
+    threads: usize,
+    profile: bool,
+}
+
+impl Making {
+    fn make(&self, model: &Model, loss: &Loss, batch: usize, epoch: u64) -> Result<Training, ModelError> {
+        let share = |name: &str| share_of(&self.groups, epoch, name);
+        let made = model.training_plan(&self.optimizer, loss, self.images, batch, self.level, share)?;
+        let (plan, total, predictions) = made;
+        let mut runner = Runner::new(plan, self.threads);
+        runner.set_profile(self.profile);
+        Ok(Training { runner, total, predictions })
+    }
+
+    /// Whether some parameter learns otherwise in this epoch than in the one before.
+    fn changes(&self, model: &Model, epoch: u64) -> bool {
+        self.groups.iter().any(|group| group.epochs == Some(epoch) && epoch > 0)
+            && model
+                .weights()
+                .any(|(name, ..)| share_of(&self.groups, epoch, name) != share_of(&self.groups, epoch - 1, name))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The model's layers as the engine's graphs and plans: one to train, one to infer, over the same parameters.
 
+use super::groups::Share;
 use super::network::INPUT;
 use super::{Model, ModelError, Precision};
 use crate::initializers::name_key;
@@ -15,7 +16,6 @@ use ocellus_engine::{
 pub(super) struct Forward {
     pub(super) graph: Graph,
     /// The images, as the layers see them.
-    #[cfg(test)]
     pub(super) input: Value,
     /// Every layer's output, in order.
     pub(super) outputs: Vec<Value>,
@@ -47,14 +47,8 @@ impl Model {
         graph.set_place(INPUT);
         let pixels = graph.input(self.network.input_shape(), images);
         let input = self.scaled(&mut graph, pixels, images)?;
-        let mut forward = Forward {
-            graph,
-            #[cfg(test)]
-            input,
-            outputs: Vec::new(),
-            parameters: Vec::new(),
-            moving_averages: Vec::new(),
-        };
+        let mut forward =
+            Forward { graph, input, outputs: Vec::new(), parameters: Vec::new(), moving_averages: Vec::new() };
         for (at, (config, node)) in self.network.architecture.layers.iter().zip(&self.network.nodes).enumerate() {
             let graph = &mut forward.graph;
             graph.set_place(config.name.clone());
@@ -104,12 +98,14 @@ impl Model {
         images: DType,
         batch: usize,
         level: Level,
+        share: impl Fn(&str) -> Share,
     ) -> Result<(Plan, Value, Value), ModelError> {
         let Forward { mut graph, outputs, parameters, moving_averages, .. } = self.forward(images, true)?;
         let (losses, predictions, weight) = add_loss(&mut graph, loss, outputs[outputs.len() - 1])?;
         let total = graph.weighted_mean(losses, weight)?;
-        let weights: Vec<(ParameterId, Value)> =
-            parameters.into_iter().filter(|&(id, _)| self.parameters.get(id).kind == ParameterKind::Weight).collect();
+        let share = |id: ParameterId| share(&self.parameters.get(id).name);
+        let learned = |id: ParameterId| self.parameters.get(id).kind == ParameterKind::Weight && share(id).learns();
+        let weights: Vec<(ParameterId, Value)> = parameters.into_iter().filter(|&(id, _)| learned(id)).collect();
         let means = moving_averages.iter().map(|&(_, value, _)| value);
         let kept: Vec<Value> =
             [total, predictions].into_iter().chain(weights.iter().map(|&(_, value)| value)).chain(means).collect();
@@ -123,9 +119,11 @@ impl Model {
             // A weight that the loss does not depend on stays as it is.
             let Some(gradient) = gradient else { continue };
             let penalty = self.regularizer(parameter);
-            let rule = optimizer.rule();
+            let Share { learning_rate, weight_decay } = share(parameter);
+            let (rule, decay) = optimizer.rule_with_decay(weight_decay);
             let state = self.optimizer_state(parameter, rule.state_count());
-            graph.update(Update { parameter, gradient, rule, state, l1: penalty.l1, l2: penalty.l2 });
+            let (l1, l2) = (penalty.l1, penalty.l2);
+            graph.update(Update { parameter, gradient, rule, state, l1, l2, learning_rate, decay });
         }
         for (parameter, value, momentum) in moving_averages {
             graph.moving_average(parameter, of(value), momentum);

@@ -1,7 +1,8 @@
 //! How a training runs.
 
-use super::Samples;
+use super::{Averaging, ParameterGroup, Samples};
 use crate::callbacks::Callback;
+use crate::data::Augment;
 
 /// The arguments of [`Model::fit`](super::Model::fit), with Keras' names and defaults.
 ///
@@ -42,6 +43,16 @@ pub struct FitOptions<'a> {
     pub seed: u64,
     /// How many threads compute; as many as the machine has by default. Results do not depend on it.
     pub threads: Option<usize>,
+    /// Random changes to the training images, which are bytes; none by default.
+    pub augment: Augment,
+    /// Whether samples that do not fill a last batch are left out of an epoch; they are not by default.
+    pub drop_last: bool,
+    /// The number of steps after which training ends, in the middle of an epoch if need be.
+    pub steps: Option<u64>,
+    /// Parameters that learn in their own way; none by default.
+    pub groups: Vec<ParameterGroup>,
+    /// Which average of the weights the training ends with, instead of the last ones.
+    pub averaging: Option<Averaging>,
     /// Whether each operation is timed, for [`Model::step_times`](super::Model::step_times); it is not by default.
     pub profile: bool,
 }
@@ -83,6 +94,11 @@ impl Default for FitOptions<'_> {
             callbacks: Vec::new(),
             seed: 0,
             threads: None,
+            augment: Augment::new(),
+            drop_last: false,
+            steps: None,
+            groups: Vec::new(),
+            averaging: None,
             profile: false,
         }
     }
@@ -155,6 +171,32 @@ impl<'a> FitOptions<'a> {
     /// Key of everything random in the training.
     pub fn seed(self, seed: u64) -> Self {
         FitOptions { seed, ..self }
+    }
+
+    /// Random changes to the training images.
+    pub fn augment(self, augment: Augment) -> Self {
+        FitOptions { augment, ..self }
+    }
+
+    /// Leaves samples that do not fill a last batch out of an epoch.
+    pub fn drop_last(self, drop_last: bool) -> Self {
+        FitOptions { drop_last, ..self }
+    }
+
+    /// Ends training after so many steps, if the epochs do not end before.
+    pub fn steps(self, steps: u64) -> Self {
+        FitOptions { steps: Some(steps), ..self }
+    }
+
+    /// Adds parameters that learn in their own way.
+    pub fn group(mut self, group: ParameterGroup) -> Self {
+        self.groups.push(group);
+        self
+    }
+
+    /// Which average of the weights the training ends with.
+    pub fn averaging(self, averaging: Averaging) -> Self {
+        FitOptions { averaging: Some(averaging), ..self }
     }
 
     /// How many threads compute.

@@ -1,0 +1,151 @@
+//! What recipes ask of a training: changed images, parameters that learn in their own way, averages, a number of steps.
+
+use ocellus::data::augment::{AlternatingFlip, RandomFlip, Translate};
+use ocellus::data::{self, Augment, Dataset, Split};
+use ocellus::layers::*;
+use ocellus::losses::Loss;
+use ocellus::metrics::Accuracy;
+use ocellus::model::{Averaging, FitOptions, Model, ParameterGroup, Sequential, Views};
+use ocellus::optimizers::Sgd;
+
+fn clothes(count: usize) -> Dataset {
+    data::builtin(Split::Train).unwrap().take(count)
+}
+
+fn net() -> Model {
+    let mut model = Sequential::new([28, 28, 1])
+        .add(Conv2d::new(4, 3).strides(2).use_bias(false).named("conv"))
+        .add(BatchNormalization::new().named("norm"))
+        .add(Activation::Relu)
+        .add(GlobalAveragePooling2d::new())
+        .add(Dense::new(10).activation(Activation::Softmax).named("head"))
+        .build()
+        .unwrap();
+    let optimizer = Sgd::new().learning_rate(0.1).momentum(0.9).nesterov(true).weight_decay(1e-3);
+    model.compile(optimizer, Loss::categorical_cross_entropy().label_smoothing(0.1), [Accuracy::new()]).unwrap();
+    model
+}
+
+fn values(model: &Model, name: &str) -> Vec<f32> {
+    model.weights().find(|(known, ..)| *known == name).unwrap().2.to_vec()
+}
+
+/// Everything at once, and so with any number of threads.
+#[test]
+fn the_same_seed_gives_the_same_bits_with_any_number_of_threads() {
+    let train = clothes(100);
+    let run = |threads| {
+        let mut model = net();
+        let augment = Augment::new()
+            .then(AlternatingFlip {})
+            .then(RandomFlip { vertical: true, ..RandomFlip::new() })
+            .then(Translate::new(2));
+        let options = FitOptions::new()
+            .epochs(3)
+            .batch_size(16)
+            .steps(15)
+            .drop_last(true)
+            .augment(augment)
+            .averaging(Averaging::Lookahead { every: 2, decay: 0.5, power: 1.0 })
+            .group(ParameterGroup::new("*/beta").learning_rate(8.0).weight_decay(0.1))
+            .group(ParameterGroup::new("conv/*").epochs(1))
+            .threads(threads);
+        let history = model.fit(&train, options).unwrap();
+        assert_eq!(history.len(), 3);
+        model.snapshot()
+    };
+    let one = run(1);
+    assert!(run(2) == one && run(3) == one);
+}
+
+#[test]
+fn arrays_are_changed_as_data_sets_are() {
+    let train = clothes(60);
+    let mut pixels = vec![0; 60 * 784];
+    pixels.chunks_mut(784).enumerate().for_each(|(n, image)| train.copy_image(n, image).unwrap());
+    let options = || FitOptions::new().batch_size(16).augment(Augment::new().then(Translate::new(3)));
+    let (mut a, mut b, mut plain) = (net(), net(), net());
+    a.fit(&train, options()).unwrap();
+    b.fit((&pixels, train.labels()), options()).unwrap();
+    plain.fit(&train, FitOptions::new().batch_size(16)).unwrap();
+    assert!(a.snapshot() == b.snapshot());
+    assert!(a.snapshot() != plain.snapshot());
+    let numbers = vec![0.5f32; 784];
+    let error = a.fit((&numbers, &[1u32]), options()).unwrap_err().to_string();
+    assert!(error.contains("expected images as bytes"), "{error}");
+}
+
+#[test]
+fn groups_learn_in_their_own_way() {
+    let train = clothes(64);
+    let run = |group: Option<ParameterGroup>, epochs| {
+        let mut model = net();
+        let mut options = FitOptions::new().epochs(epochs).batch_size(64);
+        options.groups.extend(group);
+        model.fit(&train, options).unwrap();
+        model
+    };
+    let (start, plain) = (net(), run(None, 1));
+    let frozen = run(Some(ParameterGroup::new("conv/kernel").frozen()), 1);
+    assert_eq!(values(&frozen, "conv/kernel"), values(&start, "conv/kernel"));
+    assert_eq!(values(&frozen, "head/kernel"), values(&plain, "head/kernel"));
+    // The first step is proportional to the rate; a bias begins at zero, so it does not decay.
+    let fast = run(Some(ParameterGroup::new("*/bias").learning_rate(4.0)), 1);
+    for (fast, plain) in values(&fast, "head/bias").iter().zip(values(&plain, "head/bias")) {
+        assert!((fast - 4.0 * plain).abs() < 1e-6, "{fast} {plain}");
+    }
+    // A kernel's step has its decay: twice the learning rate with half the decay moves it otherwise than twice as far.
+    let light = run(Some(ParameterGroup::new("head/kernel").weight_decay(0.0)), 1);
+    let (start, decayed) = (values(&start, "head/kernel"), values(&plain, "head/kernel"));
+    for ((light, plain), start) in values(&light, "head/kernel").iter().zip(decayed).zip(start) {
+        // Nesterov's first step is 1.9 times the gradient.
+        assert!((light - plain - 1.9 * 0.1 * 1e-3 * start).abs() < 1e-6);
+    }
+    let (once, twice) =
+        (run(Some(ParameterGroup::new("conv/*").epochs(1)), 1), run(Some(ParameterGroup::new("conv/*").epochs(1)), 2));
+    assert_eq!(values(&once, "conv/kernel"), values(&twice, "conv/kernel"));
+    assert_ne!(values(&once, "head/kernel"), values(&twice, "head/kernel"));
+    let error = net().fit(&train, FitOptions::new().group(ParameterGroup::new("convolution/*"))).unwrap_err();
+    assert!(
+        error.to_string().contains("no parameter's name is \"convolution/*\"; the model has conv/kernel"),
+        "{error}"
+    );
+}
+
+#[test]
+fn training_ends_with_the_average_that_was_validated() {
+    let train = clothes(64);
+    let run = |averaging: Option<Averaging>| {
+        let mut model = net();
+        let mut options = FitOptions::new().epochs(4).batch_size(16).validation_data(&train);
+        options.averaging = averaging;
+        let history = model.fit(&train, options).unwrap();
+        let loss = *history.get("val_loss").unwrap().last().unwrap();
+        let measured = model.evaluate(&train).unwrap().loss;
+        (model, loss, measured)
+    };
+    let (plain, ..) = run(None);
+    let (moving, validated, measured) = run(Some(Averaging::Exponential { decay: 0.9 }));
+    assert!((validated - measured).abs() < 1e-6, "{validated} {measured}");
+    assert_ne!(values(&moving, "head/kernel"), values(&plain, "head/kernel"));
+    let (stochastic, ..) = run(Some(Averaging::Stochastic { from: 0.5 }));
+    // The statistics are those of the averaged weights, not the average of the statistics.
+    assert_ne!(values(&stochastic, "norm/moving_mean"), values(&plain, "norm/moving_mean"));
+    let (none, ..) = run(Some(Averaging::Exponential { decay: 0.0 }));
+    assert_eq!(values(&none, "head/kernel"), values(&plain, "head/kernel"));
+}
+
+#[test]
+fn views_of_an_image_are_averaged() {
+    let test = clothes(40);
+    let mut model = net();
+    model.fit(&test, FitOptions::new().epochs(3)).unwrap();
+    let one = model.predict(&test).unwrap();
+    let loss = model.evaluate(&test).unwrap().loss;
+    model.set_views(Views::Mirror);
+    let mirrored = model.predict(&test).unwrap();
+    assert_ne!(one, mirrored);
+    assert!(mirrored.rows().all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5));
+    let of_views = model.evaluate(&test).unwrap().loss;
+    assert!(of_views.is_finite() && (of_views / loss - 1.0).abs() < 0.2 && of_views != loss, "{of_views} {loss}");
+}
