@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ocellus::model::{self, Views};
 
+use crate::find_lr::FindLr;
 use crate::settings::Settings;
 
 /// Image classification: labelled images in; a trained, evaluated, usable classifier out.
@@ -28,6 +29,8 @@ Results go to stdout, progress to stderr. Exit code: 0 done, 1 the work failed, 
 pub(crate) enum Command {
     /// Train a classifier on labelled images, then measure it on images kept apart.
     Train(Train),
+    /// Find the learning rate that suits a model and its data.
+    FindLr(FindLr),
     /// Measure a model on labelled images.
     Evaluate(Evaluate),
     /// Name what images show.

@@ -6,6 +6,7 @@ mod comparison;
 mod datasets;
 mod evaluate;
 mod failure;
+mod find_lr;
 mod models;
 mod output;
 mod predict;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Train(arguments) => train::run(arguments),
+        Command::FindLr(arguments) => find_lr::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use ocellus::data::Known;
 use ocellus::model::Precision;
-use ocellus::optimizers::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
+use ocellus::optimizers::{Adagrad, Adam, AdamW, Lamb, Lion, Nadam, Optimizer, RmsProp, Sgd};
 use ocellus::recipe::Recipe;
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +94,9 @@ pub(crate) enum OptimizerName {
     Sgd,
     RmsProp,
     Adagrad,
+    Nadam,
+    Lion,
+    Lamb,
 }
 
 impl OptimizerName {
@@ -105,6 +108,9 @@ impl OptimizerName {
             Optimizer::Sgd(_) => Self::Sgd,
             Optimizer::RmsProp(_) => Self::RmsProp,
             Optimizer::Adagrad(_) => Self::Adagrad,
+            Optimizer::Nadam(_) => Self::Nadam,
+            Optimizer::Lion(_) => Self::Lion,
+            Optimizer::Lamb(_) => Self::Lamb,
         }
     }
 
@@ -124,6 +130,9 @@ impl OptimizerName {
             Self::Sgd => with_rate!(Sgd::new()),
             Self::RmsProp => with_rate!(RmsProp::new()),
             Self::Adagrad => with_rate!(Adagrad::new()),
+            Self::Nadam => with_rate!(Nadam::new()),
+            Self::Lion => with_rate!(Lion::new()),
+            Self::Lamb => with_rate!(Lamb::new()),
         }
     }
 }
@@ -326,7 +335,7 @@ fn epochs(text: &str) -> Result<Epochs, String> {
     epochs.map(Epochs).ok_or_else(|| "expected a number above 0, such as 10 or 9.5".into())
 }
 
-fn learning_rate(text: &str) -> Result<f32, String> {
+pub(crate) fn learning_rate(text: &str) -> Result<f32, String> {
     let rate = text.parse::<f32>().ok().filter(|rate| *rate > 0.0 && rate.is_finite());
     rate.ok_or_else(|| "expected a number above 0".into())
 }

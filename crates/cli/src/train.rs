@@ -91,8 +91,8 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
 }
 
 /// The images of a training.
-struct Data {
-    train: Dataset,
+pub(crate) struct Data {
+    pub(crate) train: Dataset,
     /// Where validation images are kept apart from the training images: both together, and the share kept apart.
     undivided: Option<(Dataset, f64)>,
     test: Dataset,
@@ -102,7 +102,7 @@ struct Data {
     validation_origin: String,
 }
 
-fn open(settings: &Resolved) -> Result<Data> {
+pub(crate) fn open(settings: &Resolved) -> Result<Data> {
     let options = OpenOptions { strict: settings.strict, ..OpenOptions::default() };
     let reading = Reading::stderr();
     let progress = |done, all| reading.update(done, all);

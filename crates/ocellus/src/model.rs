@@ -13,6 +13,7 @@ mod groups;
 mod network;
 mod options;
 mod predict;
+mod range_test;
 mod record;
 #[cfg(test)]
 mod reference_tests;
@@ -31,6 +32,7 @@ pub use groups::ParameterGroup;
 pub use network::{Architecture, LayerConfig, LayerError};
 pub use options::{FitOptions, Verbose};
 pub use predict::Predictions;
+pub use range_test::RangeTest;
 pub use record::TrainingRecord;
 pub use samples::{Images, Samples, Targets};
 pub use sequential::Sequential;

@@ -8,6 +8,7 @@
 //! ```
 
 use crate::data::Augment;
+use crate::data::augment::Mixing;
 use crate::losses::Loss;
 use crate::model::{Averaging, FitOptions, Images, Model, ModelError, ParameterGroup, Precision, Views};
 use crate::optimizers::Optimizer;
@@ -32,6 +33,9 @@ pub struct Recipe {
     pub precision: Option<Precision>,
     /// Whether samples that do not fill a last batch are left out of an epoch.
     pub drop_last: bool,
+    /// How many batches move the weights together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accumulate: Option<usize>,
     /// The share of each target that is spread evenly over all classes.
     pub label_smoothing: f32,
     /// The views of a test image that are averaged over, beside the image alone.
@@ -51,6 +55,9 @@ pub struct Recipe {
     /// Random changes to training images, one after another.
     #[serde(skip_serializing_if = "Augment::is_empty")]
     pub augment: Augment,
+    /// How images and targets of a batch are mixed.
+    #[serde(skip_serializing_if = "Mixing::is_none")]
+    pub mixing: Mixing,
     /// Parameters that learn in their own way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<ParameterGroup>,
@@ -285,8 +292,10 @@ impl Recipe {
         {
             return Some(format!("epochs: expected a number above 0, received {epochs}"));
         }
-        if self.batch_size == Some(0) {
-            return Some("batch_size: expected a whole number, at least 1".into());
+        for (name, number) in [("batch_size", self.batch_size), ("accumulate", self.accumulate)] {
+            if number == Some(0) {
+                return Some(format!("{name}: expected a whole number, at least 1"));
+            }
         }
         if self.precision == Some(Precision::Int8) {
             return Some("precision: expected f32 or bf16; int8 is for predictions only".into());
@@ -297,13 +306,18 @@ impl Recipe {
                 self.label_smoothing
             ));
         }
-        self.schedule.as_ref().and_then(Curve::problem).or(self.averaging.and_then(|averaging| averaging.problem()))
+        self.schedule
+            .as_ref()
+            .and_then(Curve::problem)
+            .or(self.averaging.and_then(|averaging| averaging.problem()))
+            .or(self.mixing.problem())
     }
 
     /// How long a training on so many samples is.
     pub fn steps(&self, samples: usize, batch_size: usize, epochs: f64) -> Length {
         let batch_size = batch_size.clamp(1, samples.max(1));
         let each = if self.drop_last { samples / batch_size } else { samples.div_ceil(batch_size) }.max(1);
+        let each = each.div_ceil(self.accumulate.unwrap_or(1).max(1));
         Length { epochs: epochs.ceil() as u64, steps: (each as f64 * epochs).ceil() as u64 }
     }
 
@@ -334,7 +348,9 @@ impl Recipe {
             epochs: length.epochs,
             steps: Some(length.steps),
             drop_last: self.drop_last,
+            accumulate: self.accumulate.unwrap_or(1),
             augment: self.augment.clone(),
+            mixing: self.mixing,
             averaging: self.averaging,
             groups: self.groups.clone(),
             ..options

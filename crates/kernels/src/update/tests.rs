@@ -3,7 +3,7 @@
 use super::*;
 use crate::testing::{LENGTHS, close, values, wide};
 
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 18] = [
     Rule::Sgd { momentum: 0.0, nesterov: false },
     Rule::Sgd { momentum: 0.9, nesterov: false },
     Rule::Sgd { momentum: 0.9, nesterov: true },
@@ -16,6 +16,12 @@ const RULES: [Rule; 12] = [
     Rule::Adam { beta_1: 0.7, beta_2: 0.9, epsilon: 1e-3, weight_decay: 0.1, amsgrad: false },
     Rule::Adam { beta_1: 0.9, beta_2: 0.9, epsilon: 1e-7, weight_decay: 0.0, amsgrad: true },
     Rule::Adam { beta_1: 0.9, beta_2: 0.5, epsilon: 1e-7, weight_decay: 0.1, amsgrad: true },
+    Rule::Lion { beta_1: 0.9, beta_2: 0.99, weight_decay: 0.0 },
+    Rule::Lion { beta_1: 0.5, beta_2: 0.9, weight_decay: 0.1 },
+    Rule::Nadam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 },
+    Rule::Nadam { beta_1: 0.7, beta_2: 0.9, epsilon: 1e-3 },
+    Rule::Lamb { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7, weight_decay: 0.0 },
+    Rule::Lamb { beta_1: 0.7, beta_2: 0.9, epsilon: 1e-3, weight_decay: 0.1 },
 ];
 
 const PLAIN: Step =
@@ -36,9 +42,33 @@ fn gradient(step: &Step, parts: &[Vec<f32>], i: usize, p: f64) -> f64 {
     step.clip_value.map_or(g, |limit| g.clamp(-f64::from(limit), f64::from(limit))) + f64::from(step.decay) * p
 }
 
-/// One value's step, as Keras writes it.
+/// One value's step, as Keras writes it. Of LAMB it is the direction alone, since its length depends on all values.
 fn exact(rule: Rule, lr: f64, t: u64, g: f64, p: f64, s: &mut [f64]) -> f64 {
     match rule {
+        Rule::Lion { beta_1, beta_2, weight_decay } => {
+            let (b1, b2) = (f64::from(beta_1), f64::from(beta_2));
+            let mixed = b1 * s[0] + (1.0 - b1) * g;
+            s[0] = b2 * s[0] + (1.0 - b2) * g;
+            p - lr * f64::from(weight_decay) * p - lr * if mixed == 0.0 { 0.0 } else { mixed.signum() }
+        }
+        Rule::Nadam { beta_1, beta_2, epsilon } => {
+            let (b1, b2) = (f64::from(beta_1), f64::from(beta_2));
+            let u = |t: u64| b1 * (1.0 - 0.5 * 0.96f64.powi(t as i32));
+            let product = |t: u64| (1..=t).map(u).product::<f64>();
+            s[0] += (g - s[0]) * (1.0 - b1);
+            s[1] += (g * g - s[1]) * (1.0 - b2);
+            let m = u(t + 1) * s[0] / (1.0 - product(t + 1)) + (1.0 - u(t)) * g / (1.0 - product(t));
+            let v = s[1] / (1.0 - b2.powi(t as i32));
+            p - m * lr / (v.sqrt() + f64::from(epsilon))
+        }
+        Rule::Lamb { beta_1, beta_2, epsilon, weight_decay } => {
+            let (b1, b2) = (f64::from(beta_1), f64::from(beta_2));
+            s[0] += (g - s[0]) * (1.0 - b1);
+            s[1] += (g * g - s[1]) * (1.0 - b2);
+            let (m, v) = (s[0] / (1.0 - b1.powi(t as i32)), s[1] / (1.0 - b2.powi(t as i32)));
+            s[2] = m / (v.sqrt() + f64::from(epsilon)) + f64::from(weight_decay) * p;
+            p
+        }
         Rule::Sgd { momentum: 0.0, .. } => p - lr * g,
         Rule::Sgd { momentum, nesterov } => {
             s[0] = f64::from(momentum) * s[0] - lr * g;
@@ -118,6 +148,12 @@ fn steps_follow_the_definitions() {
                     for i in 0..len {
                         let g = gradient(step, &gradients, i, p[i]);
                         p[i] = exact(rule, f64::from(step.learning_rate), t, g, p[i], &mut state[i]);
+                    }
+                    if let Rule::Lamb { .. } = rule {
+                        let length = |of: &mut dyn Iterator<Item = f64>| of.map(|v| v * v).sum::<f64>().sqrt();
+                        let of_direction = length(&mut state.iter().map(|s| s[2]));
+                        let ratio = length(&mut p.iter().copied()) / of_direction;
+                        p.iter_mut().zip(&state).for_each(|(p, s)| *p -= f64::from(step.learning_rate) * ratio * s[2]);
                     }
                 }
                 let what = (level, rule, step, len, parts);

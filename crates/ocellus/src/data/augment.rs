@@ -9,11 +9,27 @@
 //! ```
 
 mod canvas;
+mod color;
+mod color_jitter;
+mod crop;
+mod distortion;
+mod erase;
 mod flip;
+mod mixing;
+mod policies;
+mod rotate;
 mod translate;
+mod warp;
 
 pub use canvas::{Canvas, Edge};
+pub use color_jitter::ColorJitter;
+pub use crop::RandomResizedCrop;
+pub use erase::{Cutout, RandomErasing};
 pub use flip::{AlternatingFlip, RandomFlip};
+pub(crate) use mixing::Mixed;
+pub use mixing::Mixing;
+pub use policies::{AugMix, RandAugment, TrivialAugment};
+pub use rotate::Rotate;
 pub use translate::Translate;
 
 use crate::random::{Purpose, Random};
@@ -81,8 +97,16 @@ macro_rules! transforms {
 }
 
 transforms! {
+    color_jitter::ColorJitter;
+    crop::RandomResizedCrop;
+    erase::Cutout;
+    erase::RandomErasing;
     flip::AlternatingFlip;
     flip::RandomFlip;
+    policies::AugMix;
+    policies::RandAugment;
+    policies::TrivialAugment;
+    rotate::Rotate;
     translate::Translate;
 }
 

@@ -4,7 +4,7 @@ mod prefetch;
 
 use prefetch::Prefetch;
 
-use super::augment::Occasion;
+use super::augment::{Mixed, Mixing, Occasion};
 use super::{Augment, DataError, Dataset};
 use crate::random::{Purpose, Random};
 
@@ -21,13 +21,23 @@ pub struct LoaderOptions {
     pub class_weight: Option<Vec<f32>>,
     /// Random changes to the images, drawn by seed, epoch and sample.
     pub augment: Augment,
+    /// How images and targets of a batch are mixed, after all else.
+    pub mixing: Mixing,
     /// Whether samples that do not fill a last batch are left out; of a shuffled order, others in each epoch.
     pub drop_last: bool,
 }
 
 impl Default for LoaderOptions {
     fn default() -> Self {
-        Self { batch_size: 32, shuffle: true, seed: 0, class_weight: None, augment: Augment::new(), drop_last: false }
+        Self {
+            batch_size: 32,
+            shuffle: true,
+            seed: 0,
+            class_weight: None,
+            augment: Augment::new(),
+            mixing: Mixing::default(),
+            drop_last: false,
+        }
     }
 }
 
@@ -100,6 +110,11 @@ impl Batch {
                 making.augment.apply(pixels, dataset.image_shape(), spare, occasion);
             }
         }
+        if !making.mixing.is_none() {
+            let Batch { pixels, labels, targets, weights, indices } = self;
+            let mixed = Mixed { pixels, shape: dataset.image_shape(), targets, labels, weights, indices };
+            making.mixing.apply(mixed, making.seed, making.epoch);
+        }
         Ok(())
     }
 }
@@ -111,6 +126,7 @@ struct Making {
     epoch: u64,
     class_weight: Option<Vec<f32>>,
     augment: Augment,
+    mixing: Mixing,
 }
 
 /// Batches of a data set, epoch by epoch, in buffers that are used again. Images in memory are copied when a batch is asked
@@ -152,11 +168,11 @@ impl Loader {
                 )));
             }
         }
-        if let Some(problem) = options.augment.problem(dataset.image_shape()) {
+        if let Some(problem) = options.augment.problem(dataset.image_shape()).or(options.mixing.problem()) {
             return Err(DataError::Argument(problem));
         }
-        let LoaderOptions { seed, class_weight, augment, .. } = options.clone();
-        let making = Making { seed, epoch: 0, class_weight, augment };
+        let LoaderOptions { seed, class_weight, augment, mixing, .. } = options.clone();
+        let making = Making { seed, epoch: 0, class_weight, augment, mixing };
         let mut loader = Self {
             order: Vec::with_capacity(dataset.len()),
             position: 0,
@@ -196,7 +212,7 @@ impl Loader {
         if indices.is_empty() {
             return Ok(None);
         }
-        if self.dataset.in_memory() && self.options.augment.is_empty() {
+        if self.dataset.in_memory() && self.options.augment.is_empty() && self.options.mixing.is_none() {
             self.batch.fill(&self.dataset, indices, &self.making, &mut self.spare)?;
         } else {
             let rest = &self.order[self.position..];

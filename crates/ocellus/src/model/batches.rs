@@ -2,7 +2,7 @@
 
 use super::ModelError;
 use super::samples::{Images, Samples, Targets};
-use crate::data::augment::Occasion;
+use crate::data::augment::{Mixed, Mixing, Occasion};
 use crate::data::{Augment, Loader, LoaderOptions};
 use crate::random::{Purpose, Random};
 use ocellus_engine::Input;
@@ -30,6 +30,7 @@ pub(super) struct BatchOptions {
     pub(super) seed: u64,
     pub(super) class_weight: Option<Vec<f32>>,
     pub(super) augment: Augment,
+    pub(super) mixing: Mixing,
     pub(super) drop_last: bool,
 }
 
@@ -74,9 +75,9 @@ impl<'a> Batches<'a> {
             }
         }
         let shape: Option<[usize; 3]> = image_shape.try_into().ok();
-        if !options.augment.is_empty() {
+        if !options.augment.is_empty() || !options.mixing.is_none() {
             let problem = match (shape, samples.images.are_bytes()) {
-                (Some(shape), true) => options.augment.problem(shape),
+                (Some(shape), true) => options.augment.problem(shape).or(options.mixing.problem()),
                 _ => Some("augmentation: expected images as bytes, (height, width, channels), received others".into()),
             };
             if let Some(problem) = problem {
@@ -88,8 +89,8 @@ impl<'a> Batches<'a> {
         let drop_last = options.drop_last;
         let origin = match (samples.images, samples.targets) {
             (Images::Dataset(dataset), Targets::Classes(labels)) if std::ptr::eq(labels, dataset.labels()) => {
-                let BatchOptions { batch_size, shuffle, seed, class_weight, augment, drop_last } = options;
-                let options = LoaderOptions { batch_size, shuffle, seed, class_weight, augment, drop_last };
+                let BatchOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last } = options;
+                let options = LoaderOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last };
                 Origin::Loader(Box::new(Loader::new(dataset.clone(), options)?))
             }
             _ => Origin::Arrays(Box::new(Arrays::new(samples, count, image_shape, outputs, options))),
@@ -126,7 +127,7 @@ impl<'a> Batches<'a> {
                 let Some(batch) = loader.next_batch()? else { return Ok(None) };
                 let targets = if self.outputs == 1 {
                     self.targets.clear();
-                    self.targets.extend(batch.labels.iter().map(|&label| label as f32));
+                    self.targets.extend(batch.targets.chunks_exact(2).map(|target| target[1]));
                     &self.targets
                 } else {
                     &batch.targets
@@ -207,7 +208,7 @@ impl<'a> Arrays<'a> {
         if indices.is_empty() {
             return Ok(None);
         }
-        self.position = end;
+        let first = std::mem::replace(&mut self.position, end);
         [&mut self.numbers, &mut self.targets, &mut self.weights].into_iter().for_each(Vec::clear);
         self.labels.clear();
         self.pixels.clear();
@@ -231,6 +232,17 @@ impl<'a> Arrays<'a> {
             let label = self.push_target(index);
             self.labels.push(label);
             self.weights.push(self.options.class_weight.as_ref().map_or(1.0, |weights| weights[label as usize]));
+        }
+        if !self.options.mixing.is_none() {
+            let mixed = Mixed {
+                pixels: &mut self.pixels,
+                shape: self.shape,
+                targets: &mut self.targets,
+                labels: &mut self.labels,
+                weights: &mut self.weights,
+                indices: &self.order[first..end],
+            };
+            self.options.mixing.apply(mixed, self.options.seed, self.epoch);
         }
         let bytes = self.samples.images.are_bytes();
         let images = if bytes { Input::U8(&self.pixels) } else { Input::F32(&self.numbers) };

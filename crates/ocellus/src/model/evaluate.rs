@@ -3,6 +3,7 @@
 use super::batches::{BatchOptions, Batches};
 use super::{Images, Model, ModelError, Samples, Views};
 use crate::data::Augment;
+use crate::data::augment::Mixing;
 use crate::losses::Loss;
 use crate::metrics::{Evaluation, Evaluator, Mean, Metric};
 
@@ -36,9 +37,9 @@ impl Model {
     /// Batches in the order of the samples.
     pub(super) fn batches<'a>(&self, samples: Samples<'a>, batch_size: usize) -> Result<Batches<'a>, ModelError> {
         self.check_class_names(samples)?;
-        let augment = Augment::new();
+        let (augment, mixing) = (Augment::new(), Mixing::default());
         let options =
-            BatchOptions { batch_size, shuffle: false, seed: 0, class_weight: None, augment, drop_last: false };
+            BatchOptions { batch_size, shuffle: false, seed: 0, class_weight: None, augment, mixing, drop_last: false };
         Batches::new(samples, self.input_shape(), self.outputs(), options)
     }
 

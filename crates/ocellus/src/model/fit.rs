@@ -62,8 +62,8 @@ impl Model {
             return Err(ModelError::NotCompiled);
         }
         let FitOptions { batch_size, shuffle, seed, drop_last, .. } = options;
-        let (class_weight, augment) = (options.class_weight.clone(), options.augment.clone());
-        let batching = BatchOptions { batch_size, shuffle, seed, class_weight, augment, drop_last };
+        let (class_weight, augment, mixing) = (options.class_weight.clone(), options.augment.clone(), options.mixing);
+        let batching = BatchOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last };
         self.check_groups(&options.groups)?;
         if let Some(problem) = options.averaging.and_then(|averaging| averaging.problem()) {
             return Err(ModelError::Argument(problem));
@@ -83,7 +83,12 @@ impl Model {
         self.record.begin(&options, &batches, &optimizer, &loss, (level, self.precision));
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
         let epochs = options.epochs.saturating_sub(options.initial_epoch);
-        let steps = options.steps.unwrap_or(u64::MAX).min(epochs.saturating_mul(batches.steps() as u64));
+        let accumulate = options.accumulate;
+        if accumulate == 0 {
+            return Err(ModelError::argument("accumulate must be at least 1, received 0"));
+        }
+        let each = batches.steps().div_ceil(accumulate) as u64;
+        let steps = options.steps.unwrap_or(u64::MAX).min(epochs.saturating_mul(each));
         let making = Making {
             optimizer: optimizer.clone(),
             images,
@@ -110,6 +115,7 @@ impl Model {
             training,
             making,
             steps,
+            accumulate,
             done: 0,
             epochs: options.epochs,
             threads,
@@ -159,6 +165,8 @@ struct Fit<'a, 'b> {
     /// Steps in all, and those done.
     steps: u64,
     done: u64,
+    /// Batches that make a step.
+    accumulate: usize,
     epochs: u64,
     threads: usize,
     loss: Loss,
@@ -220,6 +228,7 @@ impl Fit<'_, '_> {
         if let Some(average) = &mut self.average {
             average.before_epoch(self.model);
         }
+        let batches_in_epoch = self.batches.steps();
         self.batches.start_epoch(epoch);
         while let Some(batch) = self.batches.next_batch()? {
             step += 1;
@@ -227,13 +236,18 @@ impl Fit<'_, '_> {
             let at = Step { epoch, step, iteration: self.model.compiled.as_ref().map_or(0, |c| c.iterations) };
             self.learning_rate = self.schedule.at(at.iteration);
             let scalars = Scalars { step: at.iteration + 1, seed: self.seed, learning_rate: self.learning_rate };
+            let (part, parts) = part_of(step as usize - 1, self.accumulate, batches_in_epoch);
+            self.training.runner.set_part(part, parts);
+            let moved = part + 1 == parts;
             let predictions = &mut self.predictions;
-            let loss = run_step(self.model, &mut self.training, self.threads, &batch, &scalars, predictions);
+            let loss = run_step(self.model, &mut self.training, self.threads, &batch, &scalars, moved, predictions);
             let loss =
                 loss?.map_err(|loss| not_finite("loss", loss, self.model, &self.safe, at, self.learning_rate))?;
-            self.done += 1;
-            if let Some(average) = &mut self.average {
-                average.after_step(self.model, self.done, self.steps);
+            if moved {
+                self.done += 1;
+                if let Some(average) = &mut self.average {
+                    average.after_step(self.model, self.done, self.steps);
+                }
             }
             mean.update(loss, batch.samples() as f64);
             let predictions = &predictions[..batch.samples() * self.model.outputs()];
@@ -279,7 +293,8 @@ impl Fit<'_, '_> {
         while let Some(batch) = self.batches.next_batch()? {
             step += 1;
             let scalars = Scalars { step, seed: self.seed, learning_rate: 0.0 };
-            let loss = run_step(self.model, &mut self.training, self.threads, &batch, &scalars, &mut self.predictions);
+            let loss =
+                run_step(self.model, &mut self.training, self.threads, &batch, &scalars, false, &mut self.predictions);
             if let Err(loss) = loss? {
                 let at = Step { epoch, step, iteration: step };
                 return Err(not_finite("loss", loss, self.model, &self.safe, at, 0.0));
@@ -351,13 +366,20 @@ struct Step {
     iteration: u64,
 }
 
-/// Runs one step: gives the loss, or as an error the loss that was not finite; fills in the predictions.
+/// Which part of a step a batch of an epoch is, and of how many: the last step of an epoch has what remains.
+fn part_of(batch: usize, accumulate: usize, batches: usize) -> (usize, usize) {
+    let first = batch / accumulate * accumulate;
+    (batch - first, accumulate.min(batches.max(batch + 1) - first))
+}
+
+/// Runs a batch, with which the weights are `moved` or not yet: gives the loss, or as an error the loss that was not finite; fills in the predictions.
 fn run_step(
     model: &mut Model,
     training: &mut Training,
     threads: usize,
     batch: &Batch<'_>,
     scalars: &Scalars,
+    moved: bool,
     predictions: &mut [f32],
 ) -> Result<Result<f64, f32>, ModelError> {
     let penalty = model.penalty();
@@ -372,7 +394,7 @@ fn run_step(
         return Ok(Err(loss));
     }
     training.runner.read(training.predictions, &mut predictions[..batch.samples() * outputs]);
-    if let Some(compiled) = &mut model.compiled {
+    if let (true, Some(compiled)) = (moved, &mut model.compiled) {
         compiled.iterations += 1;
     }
     let total = f64::from(loss) + penalty;

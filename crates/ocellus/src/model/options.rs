@@ -3,6 +3,7 @@
 use super::{Averaging, ParameterGroup, Samples};
 use crate::callbacks::Callback;
 use crate::data::Augment;
+use crate::data::augment::Mixing;
 
 /// The arguments of [`Model::fit`](super::Model::fit), with Keras' names and defaults.
 ///
@@ -45,8 +46,12 @@ pub struct FitOptions<'a> {
     pub threads: Option<usize>,
     /// Random changes to the training images, which are bytes; none by default.
     pub augment: Augment,
+    /// How images and targets of a batch are mixed; not at all by default.
+    pub mixing: Mixing,
     /// Whether samples that do not fill a last batch are left out of an epoch; they are not by default.
     pub drop_last: bool,
+    /// How many batches move the weights together, by the mean of their gradients; 1 by default. A step is then so many batches.
+    pub accumulate: usize,
     /// The number of steps after which training ends, in the middle of an epoch if need be.
     pub steps: Option<u64>,
     /// Parameters that learn in their own way; none by default.
@@ -95,7 +100,9 @@ impl Default for FitOptions<'_> {
             seed: 0,
             threads: None,
             augment: Augment::new(),
+            mixing: Mixing::default(),
             drop_last: false,
+            accumulate: 1,
             steps: None,
             groups: Vec::new(),
             averaging: None,
@@ -178,9 +185,19 @@ impl<'a> FitOptions<'a> {
         FitOptions { augment, ..self }
     }
 
+    /// How images and targets of a batch are mixed.
+    pub fn mixing(self, mixing: Mixing) -> Self {
+        FitOptions { mixing, ..self }
+    }
+
     /// Leaves samples that do not fill a last batch out of an epoch.
     pub fn drop_last(self, drop_last: bool) -> Self {
         FitOptions { drop_last, ..self }
+    }
+
+    /// How many batches move the weights together.
+    pub fn accumulate(self, accumulate: usize) -> Self {
+        FitOptions { accumulate, ..self }
     }
 
     /// Ends training after so many steps, if the epochs do not end before.
