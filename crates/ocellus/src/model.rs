@@ -3,6 +3,7 @@
 mod averaging;
 mod batches;
 mod calibration;
+mod costs;
 mod error;
 mod evaluate;
 mod file;
@@ -26,6 +27,7 @@ mod whitening;
 
 pub use averaging::Averaging;
 pub use calibration::{Calibration, Precision};
+pub use costs::LayerCosts;
 pub use error::ModelError;
 pub use file::FileError;
 pub use groups::ParameterGroup;
