@@ -1,10 +1,12 @@
 //! What can be typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ocellus::model::{self, Views};
 
+use crate::budget::duration;
 use crate::find_lr::FindLr;
 use crate::settings::Settings;
 
@@ -60,6 +62,10 @@ pub(crate) struct Train {
     /// Train by a recipe: a carried one's name (airbench94) or a TOML file; what is typed counts more.
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub(crate) recipe: Option<String>,
+
+    /// Train for about this long, such as 10m or 1h30m: a few steps are timed, and the epochs follow from it.
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "epochs", allow_negative_numbers = true)]
+    pub(crate) time: Option<Duration>,
 
     /// Print the results as one JSON object.
     #[arg(long)]

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod benchmark;
+mod budget;
 mod comparison;
 mod datasets;
 mod evaluate;

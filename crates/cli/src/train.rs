@@ -16,6 +16,7 @@ use ocellus::report;
 use serde::Serialize;
 
 use crate::arguments::Train;
+use crate::budget;
 use crate::models;
 use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
@@ -32,15 +33,22 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     let recipe = arguments.recipe.as_deref().map(recipes::find).transpose()?;
     let typed = Settings { recipe: recipe.clone(), ..arguments.settings };
     let of_recipe = recipe.map(Settings::of_recipe).unwrap_or_default();
-    let settings = typed.over(file).over(of_recipe).resolve();
+    let mut settings = typed.over(file).over(of_recipe).resolve();
     let recipe = settings.recipe.clone().unwrap_or_default();
-    let config = settings.to_toml()?;
     let plan = models::Plan::find(&settings.model)?;
     let folder = run_folder(&settings, plan.name());
     check_writable(&folder)?;
 
     let data = open(&settings)?;
     let mut model = plan.build(data.train.image_shape(), data.train.class_count(), settings.seed)?;
+    model.set_threads(settings.threads);
+    if let Some(time) = arguments.time {
+        model.compile(settings.highest_optimizer(), recipe.loss(model.output_shape().iter().product()), ())?;
+        model.set_precision(settings.precision.precision())?;
+        let images = [&data.train, &data.validation, &data.test];
+        settings.epochs = budget::epochs(&mut model, images, &settings, &recipe, time, began)?;
+    }
+    let config = settings.to_toml()?;
     let length = recipe.steps(data.train.len(), settings.batch_size, settings.epochs.0);
     model.compile(
         recipe.scheduled(settings.highest_optimizer(), length),
@@ -50,7 +58,6 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     introduce(&settings, &data, plan.name(), &model);
 
     let files = Files::new(folder);
-    model.set_threads(settings.threads);
     recipe.initialize(&mut model, &data.train)?;
     let history = fit(&mut model, &data, &settings, (&recipe, length), &files, &config)?;
 

@@ -1,12 +1,13 @@
 //! What recipes ask of a training: changed images, parameters that learn in their own way, averages, a number of steps.
 
-use ocellus::data::augment::{AlternatingFlip, RandomFlip, Translate};
+use ocellus::data::augment::{AlternatingFlip, Mixing, RandomFlip, Translate};
 use ocellus::data::{self, Augment, Dataset, Split};
 use ocellus::layers::*;
 use ocellus::losses::Loss;
 use ocellus::metrics::Accuracy;
 use ocellus::model::{Averaging, FitOptions, Model, ParameterGroup, Sequential, Views};
-use ocellus::optimizers::Sgd;
+use ocellus::optimizers::{Optimizer, Sgd};
+use ocellus::regularizers::Regularizer;
 
 fn clothes(count: usize) -> Dataset {
     data::builtin(Split::Train).unwrap().take(count)
@@ -30,6 +31,38 @@ fn values(model: &Model, name: &str) -> Vec<f32> {
     model.weights().find(|(known, ..)| *known == name).unwrap().2.to_vec()
 }
 
+/// Where nothing depends on the batch, parts of a batch have the same mean gradient as the whole, whatever bounds it.
+#[test]
+fn accumulated_batches_move_the_weights_as_one_large_batch_does() {
+    let train = clothes(80);
+    for optimizer in [
+        Sgd::new().learning_rate(0.5).momentum(0.9).weight_decay(0.01),
+        Sgd::new().learning_rate(0.5).global_clipnorm(0.1),
+        Sgd::new().learning_rate(0.5).clipnorm(0.05),
+        Sgd::new().learning_rate(0.5).clipvalue(0.002),
+    ] {
+        let run = |batch_size, accumulate| {
+            let regularizer = Regularizer { l1: 1e-3, l2: 1e-2 };
+            let mut model = Sequential::new([28, 28, 1])
+                .add(Flatten::new())
+                .add(Dense::new(10).kernel_regularizer(regularizer).activation(Activation::Softmax).named("head"))
+                .build()
+                .unwrap();
+            model.compile(optimizer.clone(), Loss::categorical_cross_entropy(), ()).unwrap();
+            let options = FitOptions::new().epochs(2).shuffle(false).batch_size(batch_size).accumulate(accumulate);
+            model.fit(&train, options).unwrap();
+            values(&model, "head/kernel")
+        };
+        let (whole, parts) = (run(40, 1), run(8, 5));
+        let difference = whole.iter().zip(&parts).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(difference < 2e-6, "{optimizer:?}: {difference}");
+        assert_ne!(whole, run(8, 1));
+        // The last step of an epoch has what remains: 10 batches are 3, 3, 3 and 1.
+        assert_ne!(parts, run(8, 3));
+    }
+    assert!(net().fit(&train, FitOptions::new().accumulate(0)).is_err());
+}
+
 /// Everything at once, and so with any number of threads.
 #[test]
 fn the_same_seed_gives_the_same_bits_with_any_number_of_threads() {
@@ -43,9 +76,11 @@ fn the_same_seed_gives_the_same_bits_with_any_number_of_threads() {
         let options = FitOptions::new()
             .epochs(3)
             .batch_size(16)
-            .steps(15)
+            .steps(8)
             .drop_last(true)
             .augment(augment)
+            .mixing(Mixing { mixup: 0.3, cutmix: 1.0, probability: Some(0.7) })
+            .accumulate(2)
             .averaging(Averaging::Lookahead { every: 2, decay: 0.5, power: 1.0 })
             .group(ParameterGroup::new("*/beta").learning_rate(8.0).weight_decay(0.1))
             .group(ParameterGroup::new("conv/*").epochs(1))
@@ -58,12 +93,36 @@ fn the_same_seed_gives_the_same_bits_with_any_number_of_threads() {
     assert!(run(2) == one && run(3) == one);
 }
 
+/// Every optimizer lowers the loss, and frozen parameters keep their values with each.
+#[test]
+fn all_optimizers_learn() {
+    let train = clothes(128);
+    for name in Optimizer::NAMES {
+        let mut model = net();
+        let rate = match name {
+            "sgd" => 0.1,
+            "adagrad" => 0.05,
+            _ => 0.01,
+        };
+        let optimizer = Optimizer::named(name).unwrap().with_learning_rate(rate);
+        model.compile(optimizer, Loss::categorical_cross_entropy(), ()).unwrap();
+        let before = values(&model, "conv/kernel");
+        let group = ParameterGroup::new("conv/kernel").frozen();
+        let history = model.fit(&train, FitOptions::new().epochs(6).group(group)).unwrap();
+        let losses = history.get("loss").unwrap();
+        assert!(losses[5] < losses[0] - 0.05, "{name}: {losses:?}");
+        assert_eq!(values(&model, "conv/kernel"), before, "{name}");
+    }
+}
+
 #[test]
 fn arrays_are_changed_as_data_sets_are() {
     let train = clothes(60);
     let mut pixels = vec![0; 60 * 784];
     pixels.chunks_mut(784).enumerate().for_each(|(n, image)| train.copy_image(n, image).unwrap());
-    let options = || FitOptions::new().batch_size(16).augment(Augment::new().then(Translate::new(3)));
+    let mixing = Mixing { mixup: 0.4, ..Mixing::default() };
+    let augment = || Augment::new().then(Translate::new(3));
+    let options = || FitOptions::new().batch_size(16).augment(augment()).mixing(mixing);
     let (mut a, mut b, mut plain) = (net(), net(), net());
     a.fit(&train, options()).unwrap();
     b.fit((&pixels, train.labels()), options()).unwrap();

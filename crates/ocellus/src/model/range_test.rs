@@ -6,6 +6,7 @@ use super::{FitOptions, Model, ModelError, Samples};
 use crate::callbacks::{BatchEnd, Callback, CallbackResult, Control};
 use crate::schedules::Schedule;
 use serde::Serialize;
+use std::time::{Duration, Instant};
 
 /// What a range test measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -85,12 +86,52 @@ impl Model {
                 "expected two rates above 0, the first one lower, and two or more steps; received {lowest}, {highest}, {steps}"
             )));
         }
+        let schedule = Schedule::exponential(lowest, steps - 1, highest / lowest);
+        let mut recorder = Recorder::default();
+        let result = self.try_training(samples.into(), options, &schedule, steps, &mut recorder);
+        let diverged = recorder.diverged || matches!(result, Err(ModelError::NotFinite { .. }));
+        match result {
+            Ok(()) | Err(ModelError::NotFinite { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let rates = (0..recorder.losses.len() as u64).map(|step| f64::from(schedule.at(step))).collect();
+        Ok(RangeTest::of(rates, recorder.losses, diverged))
+    }
+
+    /// Seconds that a step of training takes: the median of those that a trial of about this time has room for, at least three. The
+    /// weights are as before; the optimizer begins anew.
+    ///
+    /// # Errors
+    /// As for [`fit`](Self::fit).
+    pub fn time_step<'a>(
+        &mut self,
+        samples: impl Into<Samples<'a>>,
+        options: FitOptions<'a>,
+        trial: Duration,
+    ) -> Result<f64, ModelError> {
+        let mut clock = Clock { last: Instant::now(), seconds: Vec::new(), trial: trial.as_secs_f64() };
+        // So small that the loss stays finite whatever the optimizer does.
+        let result = self.try_training(samples.into(), options, &1e-9.into(), u64::MAX, &mut clock);
+        result?;
+        // The first one finds nothing in the caches.
+        let seconds = if clock.seconds.len() > 1 { &mut clock.seconds[1..] } else { &mut clock.seconds[..] };
+        seconds.sort_by(f64::total_cmp);
+        Ok(seconds[seconds.len() / 2])
+    }
+
+    /// Trains for at most so many steps and takes everything back: weights, record, history.
+    fn try_training(
+        &mut self,
+        samples: Samples<'_>,
+        options: FitOptions<'_>,
+        schedule: &Schedule,
+        steps: u64,
+        callback: &mut impl Callback,
+    ) -> Result<(), ModelError> {
         let Some(compiled) = &self.compiled else { return Err(ModelError::NotCompiled) };
         let optimizer = compiled.optimizer.clone();
-        let schedule = Schedule::exponential(lowest, steps - 1, highest / lowest);
         let (weights, record, history) = (self.snapshot(), self.record.clone(), self.history.clone());
         self.set_optimizer(optimizer.clone().with_learning_rate(schedule.clone()));
-        let mut recorder = Recorder::default();
         let options = FitOptions {
             epochs: u64::MAX,
             steps: Some(steps),
@@ -99,18 +140,11 @@ impl Model {
             averaging: None,
             ..options
         };
-        let samples: Samples<'_> = samples.into();
-        let result = self.fit(samples, options.callback(&mut recorder));
+        let result = self.fit(samples, options.callback(callback));
         self.restore(&weights);
         (self.record, self.history) = (record, history);
         self.set_optimizer(optimizer);
-        let diverged = recorder.diverged || matches!(result, Err(ModelError::NotFinite { .. }));
-        match result {
-            Ok(_) | Err(ModelError::NotFinite { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        let rates = (0..recorder.losses.len() as u64).map(|step| f64::from(schedule.at(step))).collect();
-        Ok(RangeTest::of(rates, recorder.losses, diverged))
+        result.map(|_| ())
     }
 
     /// Puts another optimizer in the place of the one that the model was compiled with; it begins anew.
@@ -119,6 +153,29 @@ impl Model {
             compiled.optimizer = optimizer;
         }
         self.reset_optimizer();
+    }
+}
+
+/// Times steps until a trial is over.
+struct Clock {
+    last: Instant,
+    seconds: Vec<f64>,
+    trial: f64,
+}
+
+impl Callback for Clock {
+    fn on_epoch_begin(&mut self, _epoch: u64, _control: &mut Control<'_>) -> CallbackResult {
+        self.last = Instant::now();
+        Ok(())
+    }
+
+    fn on_batch_end(&mut self, _batch: &BatchEnd<'_>, control: &mut Control<'_>) -> CallbackResult {
+        self.seconds.push(self.last.elapsed().as_secs_f64());
+        self.last = Instant::now();
+        if self.seconds.len() > 3 && self.seconds.iter().sum::<f64>() > self.trial {
+            control.stop();
+        }
+        Ok(())
     }
 }
 
@@ -209,5 +266,8 @@ mod tests {
         }
         assert!(model.snapshot() == fresh.snapshot(), "trains as if nothing had been");
         assert!(model.find_learning_rate(&train, FitOptions::new(), (1.0, 0.1), 60).is_err());
+        let before = model.snapshot();
+        let seconds = model.time_step(&train, FitOptions::new(), Duration::from_millis(5)).unwrap();
+        assert!(seconds > 0.0 && seconds < 5.0 && model.snapshot() == before, "{seconds}");
     }
 }

@@ -33,6 +33,11 @@ impl Views {
         }
     }
 
+    /// How many views there are.
+    pub fn count(self) -> usize {
+        self.list().len()
+    }
+
     pub(super) fn list(self) -> &'static [View] {
         match self {
             Views::One => &[(false, 0, 1.0)],
