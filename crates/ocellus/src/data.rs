@@ -1,6 +1,6 @@
 //! Labelled images: where they come from, how they are prepared, and how training gets them in batches.
 //!
-//! [`Dataset::open`] is the one way in. It recognises what lies at a path (class folders, IDX, CIFAR binary) or behind a
+//! [`Dataset::open`] is the one way in. It recognises what lies at a path (class folders, manifests, IDX, CIFAR binary) or behind a
 //! name (`fashion-mnist`), checks it, and gives indexed samples of one shape: `u8` pixels in the order height, width,
 //! channels, a label, and a name to find the image again. [`Loader`] cuts a data set into shuffled batches.
 //!
@@ -22,6 +22,7 @@
 
 pub mod augment;
 mod builtin;
+mod catalog;
 mod cifar;
 mod dataset;
 mod decode;
@@ -32,14 +33,23 @@ mod idx;
 mod images;
 mod known;
 mod loader;
+mod manifest;
+mod members;
 mod mnist;
+mod npz;
 mod open;
+mod parquet;
+mod positioned;
 mod preprocessing;
 mod source;
 mod splits;
+mod store;
+mod tar;
+mod zip;
 
 pub use augment::Augment;
 pub use builtin::builtin;
+pub use catalog::{Catalog, Content};
 pub use dataset::{Dataset, Skipped, Split};
 pub use error::{DataError, ImageProblem};
 pub use known::{Known, known};
