@@ -18,6 +18,7 @@ mod range_test;
 mod record;
 #[cfg(test)]
 mod reference_tests;
+mod resizing;
 mod samples;
 mod sequential;
 mod summary;
@@ -36,6 +37,7 @@ pub use options::{FitOptions, Verbose};
 pub use predict::Predictions;
 pub use range_test::RangeTest;
 pub use record::TrainingRecord;
+pub use resizing::ProgressiveResizing;
 pub use samples::{Images, Samples, Targets};
 pub use sequential::Sequential;
 pub use tensor::{Input, IntoInputs, Tensor};

@@ -10,7 +10,9 @@
 use crate::data::Augment;
 use crate::data::augment::Mixing;
 use crate::losses::Loss;
-use crate::model::{Averaging, FitOptions, Images, Model, ModelError, ParameterGroup, Precision, Views};
+use crate::model::{
+    Averaging, FitOptions, Images, Model, ModelError, ParameterGroup, Precision, ProgressiveResizing, Views,
+};
 use crate::optimizers::Optimizer;
 use crate::schedules::Schedule;
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,9 @@ pub struct Recipe {
     /// Random changes to training images, one after another.
     #[serde(skip_serializing_if = "Augment::is_empty")]
     pub augment: Augment,
+    /// The size of training images over the epochs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resizing: Option<ProgressiveResizing>,
     /// How images and targets of a batch are mixed.
     #[serde(skip_serializing_if = "Mixing::is_none")]
     pub mixing: Mixing,
@@ -311,6 +316,7 @@ impl Recipe {
             .and_then(Curve::problem)
             .or(self.averaging.and_then(|averaging| averaging.problem()))
             .or(self.mixing.problem())
+            .or(self.resizing.and_then(|resizing| resizing.problem()))
     }
 
     /// How long a training on so many samples is.
@@ -351,6 +357,7 @@ impl Recipe {
             accumulate: self.accumulate.unwrap_or(1),
             augment: self.augment.clone(),
             mixing: self.mixing,
+            resizing: self.resizing,
             averaging: self.averaging,
             groups: self.groups.clone(),
             ..options

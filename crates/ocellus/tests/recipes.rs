@@ -5,7 +5,7 @@ use ocellus::data::{self, Augment, Dataset, Split};
 use ocellus::layers::*;
 use ocellus::losses::Loss;
 use ocellus::metrics::Accuracy;
-use ocellus::model::{Averaging, FitOptions, Model, ParameterGroup, Sequential, Views};
+use ocellus::model::{Averaging, FitOptions, Model, ParameterGroup, ProgressiveResizing, Sequential, Views};
 use ocellus::optimizers::{Optimizer, Sgd};
 use ocellus::regularizers::Regularizer;
 
@@ -192,6 +192,33 @@ fn training_ends_with_the_average_that_was_validated() {
     assert_ne!(values(&stochastic, "norm/moving_mean"), values(&plain, "norm/moving_mean"));
     let (none, ..) = run(Some(Averaging::Exponential { decay: 0.0 }));
     assert_eq!(values(&none, "head/kernel"), values(&plain, "head/kernel"));
+}
+
+#[test]
+fn images_grow_over_the_epochs() {
+    let train = clothes(64);
+    let mut pixels = vec![0; 64 * 784];
+    pixels.chunks_mut(784).enumerate().for_each(|(n, image)| train.copy_image(n, image).unwrap());
+    let options = || FitOptions::new().epochs(3).batch_size(16).resizing(ProgressiveResizing::new(0.5));
+    let run = |threads| {
+        let mut model = net();
+        model.fit(&train, options().threads(threads)).unwrap();
+        model
+    };
+    let (mut one, mut plain, mut arrays) = (run(1), net(), net());
+    plain.fit(&train, FitOptions::new().epochs(3).batch_size(16)).unwrap();
+    arrays.fit((&pixels, train.labels()), options()).unwrap();
+    assert!(run(2).snapshot() == one.snapshot() && arrays.snapshot() == one.snapshot());
+    assert!(plain.snapshot() != one.snapshot());
+    assert_eq!(one.predict(&train).unwrap().len(), 64);
+    let mut flat = Sequential::new([28, 28, 1])
+        .add(Flatten::new())
+        .add(Dense::new(10).activation(Activation::Softmax))
+        .build()
+        .unwrap();
+    flat.compile(Sgd::new(), Loss::categorical_cross_entropy(), ()).unwrap();
+    let error = flat.fit(&train, options()).unwrap_err().to_string();
+    assert!(error.contains("for images of 16x16, dense/kernel would have another shape"), "{error}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod flip;
 mod mixing;
 mod policies;
 mod rotate;
+mod shrink;
 mod translate;
 mod warp;
 
@@ -30,6 +31,7 @@ pub(crate) use mixing::Mixed;
 pub use mixing::Mixing;
 pub use policies::{AugMix, RandAugment, TrivialAugment};
 pub use rotate::Rotate;
+pub(crate) use shrink::shrink;
 pub use translate::Translate;
 
 use crate::random::{Purpose, Random};

@@ -4,7 +4,7 @@ mod prefetch;
 
 use prefetch::Prefetch;
 
-use super::augment::{Mixed, Mixing, Occasion};
+use super::augment::{Mixed, Mixing, Occasion, shrink};
 use super::{Augment, DataError, Dataset};
 use crate::random::{Purpose, Random};
 
@@ -86,7 +86,7 @@ impl Batch {
         dataset: &Dataset,
         indices: &[u32],
         making: &Making,
-        spare: &mut Vec<u8>,
+        scratch: &mut Scratch,
     ) -> Result<(), DataError> {
         let class_weight = making.class_weight.as_deref();
         let (image_len, classes) = (dataset.image_len(), dataset.class_count());
@@ -102,17 +102,30 @@ impl Batch {
         for (target, &label) in self.targets.chunks_exact_mut(classes).zip(&self.labels) {
             target[label as usize] = 1.0;
         }
-        self.pixels.resize(indices.len() * image_len, 0);
-        for (pixels, &index) in self.pixels.chunks_exact_mut(image_len).zip(indices) {
+        let shape = dataset.image_shape();
+        let size = making.size.unwrap_or([shape[0], shape[1]]);
+        let Scratch { spare, whole } = scratch;
+        let small_len = size[0] * size[1] * shape[2];
+        self.pixels.resize(indices.len() * small_len, 0);
+        for (small, &index) in self.pixels.chunks_exact_mut(small_len).zip(indices) {
+            let pixels = if making.size.is_some() {
+                whole.resize(image_len, 0);
+                &mut whole[..]
+            } else {
+                &mut *small
+            };
             dataset.copy_image(index as usize, pixels)?;
             if !making.augment.is_empty() {
                 let occasion = Occasion { seed: making.seed, epoch: making.epoch, sample: u64::from(index) };
-                making.augment.apply(pixels, dataset.image_shape(), spare, occasion);
+                making.augment.apply(pixels, shape, spare, occasion);
+            }
+            if making.size.is_some() {
+                shrink(whole, shape, small, size);
             }
         }
         if !making.mixing.is_none() {
             let Batch { pixels, labels, targets, weights, indices } = self;
-            let mixed = Mixed { pixels, shape: dataset.image_shape(), targets, labels, weights, indices };
+            let mixed = Mixed { pixels, shape: [size[0], size[1], shape[2]], targets, labels, weights, indices };
             making.mixing.apply(mixed, making.seed, making.epoch);
         }
         Ok(())
@@ -127,6 +140,15 @@ struct Making {
     class_weight: Option<Vec<f32>>,
     augment: Augment,
     mixing: Mixing,
+    /// The images' height and width, where they are made smaller.
+    size: Option<[usize; 2]>,
+}
+
+/// Room to change images in.
+#[derive(Default)]
+struct Scratch {
+    spare: Vec<u8>,
+    whole: Vec<u8>,
 }
 
 /// Batches of a data set, epoch by epoch, in buffers that are used again. Images in memory are copied when a batch is asked
@@ -142,7 +164,7 @@ pub struct Loader {
     position: usize,
     batch: Batch,
     making: Making,
-    spare: Vec<u8>,
+    scratch: Scratch,
     /// Threads that make batches ahead, once the epoch's first was asked for.
     prefetch: Option<Prefetch>,
 }
@@ -172,14 +194,14 @@ impl Loader {
             return Err(DataError::Argument(problem));
         }
         let LoaderOptions { seed, class_weight, augment, mixing, .. } = options.clone();
-        let making = Making { seed, epoch: 0, class_weight, augment, mixing };
+        let making = Making { seed, epoch: 0, class_weight, augment, mixing, size: None };
         let mut loader = Self {
             order: Vec::with_capacity(dataset.len()),
             position: 0,
             batch: Batch::with_capacity(&dataset, options.batch_size),
             dataset,
             making,
-            spare: Vec::new(),
+            scratch: Scratch::default(),
             options,
             prefetch: None,
         };
@@ -192,6 +214,7 @@ impl Loader {
         self.prefetch = None;
         self.position = 0;
         self.making.epoch = epoch;
+        self.making.size = None;
         self.order.clear();
         self.order.extend(0..self.dataset.len() as u32);
         if self.options.shuffle {
@@ -200,6 +223,13 @@ impl Loader {
         if self.options.drop_last && self.order.len() > self.options.batch_size {
             self.order.truncate(self.batches_per_epoch() * self.options.batch_size);
         }
+    }
+
+    /// Begin an epoch of images of this height and width, no larger than the data set's.
+    pub(crate) fn start_epoch_at(&mut self, epoch: u64, size: [usize; 2]) {
+        self.start_epoch(epoch);
+        let [height, width, _] = self.dataset.image_shape();
+        self.making.size = (size != [height, width]).then_some(size);
     }
 
     /// The next batch of the epoch, or none at its end.
@@ -212,8 +242,12 @@ impl Loader {
         if indices.is_empty() {
             return Ok(None);
         }
-        if self.dataset.in_memory() && self.options.augment.is_empty() && self.options.mixing.is_none() {
-            self.batch.fill(&self.dataset, indices, &self.making, &mut self.spare)?;
+        if self.dataset.in_memory()
+            && self.options.augment.is_empty()
+            && self.options.mixing.is_none()
+            && self.making.size.is_none()
+        {
+            self.batch.fill(&self.dataset, indices, &self.making, &mut self.scratch)?;
         } else {
             let rest = &self.order[self.position..];
             let prefetch = match &mut self.prefetch {

@@ -2,7 +2,7 @@
 
 use super::ModelError;
 use super::samples::{Images, Samples, Targets};
-use crate::data::augment::{Mixed, Mixing, Occasion};
+use crate::data::augment::{Mixed, Mixing, Occasion, shrink};
 use crate::data::{Augment, Loader, LoaderOptions};
 use crate::random::{Purpose, Random};
 use ocellus_engine::Input;
@@ -113,6 +113,14 @@ impl<'a> Batches<'a> {
         if self.drop_last { self.count / self.batch_size } else { self.count.div_ceil(self.batch_size) }
     }
 
+    /// Begins an epoch of images of this height and width.
+    pub(super) fn start_epoch_at(&mut self, epoch: u64, size: [usize; 2]) {
+        match &mut self.origin {
+            Origin::Loader(loader) => loader.start_epoch_at(epoch, size),
+            Origin::Arrays(arrays) => arrays.start_epoch_at(epoch, size),
+        }
+    }
+
     pub(super) fn start_epoch(&mut self, epoch: u64) {
         match &mut self.origin {
             Origin::Loader(loader) => loader.start_epoch(epoch),
@@ -146,6 +154,8 @@ struct Arrays<'a> {
     options: BatchOptions,
     epoch: u64,
     shape: [usize; 3],
+    /// The images' height and width, where they are made smaller.
+    size: Option<[usize; 2]>,
     spare: Vec<u8>,
     values: usize,
     outputs: usize,
@@ -169,6 +179,7 @@ impl<'a> Arrays<'a> {
             samples,
             epoch: 0,
             shape: shape.try_into().unwrap_or_default(),
+            size: None,
             spare: Vec::new(),
             values,
             outputs,
@@ -188,12 +199,18 @@ impl<'a> Arrays<'a> {
 
     /// The order is a [`Loader`]'s: it depends on seed and epoch alone.
     fn start_epoch(&mut self, epoch: u64) {
-        (self.position, self.epoch) = (0, epoch);
+        (self.position, self.epoch, self.size) = (0, epoch, None);
         self.order.iter_mut().zip(0..).for_each(|(at, index)| *at = index);
         if self.options.shuffle {
             Random::new(self.options.seed, Purpose::Shuffle, epoch, 0).shuffle(&mut self.order);
         }
         self.drop_rest();
+    }
+
+    fn start_epoch_at(&mut self, epoch: u64, size: [usize; 2]) {
+        self.start_epoch(epoch);
+        let [height, width, _] = self.shape;
+        self.size = (size != [height, width]).then_some(size);
     }
 
     /// Leaves out what does not fill the last batch, where that is wanted.
@@ -229,6 +246,14 @@ impl<'a> Arrays<'a> {
                 let occasion = Occasion { seed: self.options.seed, epoch: self.epoch, sample: index as u64 };
                 self.options.augment.apply(&mut self.pixels[first..], self.shape, &mut self.spare, occasion);
             }
+            if let Some(size) = self.size {
+                let first = self.pixels.len() - self.values;
+                self.spare.clear();
+                self.spare.extend_from_slice(&self.pixels[first..]);
+                let small = size[0] * size[1] * self.shape[2];
+                self.pixels.truncate(first + small);
+                shrink(&self.spare, self.shape, &mut self.pixels[first..], size);
+            }
             let label = self.push_target(index);
             self.labels.push(label);
             self.weights.push(self.options.class_weight.as_ref().map_or(1.0, |weights| weights[label as usize]));
@@ -236,7 +261,7 @@ impl<'a> Arrays<'a> {
         if !self.options.mixing.is_none() {
             let mixed = Mixed {
                 pixels: &mut self.pixels,
-                shape: self.shape,
+                shape: self.size.map_or(self.shape, |[height, width]| [height, width, self.shape[2]]),
                 targets: &mut self.targets,
                 labels: &mut self.labels,
                 weights: &mut self.weights,

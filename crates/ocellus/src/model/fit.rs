@@ -5,7 +5,7 @@ use super::batches::{Batch, BatchOptions, Batches};
 use super::golden::GoldenImages;
 use super::graph::Training;
 use super::groups::share_of;
-use super::{FitOptions, Images, Model, ModelError, ParameterGroup, Samples, Snapshot, Verbose};
+use super::{FitOptions, Images, Model, ModelError, ParameterGroup, ProgressiveResizing, Samples, Snapshot, Verbose};
 use crate::callbacks::{self, BatchEnd, Callback, CallbackResult, Control, EpochEnd, Progress};
 use crate::history::{History, SECONDS};
 use crate::losses::Loss;
@@ -82,6 +82,7 @@ impl Model {
         let (loss, optimizer) = (compiled.loss, compiled.optimizer.clone());
         self.record.begin(&options, &batches, &optimizer, &loss, (level, self.precision));
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
+        let whole = self.check_resizing(options.resizing, samples, options.epochs)?;
         let epochs = options.epochs.saturating_sub(options.initial_epoch);
         let accumulate = options.accumulate;
         if accumulate == 0 {
@@ -94,6 +95,7 @@ impl Model {
             images,
             level,
             groups: options.groups,
+            resizing: options.resizing.map(|resizing| (resizing, whole, options.epochs)),
             threads,
             profile: options.profile,
         };
@@ -150,6 +152,30 @@ impl Model {
         }
         self.golden = Some(GoldenImages::choose(samples.images, self.input_shape(), seed)?);
         Ok(())
+    }
+}
+
+impl Model {
+    /// Refuses images or layers whose size cannot change, before anything is trained; gives the images' whole size.
+    fn check_resizing(
+        &self,
+        resizing: Option<ProgressiveResizing>,
+        samples: Samples<'_>,
+        epochs: u64,
+    ) -> Result<[usize; 2], ModelError> {
+        let Some(resizing) = resizing else { return Ok([0, 0]) };
+        if let Some(problem) = resizing.problem() {
+            return Err(ModelError::Argument(problem));
+        }
+        let (&[height, width, _], true) = (self.input_shape(), samples.images.are_bytes()) else {
+            return Err(ModelError::argument(
+                "resizing: expected images as bytes, (height, width, channels), received others",
+            ));
+        };
+        for epoch in 0..epochs.min(1000) {
+            self.network_at(resizing.size([height, width], epoch, epochs))?;
+        }
+        Ok([height, width])
     }
 }
 
@@ -229,7 +255,10 @@ impl Fit<'_, '_> {
             average.before_epoch(self.model);
         }
         let batches_in_epoch = self.batches.steps();
-        self.batches.start_epoch(epoch);
+        match self.making.size(epoch) {
+            Some(size) => self.batches.start_epoch_at(epoch, size),
+            None => self.batches.start_epoch(epoch),
+        }
         while let Some(batch) = self.batches.next_batch()? {
             step += 1;
             samples += batch.samples();
@@ -335,6 +364,8 @@ struct Making {
     images: DType,
     level: Level,
     groups: Vec<ParameterGroup>,
+    /// How images grow, to which size, in how many epochs.
+    resizing: Option<(ProgressiveResizing, [usize; 2], u64)>,
     threads: usize,
     profile: bool,
 }
@@ -342,15 +373,25 @@ struct Making {
 impl Making {
     fn make(&self, model: &Model, loss: &Loss, batch: usize, epoch: u64) -> Result<Training, ModelError> {
         let share = |name: &str| share_of(&self.groups, epoch, name);
-        let made = model.training_plan(&self.optimizer, loss, self.images, batch, self.level, share)?;
+        let network = self.size(epoch).map(|size| model.network_at(size)).transpose()?;
+        let made =
+            model.training_plan(&self.optimizer, loss, self.images, batch, self.level, network.as_ref(), share)?;
         let (plan, total, predictions) = made;
         let mut runner = Runner::new(plan, self.threads);
         runner.set_profile(self.profile);
         Ok(Training { runner, total, predictions })
     }
 
-    /// Whether some parameter learns otherwise in this epoch than in the one before.
+    /// The images' size in an epoch, where it changes over the training.
+    fn size(&self, epoch: u64) -> Option<[usize; 2]> {
+        self.resizing.map(|(resizing, whole, epochs)| resizing.size(whole, epoch, epochs))
+    }
+
+    /// Whether images are of another size, or some parameter learns otherwise, than in the epoch before.
     fn changes(&self, model: &Model, epoch: u64) -> bool {
+        if epoch > 0 && self.size(epoch) != self.size(epoch - 1) {
+            return true;
+        }
         self.groups.iter().any(|group| group.epochs == Some(epoch) && epoch > 0)
             && model
                 .weights()

@@ -1,7 +1,7 @@
 //! The model's layers as the engine's graphs and plans: one to train, one to infer, over the same parameters.
 
 use super::groups::Share;
-use super::network::INPUT;
+use super::network::{INPUT, Network};
 use super::{Model, ModelError, Precision};
 use crate::initializers::name_key;
 use crate::layers::Build;
@@ -43,13 +43,18 @@ pub(super) struct Inference {
 impl Model {
     /// Adds all layers to a new graph.
     pub(super) fn forward(&self, images: DType, training: bool) -> Result<Forward, GraphError> {
+        self.forward_of(&self.network, images, training)
+    }
+
+    /// Adds all layers to a new graph, those of a network with the same parameters.
+    fn forward_of(&self, network: &Network, images: DType, training: bool) -> Result<Forward, GraphError> {
         let mut graph = Graph::new();
         graph.set_place(INPUT);
-        let pixels = graph.input(self.network.input_shape(), images);
+        let pixels = graph.input(network.input_shape(), images);
         let input = self.scaled(&mut graph, pixels, images)?;
         let mut forward =
             Forward { graph, input, outputs: Vec::new(), parameters: Vec::new(), moving_averages: Vec::new() };
-        for (at, (config, node)) in self.network.architecture.layers.iter().zip(&self.network.nodes).enumerate() {
+        for (at, (config, node)) in network.architecture.layers.iter().zip(&network.nodes).enumerate() {
             let graph = &mut forward.graph;
             graph.set_place(config.name.clone());
             let inputs: Vec<Value> =
@@ -98,9 +103,11 @@ impl Model {
         images: DType,
         batch: usize,
         level: Level,
+        network: Option<&Network>,
         share: impl Fn(&str) -> Share,
     ) -> Result<(Plan, Value, Value), ModelError> {
-        let Forward { mut graph, outputs, parameters, moving_averages, .. } = self.forward(images, true)?;
+        let Forward { mut graph, outputs, parameters, moving_averages, .. } =
+            self.forward_of(network.unwrap_or(&self.network), images, true)?;
         let (losses, predictions, weight) = add_loss(&mut graph, loss, outputs[outputs.len() - 1])?;
         let total = graph.weighted_mean(losses, weight)?;
         let share = |id: ParameterId| share(&self.parameters.get(id).name);

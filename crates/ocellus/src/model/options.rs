@@ -1,6 +1,6 @@
 //! How a training runs.
 
-use super::{Averaging, ParameterGroup, Samples};
+use super::{Averaging, ParameterGroup, ProgressiveResizing, Samples};
 use crate::callbacks::Callback;
 use crate::data::Augment;
 use crate::data::augment::Mixing;
@@ -50,6 +50,8 @@ pub struct FitOptions<'a> {
     pub mixing: Mixing,
     /// Whether samples that do not fill a last batch are left out of an epoch; they are not by default.
     pub drop_last: bool,
+    /// The size of training images over the epochs; whole by default.
+    pub resizing: Option<ProgressiveResizing>,
     /// How many batches move the weights together, by the mean of their gradients; 1 by default. A step is then so many batches.
     pub accumulate: usize,
     /// The number of steps after which training ends, in the middle of an epoch if need be.
@@ -102,6 +104,7 @@ impl Default for FitOptions<'_> {
             augment: Augment::new(),
             mixing: Mixing::default(),
             drop_last: false,
+            resizing: None,
             accumulate: 1,
             steps: None,
             groups: Vec::new(),
@@ -193,6 +196,11 @@ impl<'a> FitOptions<'a> {
     /// Leaves samples that do not fill a last batch out of an epoch.
     pub fn drop_last(self, drop_last: bool) -> Self {
         FitOptions { drop_last, ..self }
+    }
+
+    /// The size of training images over the epochs.
+    pub fn resizing(self, resizing: ProgressiveResizing) -> Self {
+        FitOptions { resizing: Some(resizing), ..self }
     }
 
     /// How many batches move the weights together.

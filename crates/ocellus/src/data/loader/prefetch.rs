@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use super::{Batch, Making};
+use super::{Batch, Making, Scratch};
 use crate::data::{DataError, Dataset};
 
 /// Workers at most; more would only fill memory.
@@ -44,11 +44,11 @@ impl Prefetch {
             let (spent, batches_spent) = channel();
             let (dataset, order, making) = (dataset.clone(), order.clone(), making.clone());
             let work = move || {
-                let mut spare = Vec::new();
+                let mut scratch = Scratch::default();
                 for indices in order.chunks(batch_size).skip(first).step_by(count) {
                     let mut batch =
                         batches_spent.try_recv().unwrap_or_else(|_| Batch::with_capacity(&dataset, batch_size));
-                    let made = batch.fill(&dataset, indices, &making, &mut spare).map(|()| batch);
+                    let made = batch.fill(&dataset, indices, &making, &mut scratch).map(|()| batch);
                     if ready.send(made).is_err() {
                         break;
                     }
