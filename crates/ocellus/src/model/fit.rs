@@ -375,7 +375,7 @@ impl Making {
         let share = |name: &str| share_of(&self.groups, epoch, name);
         let network = self.size(epoch).map(|size| model.network_at(size)).transpose()?;
         let made =
-            model.training_plan(&self.optimizer, loss, self.images, batch, self.level, network.as_ref(), share)?;
+            model.training_plan(&self.optimizer, loss, (self.images, batch, self.level), network.as_ref(), share)?;
         let (plan, total, predictions) = made;
         let mut runner = Runner::new(plan, self.threads);
         runner.set_profile(self.profile);

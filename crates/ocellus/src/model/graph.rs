@@ -100,9 +100,7 @@ impl Model {
         &self,
         optimizer: &Optimizer,
         loss: &Loss,
-        images: DType,
-        batch: usize,
-        level: Level,
+        (images, batch, level): (DType, usize, Level),
         network: Option<&Network>,
         share: impl Fn(&str) -> Share,
     ) -> Result<(Plan, Value, Value), ModelError> {

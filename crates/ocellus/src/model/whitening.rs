@@ -95,7 +95,8 @@ impl Model {
         let (mut pixels, mut numbers, mut results) = (Vec::new(), Vec::new(), Vec::new());
         for first in (0..count).step_by(BATCH) {
             let samples = BATCH.min(count - first);
-            (pixels.clear(), numbers.clear());
+            pixels.clear();
+            numbers.clear();
             for number in first..first + samples {
                 let index = (number as u128 * all as u128 / count as u128) as usize;
                 let mut spare = Vec::new();
@@ -155,14 +156,8 @@ impl Patches {
     /// The principal components, each divided by the root of its variance plus `epsilon`, largest variance first.
     fn components(&self, epsilon: f32) -> Vec<Vec<f64>> {
         let inputs = self.window.iter().product::<usize>() * self.shape[2];
-        let mut matrix = vec![vec![0.0; inputs]; inputs];
-        for i in 0..inputs {
-            for j in i..inputs {
-                let mean = self.sums[i * inputs + j] / self.count.max(1) as f64;
-                (matrix[i][j], matrix[j][i]) = (mean, mean);
-            }
-        }
-        let (variances, vectors) = eigen(matrix);
+        let mean = |i: usize, j: usize| self.sums[i.min(j) * inputs + i.max(j)] / self.count.max(1) as f64;
+        let (variances, vectors) = eigen((0..inputs).map(|i| (0..inputs).map(|j| mean(i, j)).collect()).collect());
         let mut order: Vec<usize> = (0..inputs).collect();
         order.sort_by(|&a, &b| variances[b].total_cmp(&variances[a]));
         let component = |at: usize| {
@@ -196,8 +191,9 @@ fn eigen(mut a: Vec<Vec<f64>>) -> (Vec<f64>, Vec<Vec<f64>>) {
                 for row in &mut a {
                     (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
                 }
-                for k in 0..n {
-                    (a[p][k], a[q][k]) = (c * a[p][k] - s * a[q][k], s * a[p][k] + c * a[q][k]);
+                let (upper, lower) = a.split_at_mut(q);
+                for (p, q) in upper[p].iter_mut().zip(&mut lower[0]) {
+                    (*p, *q) = (c * *p - s * *q, s * *p + c * *q);
                 }
                 for row in &mut v {
                     (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
