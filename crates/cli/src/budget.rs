@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use ocellus::data::Dataset;
-use ocellus::model::{FitOptions, Model};
+use ocellus::model::{FitOptions, Model, Precision};
 use ocellus::recipe::Recipe;
 
 use crate::output::note;
@@ -30,10 +30,12 @@ pub(crate) fn epochs(
     let options = recipe.options(FitOptions::new().batch_size(batch_size).seed(settings.seed), each);
     let trial = Duration::from_secs_f64((time.as_secs_f64() * 0.02).clamp(0.2, 10.0));
     let step = model.time_step(train, options, trial)?;
+    // The test is in single precision, which is what the model's file is used in; validation is not slower.
+    model.set_precision(Precision::F32)?;
     let images = validation.take(PREDICTED);
-    model.predict(&images)?;
+    model.evaluate(&images)?;
     let predicting = Instant::now();
-    model.predict(&images)?;
+    model.evaluate(&images)?;
     let image = predicting.elapsed().as_secs_f64() / images.len() as f64;
     let views = match recipe.views.count() {
         1 => 1,

@@ -3,6 +3,7 @@
 mod bad_input;
 mod harness;
 mod quantize;
+mod recipes;
 mod results;
 mod training;
 mod usage;
