@@ -14,7 +14,8 @@ use super::pooled_tile::maximum;
 use super::tile::{Ahead, MOST_ROWS, Reduction, multiply_add, tile_rows};
 use super::{ConvShape, Epilogue};
 use crate::isa::{Isa, Kernel};
-use crate::{Level, Pool, Precision};
+use crate::values::{store, store_first};
+use crate::{Level, Pool, Precision, ValuesMut};
 use std::ops::Range;
 
 /// Matrices: one for each pixel of a transformed patch.
@@ -41,6 +42,8 @@ pub(super) struct Winograd {
     output: [usize; 2],
     tiles: [usize; 2],
     filters: usize,
+    /// From one tile's products with a panel to the next one's.
+    product_pitch: usize,
     /// Slots of a patch's channels, those of one part: whole vectors of channels, or pairs of them.
     patch: usize,
     /// Most tiles whose patches are transformed together and pass each part of the weights together.
@@ -67,7 +70,7 @@ pub(super) fn suits(shape: &ConvShape, [height, width]: [usize; 2]) -> bool {
 /// What becomes of the outputs.
 pub(super) enum Output<'a> {
     /// Each is stored.
-    Plain { epilogue: Epilogue, y: &'a mut [f32] },
+    Plain { epilogue: Epilogue, y: ValuesMut<'a> },
     /// The maximum of each tile is stored, and where it was.
     Pooled { relu: bool, maxima: &'a mut [f32], positions: &'a mut [u8] },
 }
@@ -108,6 +111,7 @@ impl Winograd {
         let values = if precision == Precision::Bf16 { 2 } else { 1 };
         let patch = unaliased(size.padded(image[2]) / values, 2048);
         let source = Source::new(image, before, tiles.map(|n| 2 * n + 2));
+        let product_pitch = size.padded(filters).min(size.columns);
         let most = (PATCH_BYTES / (4 * PARTS * patch)).clamp(size.rows, MOST_TILES);
         let copies = COPY_BYTES / (4 * source.sample()).max(1);
         // Two rows more than the tiles cover are copied.
@@ -119,6 +123,7 @@ impl Winograd {
             output,
             tiles,
             filters,
+            product_pitch,
             patch,
             block: most,
             block_samples: copies,
@@ -147,7 +152,7 @@ impl Winograd {
     }
 
     fn parts_len(&self) -> [usize; 2] {
-        [PARTS * self.block * self.patch, PARTS * self.block * self.size.columns]
+        [PARTS * self.block * self.patch, PARTS * self.block * self.product_pitch]
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
@@ -290,6 +295,37 @@ impl Kernel for TransformWeights<'_> {
     }
 }
 
+/// Walks over the tiles of several samples without a division for each.
+#[derive(Clone, Copy)]
+pub(super) struct TilePlace {
+    next: [usize; 3],
+    tiles: [usize; 2],
+}
+
+impl TilePlace {
+    /// Before the tile of that number, of so many down and across in each sample.
+    #[inline(always)]
+    pub(super) fn new(number: usize, tiles: [usize; 2]) -> Self {
+        let [down, across] = tiles;
+        TilePlace { next: [number / (down * across), number / across % down, number % across], tiles }
+    }
+
+    /// Sample, row and column of the next tile.
+    #[inline(always)]
+    pub(super) fn next_tile(&mut self) -> [usize; 3] {
+        let place = self.next;
+        let [sample, row, column] = &mut self.next;
+        *column += 1;
+        if *column == self.tiles[1] {
+            (*column, *row) = (0, *row + 1);
+            if *row == self.tiles[0] {
+                (*row, *sample) = (0, *sample + 1);
+            }
+        }
+        place
+    }
+}
+
 struct Run<'a> {
     plan: &'a Winograd,
     samples: usize,
@@ -331,6 +367,7 @@ impl Run<'_> {
         assert!(last + (self.samples - 1) * plan.source.sample() <= self.x.len(), "patches inside x");
         match &self.output {
             Output::Plain { y, .. } => {
+                assert!(!y.is_bf16() || plan.precision == Precision::Bf16, "bf16 outputs of bf16 factors");
                 let pixels = self.size[0] * self.size[1];
                 assert_eq!(y.len(), self.samples * pixels * plan.filters, "outputs of every pixel");
             }
@@ -379,7 +416,7 @@ impl Run<'_> {
                 self.transform::<I, F>(isa, first, count);
                 for column in (0..plan.filters).step_by(plan.size.columns) {
                     self.multiply::<I, F>(isa, count, column);
-                    self.finish(isa, first, count, column);
+                    self.finish::<I, F>(isa, first, count, column);
                 }
             }
         }
@@ -394,12 +431,11 @@ impl Run<'_> {
     #[inline(always)]
     unsafe fn transform<I: Isa, F: Factors>(&mut self, isa: I, first: usize, count: usize) {
         let plan = self.plan;
-        let [down, across] = self.tiles;
         let (channels, pitch) = (plan.channels(), plan.source.pitch());
         let part = plan.block * plan.patch;
+        let mut place = TilePlace::new(first, self.tiles);
         for tile in 0..count {
-            let (sample, row) = ((first + tile) / (down * across), (first + tile) / across % down);
-            let column = (first + tile) % across;
+            let [sample, row, column] = place.next_tile();
             let corner = sample * plan.source.sample() + plan.source.origin() + 2 * row * pitch + 2 * column * channels;
             for channel in (0..channels).step_by(I::LANES) {
                 // SAFETY: the caller's promise; a part has whole vectors for every tile.
@@ -479,10 +515,10 @@ impl Run<'_> {
             };
             let zero = [[isa.zero(); VECTORS]; ROWS];
             let sums = multiply_add::<I, F, ROWS, VECTORS>(isa, &reduction, a, panel, width, ahead, zero);
-            let to = self.products.as_mut_ptr().add((part * plan.block + row) * plan.size.columns);
+            let to = self.products.as_mut_ptr().add((part * plan.block + row) * plan.product_pitch);
             for r in 0..ROWS {
                 for v in 0..VECTORS {
-                    isa.store(to.add(r * plan.size.columns + v * I::LANES), sums[r][v]);
+                    isa.store(to.add(r * plan.product_pitch + v * I::LANES), sums[r][v]);
                 }
             }
         }
@@ -493,12 +529,13 @@ impl Run<'_> {
     /// # Safety
     /// As for [`transform`](Self::transform).
     #[inline(always)]
-    unsafe fn finish<I: Isa>(&mut self, isa: I, first: usize, count: usize, column: usize) {
+    unsafe fn finish<I: Isa, F: Factors>(&mut self, isa: I, first: usize, count: usize, column: usize) {
         let plan = self.plan;
-        let [down, across] = self.tiles;
         let [height, width] = self.size;
-        let part = plan.block * plan.size.columns;
+        let part = plan.block * plan.product_pitch;
         let columns = plan.size.columns.min(plan.filters - column);
+        // Only with pairs are outputs bf16.
+        let half = F::VALUES == 2 && matches!(&self.output, Output::Plain { y, .. } if y.is_bf16());
         for vector in (0..columns).step_by(I::LANES) {
             let used = I::LANES.min(columns - vector);
             let filter = column + vector;
@@ -507,11 +544,13 @@ impl Run<'_> {
                 // SAFETY: the mask ends at the filters.
                 unsafe { isa.load_masked(mask, bias.as_ptr().add(filter)) }
             });
+            let mut place = TilePlace::new(first, self.tiles);
             for tile in 0..count {
+                let [sample, row, column] = place.next_tile();
                 let mut rows = [[isa.zero(); 4]; 2];
                 for i in 0..4 {
                     let load = |j: usize| {
-                        let at = (4 * j + i) * part + tile * plan.size.columns + vector;
+                        let at = (4 * j + i) * part + tile * plan.product_pitch + vector;
                         // SAFETY: the products hold whole vectors for every row of a tile.
                         unsafe { isa.load(self.products.as_ptr().add(at)) }
                     };
@@ -543,8 +582,6 @@ impl Run<'_> {
                     Output::Plain { epilogue, y } => {
                         let (low, high) = epilogue.bounds();
                         let (low, high) = (isa.splat(low), isa.splat(high));
-                        let (sample, row) = (number / (down * across), number / across % down);
-                        let column = number % across;
                         for i in 0..4 {
                             let (row, column) = (2 * row + i / 2, 2 * column + i % 2);
                             if row < height && column < width {
@@ -552,11 +589,9 @@ impl Run<'_> {
                                 let to = ((sample * height + row) * width + column) * plan.filters + filter;
                                 // SAFETY: the caller's promise, and the mask ends at the filters.
                                 unsafe {
-                                    let to = y.as_mut_ptr().add(to);
-                                    if used == I::LANES {
-                                        isa.store(to, value)
-                                    } else {
-                                        isa.store_masked(mask, to, value)
+                                    match used == I::LANES {
+                                        true => store::<I, true>(isa, y.as_mut_ptr(), half, to, value),
+                                        false => store_first::<I, true>(isa, y.as_mut_ptr(), half, to, used, value),
                                     }
                                 }
                             }
