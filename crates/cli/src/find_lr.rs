@@ -11,6 +11,7 @@ use ocellus::report::range_test_svg;
 use serde::Serialize;
 
 use crate::arguments::positive;
+use crate::loading::Loading;
 use crate::models;
 use crate::output::{lossy, note, print, print_json, table};
 use crate::recipes;
@@ -22,6 +23,9 @@ use crate::train;
 pub(crate) struct FindLr {
     #[command(flatten)]
     settings: Settings,
+
+    #[command(flatten)]
+    loading: Loading,
 
     /// The settings of a recipe: a carried one's name (airbench94) or a TOML file; what is typed counts more.
     #[arg(long, value_name = "NAME|FILE.toml")]
@@ -58,7 +62,7 @@ pub(crate) fn run(arguments: FindLr) -> Result<()> {
     let settings = arguments.settings.over(of_recipe).resolve();
     let recipe = settings.recipe.clone().unwrap_or_default();
     let plan = models::Plan::find(&settings.model)?;
-    let data = train::open(&settings)?;
+    let data = train::open(&settings, arguments.loading.cache())?;
     let mut model = plan.build(data.train.image_shape(), data.train.class_count(), settings.seed)?;
     model.set_threads(settings.threads);
     model.set_precision(settings.precision.precision())?;

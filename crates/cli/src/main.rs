@@ -8,6 +8,7 @@ mod datasets;
 mod evaluate;
 mod failure;
 mod find_lr;
+mod loading;
 mod models;
 mod output;
 mod predict;

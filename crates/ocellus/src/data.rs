@@ -22,10 +22,12 @@
 
 pub mod augment;
 mod builtin;
+mod cache;
 mod catalog;
 mod cifar;
 mod dataset;
 mod decode;
+mod divide;
 mod error;
 mod fingerprint;
 mod folder;
@@ -49,11 +51,12 @@ mod zip;
 
 pub use augment::Augment;
 pub use builtin::builtin;
+pub use cache::CacheOptions;
 pub use catalog::{Catalog, Content};
 pub use dataset::{Dataset, Skipped, Split};
 pub use error::{DataError, ImageProblem};
 pub use known::{Known, known};
-pub use loader::{Batch, Loader, LoaderOptions};
+pub use loader::{Batch, Loader, LoaderOptions, Sampler};
 pub use open::{Limits, OpenOptions, Progress, splits_of};
 pub use preprocessing::{Filter, Preprocessing, Resize};
 pub use source::Source;

@@ -5,5 +5,6 @@ mod harness;
 mod quantize;
 mod recipes;
 mod results;
+mod sources;
 mod training;
 mod usage;

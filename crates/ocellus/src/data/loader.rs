@@ -1,12 +1,13 @@
 //! `Loader`: a data set cut into shuffled batches, in buffers that are used again and again.
 
 mod prefetch;
+mod sampler;
 
 use prefetch::Prefetch;
+pub use sampler::Sampler;
 
 use super::augment::{Mixed, Mixing, Occasion, shrink};
 use super::{Augment, DataError, Dataset};
-use crate::random::{Purpose, Random};
 
 /// How a [`Loader`] makes batches.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct LoaderOptions {
     pub mixing: Mixing,
     /// Whether samples that do not fill a last batch are left out; of a shuffled order, others in each epoch.
     pub drop_last: bool,
+    /// Which samples an epoch shows; each once by default.
+    pub sampler: Sampler,
 }
 
 impl Default for LoaderOptions {
@@ -37,6 +40,7 @@ impl Default for LoaderOptions {
             augment: Augment::new(),
             mixing: Mixing::default(),
             drop_last: false,
+            sampler: Sampler::Uniform,
         }
     }
 }
@@ -195,6 +199,7 @@ impl Loader {
         }
         let LoaderOptions { seed, class_weight, augment, mixing, .. } = options.clone();
         let making = Making { seed, epoch: 0, class_weight, augment, mixing, size: None };
+        options.sampler.check(&dataset)?;
         let mut loader = Self {
             order: Vec::with_capacity(dataset.len()),
             position: 0,
@@ -215,11 +220,8 @@ impl Loader {
         self.position = 0;
         self.making.epoch = epoch;
         self.making.size = None;
-        self.order.clear();
-        self.order.extend(0..self.dataset.len() as u32);
-        if self.options.shuffle {
-            Random::new(self.options.seed, Purpose::Shuffle, epoch, 0).shuffle(&mut self.order);
-        }
+        let LoaderOptions { shuffle, seed, sampler, .. } = &self.options;
+        sampler.fill(&mut self.order, &self.dataset, *shuffle, *seed, epoch);
         if self.options.drop_last && self.order.len() > self.options.batch_size {
             self.order.truncate(self.batches_per_epoch() * self.options.batch_size);
         }

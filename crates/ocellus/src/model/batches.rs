@@ -3,7 +3,7 @@
 use super::ModelError;
 use super::samples::{Images, Samples, Targets};
 use crate::data::augment::{Mixed, Mixing, Occasion, shrink};
-use crate::data::{Augment, Loader, LoaderOptions};
+use crate::data::{Augment, Loader, LoaderOptions, Sampler};
 use crate::random::{Purpose, Random};
 use ocellus_engine::Input;
 
@@ -32,6 +32,7 @@ pub(super) struct BatchOptions {
     pub(super) augment: Augment,
     pub(super) mixing: Mixing,
     pub(super) drop_last: bool,
+    pub(super) sampler: Sampler,
 }
 
 /// Some samples, ready for a step.
@@ -89,8 +90,10 @@ impl<'a> Batches<'a> {
         let drop_last = options.drop_last;
         let origin = match (samples.images, samples.targets) {
             (Images::Dataset(dataset), Targets::Classes(labels)) if std::ptr::eq(labels, dataset.labels()) => {
-                let BatchOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last } = options;
-                let options = LoaderOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last };
+                let BatchOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last, sampler } =
+                    options;
+                let options =
+                    LoaderOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last, sampler };
                 Origin::Loader(Box::new(Loader::new(dataset.clone(), options)?))
             }
             _ => Origin::Arrays(Box::new(Arrays::new(samples, count, image_shape, outputs, options))),

@@ -2,8 +2,8 @@
 
 use super::batches::{BatchOptions, Batches};
 use super::{Images, Model, ModelError, Samples, Views};
-use crate::data::Augment;
 use crate::data::augment::Mixing;
+use crate::data::{Augment, Sampler};
 use crate::losses::Loss;
 use crate::metrics::{Evaluation, Evaluator, Mean, Metric};
 
@@ -37,9 +37,16 @@ impl Model {
     /// Batches in the order of the samples.
     pub(super) fn batches<'a>(&self, samples: Samples<'a>, batch_size: usize) -> Result<Batches<'a>, ModelError> {
         self.check_class_names(samples)?;
-        let (augment, mixing) = (Augment::new(), Mixing::default());
-        let options =
-            BatchOptions { batch_size, shuffle: false, seed: 0, class_weight: None, augment, mixing, drop_last: false };
+        let options = BatchOptions {
+            batch_size,
+            shuffle: false,
+            seed: 0,
+            class_weight: None,
+            augment: Augment::new(),
+            mixing: Mixing::default(),
+            drop_last: false,
+            sampler: Sampler::Uniform,
+        };
         Batches::new(samples, self.input_shape(), self.outputs(), options)
     }
 

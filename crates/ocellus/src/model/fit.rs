@@ -61,9 +61,10 @@ impl Model {
         if self.compiled.is_none() {
             return Err(ModelError::NotCompiled);
         }
-        let FitOptions { batch_size, shuffle, seed, drop_last, .. } = options;
-        let (class_weight, augment, mixing) = (options.class_weight.clone(), options.augment.clone(), options.mixing);
-        let batching = BatchOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last };
+        let FitOptions { batch_size, shuffle, seed, drop_last, mixing, .. } = options;
+        let (class_weight, augment, sampler) =
+            (options.class_weight.clone(), options.augment.clone(), options.sampler.clone());
+        let batching = BatchOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last, sampler };
         self.check_groups(&options.groups)?;
         if let Some(problem) = options.averaging.and_then(|averaging| averaging.problem()) {
             return Err(ModelError::Argument(problem));
