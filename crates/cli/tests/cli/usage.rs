@@ -44,7 +44,7 @@ fn wrong_usage_is_told_before_anything_is_done() {
 fn what_is_wrong_with_a_config_file_is_told() {
     let place = Place::new();
     for (text, part) in [
-        ("epochs = 0", "epochs: expected a whole number, at least 1"),
+        ("epochs = 0", "epochs: expected a number above 0"),
         ("epoch = 1", "unknown field `epoch`"),
         ("epochs = ", "TOML parse error"),
         ("validation = 2.0", "validation: expected a fraction"),
