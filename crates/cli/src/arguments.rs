@@ -1,10 +1,13 @@
 //! What can be typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ocellus::model;
+use ocellus::model::{self, Views};
 
+use crate::budget::duration;
+use crate::find_lr::FindLr;
 use crate::loading::Loading;
 use crate::settings::Settings;
 
@@ -32,6 +35,8 @@ pub(crate) enum Command {
     Train(Box<Train>),
     /// Look for what is damaged, doubled, leaked or odd in labelled images.
     Check(crate::check::Check),
+    /// Find the learning rate that suits a model and its data.
+    FindLr(FindLr),
     /// Measure a model on labelled images.
     Evaluate(Evaluate),
     /// Name what images show.
@@ -70,6 +75,13 @@ pub(crate) struct Train {
     /// Start without the short check of the data.
     #[arg(long)]
     pub(crate) no_check: bool,
+    /// Train by a recipe: a carried one's name (airbench94) or a TOML file; what is typed counts more.
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub(crate) recipe: Option<String>,
+
+    /// Train for about this long, such as 10m or 1h30m: a few steps are timed, and the epochs follow from it.
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "epochs", allow_negative_numbers = true)]
+    pub(crate) time: Option<Duration>,
 
     /// Print the results as one JSON object.
     #[arg(long)]
@@ -102,6 +114,10 @@ pub(crate) struct Evaluate {
     #[arg(long, value_name = "PRECISION", default_value = "f32")]
     pub(crate) precision: Precision,
 
+    /// Average over views of each image: mirror, or mirror_translate, which is six times the work.
+    #[arg(long, value_name = "VIEWS", default_value = "one", value_parser = views)]
+    pub(crate) views: Views,
+
     /// Make damaged images an error instead of skipping them.
     #[arg(long)]
     pub(crate) strict: bool,
@@ -127,6 +143,10 @@ pub(crate) struct Predict {
     /// Compute in this precision; int8 needs a model that `ocellus quantize` has prepared.
     #[arg(long, value_name = "PRECISION", default_value = "f32")]
     pub(crate) precision: Precision,
+
+    /// Average over views of each image: mirror, or mirror_translate, which is six times the work.
+    #[arg(long, value_name = "VIEWS", default_value = "one", value_parser = views)]
+    pub(crate) views: Views,
 
     /// Name the N most probable classes.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
@@ -273,6 +293,12 @@ pub(crate) fn image_shape(text: &str) -> Result<[usize; 3], String> {
     let shape: Option<[usize; 3]> = sizes.and_then(|sizes| sizes.try_into().ok());
     let fits = |shape: &[usize; 3]| shape.iter().all(|size| (1..=MOST_PIXELS).contains(size));
     shape.filter(fits).ok_or_else(|| format!("expected three numbers from 1 to {MOST_PIXELS}, such as 224x224x3"))
+}
+
+/// A way to average over views.
+fn views(text: &str) -> Result<Views, String> {
+    let known = || Views::ALL.map(Views::name).join(", ");
+    Views::ALL.into_iter().find(|views| views.name() == text).ok_or_else(|| format!("expected one of {}", known()))
 }
 
 /// A number of threads: more than any machine has would only use up its memory.

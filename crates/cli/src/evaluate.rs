@@ -20,6 +20,7 @@ use crate::train::TEST_FRACTION;
 pub(crate) fn run(arguments: Evaluate) -> Result<()> {
     let mut model = models::load(&arguments.model)?;
     model.set_threads(arguments.threads);
+    model.set_views(arguments.views);
     models::set_precision(&mut model, &arguments.model, arguments.precision)?;
     let loss = model.training_record().loss;
     let outputs = model.output_shape().iter().product();

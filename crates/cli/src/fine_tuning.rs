@@ -6,6 +6,8 @@ use anyhow::Result;
 use clap::Args;
 use ocellus::data::Preprocessing;
 use ocellus::model::{LoadedWeights, Model, Published, Strictness, WeightFile};
+use ocellus::optimizers::Optimizer;
+use ocellus::recipe::{Length, Recipe};
 use ocellus::schedules::Schedule;
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +62,7 @@ pub(crate) struct FineTuning {
 }
 
 /// Epochs of all layers, with `--fine-tune`.
-pub(crate) const FINE_EPOCHS: u64 = 5;
+pub(crate) const FINE_EPOCHS: f64 = 5.0;
 /// Epochs of the last layer alone.
 const HEAD_EPOCHS: u64 = 15;
 /// How much slower all layers learn than the last one did alone.
@@ -124,9 +126,17 @@ impl FineTuning {
         Ok(())
     }
 
-    /// The learning rate of all layers, for so many steps in all.
-    pub(crate) fn learning_rate(&self, rate: f32, steps: u64) -> Schedule {
-        if self.fine_tune { Schedule::cosine(SLOWER * rate, steps) } else { rate.into() }
+    /// The optimizer of all layers over a training of this length: with `--fine-tune` slower than the last layer's was, and
+    /// down a cosine where the recipe has no schedule.
+    pub(crate) fn scheduled(&self, recipe: &Recipe, optimizer: Optimizer, length: Length) -> Optimizer {
+        if !self.fine_tune {
+            return recipe.scheduled(optimizer, length);
+        }
+        let rate = SLOWER * optimizer.learning_rate().at(0);
+        match recipe.schedule {
+            Some(_) => recipe.scheduled(optimizer.with_learning_rate(rate), length),
+            None => optimizer.with_learning_rate(Schedule::cosine(rate, length.steps)),
+        }
     }
 }
 

@@ -2,11 +2,13 @@
 
 mod arguments;
 mod benchmark;
+mod budget;
 mod check;
 mod comparison;
 mod datasets;
 mod evaluate;
 mod failure;
+mod find_lr;
 mod fine_tuning;
 mod import;
 mod labels;
@@ -17,6 +19,7 @@ mod output;
 mod predict;
 mod progress;
 mod quantize;
+mod recipes;
 mod results;
 mod settings;
 mod suggest;
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Train(arguments) => train::run(*arguments),
+        Command::FindLr(arguments) => find_lr::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),

@@ -19,6 +19,7 @@ const BATCH: usize = 64;
 pub(crate) fn run(arguments: Predict) -> Result<()> {
     let mut model = models::load(&arguments.model)?;
     model.set_threads(arguments.threads);
+    model.set_views(arguments.views);
     models::set_precision(&mut model, &arguments.model, arguments.precision)?;
     if model.input_shape() != model.preprocessing().image_shape() {
         bail!("{}: the model takes no images", arguments.model.display());

@@ -23,6 +23,8 @@ pub(crate) struct Progress {
     drawn: Instant,
     /// Seconds that the epoch's steps took, validation not among them.
     trained: f64,
+    /// Samples that they had.
+    samples: usize,
 }
 
 impl Progress {
@@ -35,6 +37,7 @@ impl Progress {
             epoch_began: now,
             drawn: now,
             trained: 0.0,
+            samples: 0,
         }
     }
 
@@ -67,6 +70,7 @@ impl Callback for Progress {
         let Some(training) = &self.training else { return Ok(()) };
         let now = Instant::now();
         self.trained = (now - self.epoch_began).as_secs_f64();
+        self.samples = batch.samples;
         let Some(bar) = &self.bar else { return Ok(()) };
         let last = batch.step == training.steps;
         if now - self.drawn < INTERVAL && !last {
@@ -94,7 +98,7 @@ impl Callback for Progress {
                 line += &format!("  {name} {value:.4}");
             }
         }
-        let rate = training.samples as f64 / self.trained.max(1e-9);
+        let rate = self.samples as f64 / self.trained.max(1e-9);
         let took = self.epoch_began.elapsed().as_secs_f64();
         line += &format!("  {}/s  {}", thousands(rate as u64), seconds(took));
         note(line);

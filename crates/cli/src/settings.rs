@@ -8,7 +8,8 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use ocellus::data::Known;
 use ocellus::model::Precision;
-use ocellus::optimizers::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
+use ocellus::optimizers::{Adagrad, Adam, AdamW, Lamb, Lion, Nadam, Optimizer, RmsProp, Sgd};
+use ocellus::recipe::Recipe;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::{MOST_THREADS, positive, threads};
@@ -29,7 +30,7 @@ pub(crate) struct Settings {
 
     /// How often to go through the training images [default: 10].
     #[arg(long, value_name = "N", value_parser = epochs, allow_negative_numbers = true)]
-    pub(crate) epochs: Option<u64>,
+    pub(crate) epochs: Option<Epochs>,
 
     /// Images per step [default: 32].
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
@@ -90,6 +91,21 @@ pub(crate) struct Settings {
     #[command(flatten)]
     #[serde(default)]
     pub(crate) fine_tuning: FineTuning,
+
+    /// All else that a recipe says.
+    #[arg(skip)]
+    pub(crate) recipe: Option<Recipe>,
+}
+
+/// A number of epochs, whole or not.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Epochs(pub(crate) f64);
+
+impl Serialize for Epochs {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.fract() == 0.0 { serializer.serialize_u64(self.0 as u64) } else { serializer.serialize_f64(self.0) }
+    }
 }
 
 /// An optimizer's name.
@@ -102,9 +118,26 @@ pub(crate) enum OptimizerName {
     Sgd,
     RmsProp,
     Adagrad,
+    Nadam,
+    Lion,
+    Lamb,
 }
 
 impl OptimizerName {
+    /// The name of an optimizer.
+    pub(crate) fn of(optimizer: &Optimizer) -> Self {
+        match optimizer {
+            Optimizer::Adam(_) => Self::Adam,
+            Optimizer::AdamW(_) => Self::AdamW,
+            Optimizer::Sgd(_) => Self::Sgd,
+            Optimizer::RmsProp(_) => Self::RmsProp,
+            Optimizer::Adagrad(_) => Self::Adagrad,
+            Optimizer::Nadam(_) => Self::Nadam,
+            Optimizer::Lion(_) => Self::Lion,
+            Optimizer::Lamb(_) => Self::Lamb,
+        }
+    }
+
     /// The optimizer with Keras' defaults, save for the learning rate where one is given.
     pub(crate) fn optimizer(self, learning_rate: Option<f32>) -> Optimizer {
         macro_rules! with_rate {
@@ -121,6 +154,9 @@ impl OptimizerName {
             Self::Sgd => with_rate!(Sgd::new()),
             Self::RmsProp => with_rate!(RmsProp::new()),
             Self::Adagrad => with_rate!(Adagrad::new()),
+            Self::Nadam => with_rate!(Nadam::new()),
+            Self::Lion => with_rate!(Lion::new()),
+            Self::Lamb => with_rate!(Lamb::new()),
         }
     }
 }
@@ -184,7 +220,7 @@ pub(crate) struct Resolved {
     #[serde(serialize_with = "crate::output::lossy")]
     pub(crate) data: PathBuf,
     pub(crate) model: String,
-    pub(crate) epochs: u64,
+    pub(crate) epochs: Epochs,
     pub(crate) batch_size: usize,
     pub(crate) optimizer: OptimizerName,
     pub(crate) learning_rate: f32,
@@ -207,6 +243,8 @@ pub(crate) struct Resolved {
     pub(crate) output: Option<PathBuf>,
     #[serde(skip_serializing_if = "FineTuning::is_empty")]
     pub(crate) fine_tuning: FineTuning,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) recipe: Option<Recipe>,
 }
 
 impl Settings {
@@ -214,7 +252,8 @@ impl Settings {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(|error| usage(format!("--config {}: {error}", path.display())))?;
         let parse = || -> Result<Self, String> {
-            let settings: Self = toml::from_str(&text).map_err(|error| error.to_string().trim_end().to_owned())?;
+            let settings: Self =
+                toml::from_str(&text).map_err(|error| crate::recipes::explained(&text, &error.to_string()))?;
             settings.checked()
         };
         parse().map_err(|problem| usage(format!("--config {}: {problem}", path.display())))
@@ -241,17 +280,23 @@ impl Settings {
             relabel: self.relabel.or(other.relabel),
             strict: self.strict || other.strict,
             fine_tuning: self.fine_tuning.over(other.fine_tuning),
+            recipe: self.recipe.or(other.recipe),
         }
     }
 
     /// The settings, and the defaults where they are silent.
     pub(crate) fn resolve(self) -> Resolved {
-        let optimizer = self.optimizer.unwrap_or(OptimizerName::Adam);
-        let learning_rate = self.learning_rate.unwrap_or_else(|| optimizer.optimizer(None).learning_rate().at(0));
+        let of_recipe = self.recipe.as_ref().and_then(|recipe| recipe.optimizer.as_ref());
+        let optimizer = self.optimizer.or(of_recipe.map(OptimizerName::of)).unwrap_or(OptimizerName::Adam);
+        let usual = || {
+            let of_recipe = of_recipe.filter(|known| OptimizerName::of(known) == optimizer).cloned();
+            of_recipe.unwrap_or_else(|| optimizer.optimizer(None)).learning_rate().at(0)
+        };
+        let learning_rate = self.learning_rate.unwrap_or_else(usual);
         Resolved {
             data: self.data.unwrap_or_else(|| Known::default_name().into()),
             model: self.model.unwrap_or_else(|| crate::models::DEFAULT.into()),
-            epochs: self.epochs.unwrap_or(if self.fine_tuning.fine_tune { FINE_EPOCHS } else { 10 }),
+            epochs: self.epochs.unwrap_or(Epochs(if self.fine_tuning.fine_tune { FINE_EPOCHS } else { 10.0 })),
             batch_size: self.batch_size.unwrap_or(32),
             optimizer,
             learning_rate,
@@ -266,6 +311,7 @@ impl Settings {
             relabel: self.relabel,
             strict: self.strict,
             fine_tuning: self.fine_tuning,
+            recipe: self.recipe,
         }
     }
 
@@ -273,7 +319,11 @@ impl Settings {
     fn checked(self) -> Result<Self, String> {
         let named =
             |name: &str, wrong: bool, expected: &str| if wrong { Err(format!("{name}: {expected}")) } else { Ok(()) };
-        named("epochs", self.epochs == Some(0), "expected a whole number, at least 1")?;
+        named(
+            "epochs",
+            self.epochs.is_some_and(|Epochs(epochs)| !(epochs > 0.0 && epochs.is_finite())),
+            "expected a number above 0",
+        )?;
         named("batch_size", self.batch_size == Some(0), "expected a whole number, at least 1")?;
         let threads = self.threads.unwrap_or(1);
         named("threads", !(1..=MOST_THREADS).contains(&threads), &format!("expected 1 to {MOST_THREADS}"))?;
@@ -281,6 +331,9 @@ impl Settings {
         named("learning_rate", !(rate > 0.0 && rate.is_finite()), "expected a number above 0")?;
         let validation = self.validation.clone().map(Validation::checked).transpose();
         validation.map_err(|problem| format!("validation: {problem}"))?;
+        if let Some(problem) = self.recipe.as_ref().and_then(Recipe::problem) {
+            return Err(format!("recipe: {problem}"));
+        }
         let both = self.validation.is_some() && self.fold.is_some();
         named("fold", both, "expected no validation beside it")?;
         self.fine_tuning.check()?;
@@ -288,7 +341,34 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// What a recipe says of these settings, and the recipe.
+    pub(crate) fn of_recipe(recipe: Recipe) -> Self {
+        let precision = recipe.precision.map(|precision| match precision {
+            Precision::Bf16 => TrainingPrecision::Bf16,
+            _ => TrainingPrecision::F32,
+        });
+        Settings {
+            model: recipe.model.clone(),
+            epochs: recipe.epochs.map(Epochs),
+            batch_size: recipe.batch_size,
+            precision,
+            recipe: Some(recipe),
+            ..Settings::default()
+        }
+    }
+}
+
 impl Resolved {
+    /// The optimizer with its highest learning rate: the recipe's, where it is of that name.
+    pub(crate) fn highest_optimizer(&self) -> Optimizer {
+        let of_recipe = self.recipe.as_ref().and_then(|recipe| recipe.optimizer.clone());
+        match of_recipe.filter(|known| OptimizerName::of(known) == self.optimizer) {
+            Some(optimizer) => optimizer.with_learning_rate(self.learning_rate),
+            None => self.optimizer.optimizer(Some(self.learning_rate)),
+        }
+    }
+
     /// The settings as a file that [`Settings::read`] reads.
     pub(crate) fn to_toml(&self) -> Result<String> {
         let settings = toml::to_string(self).map_err(|error| usage(format!("the settings cannot be kept: {error}")))?;
@@ -297,11 +377,12 @@ impl Resolved {
     }
 }
 
-fn epochs(text: &str) -> Result<u64, String> {
-    positive(text).map(|epochs| epochs as u64)
+fn epochs(text: &str) -> Result<Epochs, String> {
+    let epochs = text.parse::<f64>().ok().filter(|epochs| *epochs > 0.0 && epochs.is_finite());
+    epochs.map(Epochs).ok_or_else(|| "expected a number above 0, such as 10 or 9.5".into())
 }
 
-fn learning_rate(text: &str) -> Result<f32, String> {
+pub(crate) fn learning_rate(text: &str) -> Result<f32, String> {
     let rate = text.parse::<f32>().ok().filter(|rate| *rate > 0.0 && rate.is_finite());
     rate.ok_or_else(|| "expected a number above 0".into())
 }
@@ -317,9 +398,13 @@ mod tests {
     #[test]
     fn what_is_typed_counts_more() {
         let file = parse("data = 'a'\nepochs = 3\nvalidation = 0.25\noptimizer = 'sgd'\nstrict = true").unwrap();
-        let typed = Settings { epochs: Some(5), validation: Some(Validation::Data("b".into())), ..Settings::default() };
+        let typed = Settings {
+            epochs: Some(Epochs(5.0)),
+            validation: Some(Validation::Data("b".into())),
+            ..Settings::default()
+        };
         let resolved = typed.over(file).resolve();
-        assert_eq!((resolved.data, resolved.epochs, resolved.strict), ("a".into(), 5, true));
+        assert_eq!((resolved.data, resolved.epochs, resolved.strict), ("a".into(), Epochs(5.0), true));
         assert_eq!(resolved.validation, Some(Validation::Data("b".into())));
         assert_eq!((resolved.learning_rate, resolved.batch_size), (0.01, 32));
     }
@@ -339,7 +424,7 @@ mod tests {
     #[test]
     fn files_are_held_to_the_same() {
         for (text, message) in [
-            ("epochs = 0", "epochs: expected a whole number, at least 1"),
+            ("epochs = 0", "epochs: expected a number above 0"),
             ("batch_size = 0", "batch_size: expected"),
             ("threads = 0", "threads: expected 1 to 1024"),
             ("learning_rate = -1.0", "learning_rate: expected a number above 0"),

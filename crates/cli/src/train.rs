@@ -1,7 +1,6 @@
 //! `ocellus train`: data, model, training, the test, and what is kept of it.
 
 use std::fs;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,21 +11,24 @@ use ocellus::data::{CacheOptions, Dataset, OpenOptions, Sampler, Split, Splits, 
 use ocellus::durable::{check_writable, create_folder, write_atomically};
 use ocellus::history::History;
 use ocellus::labels::{Corrected, Corrections, SampleRecord};
-use ocellus::losses::Loss;
 use ocellus::metrics::{Accuracy, Evaluation};
-use ocellus::model::{FitOptions, Model, ModelError, Precision};
+use ocellus::model::{FitOptions, Model, ModelError, Precision, Views};
+use ocellus::optimizers::Optimizer;
+use ocellus::recipe::{Length, Recipe};
 use ocellus::report;
-use ocellus::schedules::Schedule;
 use ocellus::suggest::CurvePoint;
 use serde::Serialize;
 
 use crate::arguments::Train;
+use crate::budget;
+use crate::failure::usage;
 use crate::fine_tuning::Pretrained;
 use crate::labels;
 use crate::loading::{Fold, Loading};
 use crate::models;
 use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
+use crate::recipes;
 use crate::results::{results, tell_about};
 use crate::settings::{Resolved, Settings, Validation};
 
@@ -36,10 +38,15 @@ pub(crate) const TEST_FRACTION: f64 = 0.2;
 pub(crate) fn run(arguments: Train) -> Result<()> {
     let began = Instant::now();
     let file = arguments.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-    let mut settings = arguments.settings.over(file);
+    let recipe = arguments.recipe.as_deref().map(recipes::find).transpose()?;
+    let typed = Settings { recipe: recipe.clone(), ..arguments.settings };
+    let mut settings = typed.over(file).over(recipe.map(Settings::of_recipe).unwrap_or_default());
     let pretrained = Pretrained::open(&mut settings)?;
-    let settings = settings.resolve();
-    let config = settings.to_toml()?;
+    let mut settings = settings.resolve();
+    let recipe = settings.recipe.clone().unwrap_or_default();
+    if arguments.time.is_some() && settings.fine_tuning.fine_tune {
+        return Err(usage("--time: expected no --fine-tune beside it; set --epochs and --head-epochs"));
+    }
     let plan = models::Plan::find(&settings.model)?;
     let folder = run_folder(&settings, plan.name());
     check_writable(&folder)?;
@@ -49,16 +56,34 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     if let Some(pretrained) = &pretrained {
         model = pretrained.load_into(model, &settings.fine_tuning)?;
     }
+    model.set_threads(settings.threads);
+    if let Some(time) = arguments.time {
+        compile(&mut model, settings.highest_optimizer(), &recipe)?;
+        model.set_precision(settings.precision.precision())?;
+        let images = [&data.train, &data.validation, &data.test];
+        settings.epochs = budget::epochs(&mut model, images, &settings, &recipe, time, began)?;
+    }
+    let config = settings.to_toml()?;
     introduce(&settings, &data, plan.name(), &model);
     if !arguments.no_check {
         glance_at(&data);
     }
 
     let files = Files::new(folder);
-    let history = fit(&mut model, &data, &settings, &files, &config)?;
+    if pretrained.is_none() {
+        recipe.initialize(&mut model, &data.train)?;
+    }
+    let history = fit(&mut model, &data, &settings, &recipe, &files, &config)?;
 
     // As the file is used, unless told otherwise.
     model.set_precision(Precision::F32)?;
+    let over_views = (recipe.views != Views::One).then(|| -> Result<_> {
+        model.set_views(recipe.views);
+        let evaluation = model.evaluate(&data.test)?;
+        model.set_views(Views::One);
+        Ok(OverViews { views: recipe.views, accuracy: evaluation.accuracy, loss: evaluation.loss })
+    });
+    let over_views = over_views.transpose()?;
     let evaluation = model.evaluate(&data.test)?;
     model.set_evaluation(evaluation.clone());
     model.save(&files.model)?;
@@ -76,6 +101,7 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
         epochs: history.len(),
         history: history.names().into_iter().map(|name| (name, numbers(&history, name))).collect(),
         test: &evaluation,
+        over_views,
         example: example_image(&data.test, &files)?,
     };
     if arguments.json {
@@ -87,8 +113,8 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
 }
 
 /// The images of a training.
-struct Data {
-    train: Dataset,
+pub(crate) struct Data {
+    pub(crate) train: Dataset,
     /// Where validation images are kept apart from the training images: both together, and the share kept apart.
     undivided: Option<(Dataset, f64)>,
     test: Dataset,
@@ -98,7 +124,7 @@ struct Data {
     validation_origin: String,
 }
 
-fn open(settings: &Resolved, cache: Option<CacheOptions>, pretrained: Option<&Pretrained>) -> Result<Data> {
+pub(crate) fn open(settings: &Resolved, cache: Option<CacheOptions>, pretrained: Option<&Pretrained>) -> Result<Data> {
     let preprocessing = pretrained.and_then(Pretrained::preprocessing);
     let options = OpenOptions { strict: settings.strict, cache, preprocessing, ..OpenOptions::default() };
     let reading = Reading::stderr();
@@ -244,6 +270,7 @@ pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<V
     let mut settings = Settings { threads, ..Settings::default() }.over(Settings::read(config)?);
     let pretrained = Pretrained::open(&mut settings)?;
     let settings = settings.resolve();
+    let recipe = settings.recipe.clone().unwrap_or_default();
     let plan = models::Plan::find(&settings.model)?;
     let data = open(&settings, Loading::default().cache(), pretrained.as_ref())?;
     let names = data.train.class_names().iter();
@@ -258,15 +285,18 @@ pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<V
             let mut model = plan.build(some.image_shape(), some.class_count(), seed)?;
             if let Some(pretrained) = &pretrained {
                 (model, _) = pretrained.loaded(model, settings.fine_tuning.partial_weights)?;
+            } else {
+                recipe.initialize(&mut model, &some)?;
             }
             model.set_precision(settings.precision.precision())?;
-            let epochs = settings.epochs.saturating_mul(CURVE_EPOCHS.min(part as u64));
-            let steps = some.len().div_ceil(settings.batch_size) as u64 * epochs;
+            let epochs = settings.epochs.0 * CURVE_EPOCHS.min(part as u64) as f64;
+            let length = recipe.steps(some.len(), settings.batch_size, epochs);
+            let optimizer = settings.fine_tuning.scheduled(&recipe, settings.highest_optimizer(), length);
             settings.fine_tuning.begin(&mut model)?;
-            compile(&mut model, &settings, settings.fine_tuning.learning_rate(settings.learning_rate, steps))?;
-            let options = FitOptions::new().batch_size(settings.batch_size).epochs(epochs).seed(seed);
+            compile(&mut model, optimizer, &recipe)?;
             model.set_threads(settings.threads);
-            model.fit(&some, options)?;
+            let options = FitOptions::new().batch_size(settings.batch_size).seed(seed);
+            model.fit(&some, recipe.options(options, length))?;
             let evaluation = model.evaluate(&data.test)?;
             let matrix = &evaluation.confusion_matrix;
             for (class, (curve, samples)) in curves.iter_mut().zip(some.samples_per_class()).enumerate() {
@@ -280,25 +310,33 @@ pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<V
 }
 
 /// Trains; what was reached is kept after each epoch, so that a run that is ended loses one epoch at most.
-fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, config: &str) -> Result<History> {
+fn fit(
+    model: &mut Model,
+    data: &Data,
+    settings: &Resolved,
+    recipe: &Recipe,
+    files: &Files,
+    config: &str,
+) -> Result<History> {
     model.set_precision(settings.precision.precision())?;
     let tuning = &settings.fine_tuning;
     let (mut progress, head_epochs) = (Progress::stderr(), tuning.head_epochs());
     let mut keeper = Keeper { files, config, history: History::new(), kept: None };
-    let epochs = head_epochs + settings.epochs;
-    let steps = data.train.len().div_ceil(settings.batch_size) as u64 * settings.epochs;
+    let head = recipe.steps(data.train.len(), settings.batch_size, head_epochs as f64);
+    let whole = recipe.steps(data.train.len(), settings.batch_size, settings.epochs.0);
     let mut fitted = Ok(History::new());
     // Told before anything is trained that does not fit.
     tuning.begin(model)?;
     if head_epochs > 0 {
         tuning.begin_with_head(model)?;
-        compile(model, settings, settings.learning_rate)?;
-        fitted = fit_epochs(model, data, settings, 0..head_epochs, &mut progress, &mut keeper);
+        compile(model, settings.highest_optimizer(), recipe)?;
+        fitted = fit_epochs(model, data, settings, (recipe, 0, head), &mut progress, &mut keeper);
     }
     tuning.begin(model)?;
     if fitted.is_ok() {
-        compile(model, settings, tuning.learning_rate(settings.learning_rate, steps))?;
-        fitted = fit_epochs(model, data, settings, head_epochs..epochs, &mut progress, &mut keeper);
+        compile(model, tuning.scheduled(recipe, settings.highest_optimizer(), whole), recipe)?;
+        let length = Length { epochs: head_epochs + whole.epochs, ..whole };
+        fitted = fit_epochs(model, data, settings, (recipe, head_epochs, length), &mut progress, &mut keeper);
     }
     progress.clear();
     let Keeper { history, kept, .. } = keeper;
@@ -311,9 +349,8 @@ fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, confi
     })
 }
 
-fn compile(model: &mut Model, settings: &Resolved, learning_rate: impl Into<Schedule>) -> Result<()> {
-    let optimizer = settings.optimizer.optimizer(None).with_learning_rate(learning_rate);
-    let loss = Loss::for_outputs(model.output_shape().iter().product());
+fn compile(model: &mut Model, optimizer: Optimizer, recipe: &Recipe) -> Result<()> {
+    let loss = recipe.loss(model.output_shape().iter().product());
     Ok(model.compile(optimizer, loss, [Accuracy::new()])?)
 }
 
@@ -321,19 +358,19 @@ fn fit_epochs(
     model: &mut Model,
     data: &Data,
     settings: &Resolved,
-    epochs: Range<u64>,
+    (recipe, first_epoch, length): (&Recipe, u64, Length),
     progress: &mut Progress,
     keeper: &mut Keeper<'_>,
 ) -> Result<History, ModelError> {
     let options = FitOptions::new()
         .batch_size(settings.batch_size)
-        .initial_epoch(epochs.start)
-        .epochs(epochs.end)
+        .initial_epoch(first_epoch)
         .seed(settings.seed)
         .record_samples(true)
         .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform })
         .callback(progress)
         .callback(keeper);
+    let options = recipe.options(options, length);
     let options = match settings.threads {
         Some(threads) => options.threads(threads),
         None => options,
@@ -426,16 +463,31 @@ struct Outcome<'a> {
     epochs: usize,
     history: std::collections::BTreeMap<&'a str, Vec<Option<f64>>>,
     test: &'a Evaluation,
+    /// The same over several views of each image, where the recipe asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    over_views: Option<OverViews>,
     /// An image to try the model on.
     #[serde(skip)]
     example: PathBuf,
 }
 
+/// What was measured on several views of each test image.
+#[derive(Serialize)]
+struct OverViews {
+    views: Views,
+    accuracy: f64,
+    loss: f64,
+}
+
 impl Outcome<'_> {
     fn text(&self) -> String {
         let model = quoted(self.model);
+        let over_views = self.over_views.as_ref().map_or_else(String::new, |OverViews { views, accuracy, loss }| {
+            let (accuracy, name) = (report::percent(*accuracy), views.name());
+            format!("Test accuracy over several views of each image ({name}): {accuracy}, loss {loss:.4}\n")
+        });
         format!(
-            "{}\nTrained in {}. In {}: config.toml, history.csv, model.safetensors, confusion_matrix.svg, \
+            "{}{over_views}\nTrained in {}. In {}: config.toml, history.csv, model.safetensors, confusion_matrix.svg, \
              learning_curves.svg\n\nNext:\n  ocellus evaluate {model} {}\n  ocellus predict {model} {}\n",
             results("Test accuracy", self.test),
             seconds(self.seconds),

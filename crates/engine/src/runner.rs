@@ -26,6 +26,10 @@ pub struct Runner {
     /// The parameters' version that packed weights were made from.
     packed: u64,
     samples: usize,
+    /// Which of how many batches that move the parameters together comes next.
+    part: (usize, usize),
+    /// The gradients of the parts before, for each update; empty until there are parts.
+    gathered: Vec<Buffer>,
     profile: bool,
     once_times: Vec<Duration>,
     update_time: Duration,
@@ -88,6 +92,8 @@ impl Runner {
             shared: plan.shared_len.iter().map(|&len| Buffer::new(len)).collect(),
             packed: 0,
             samples: 0,
+            part: (0, 1),
+            gathered: Vec::new(),
             profile: false,
             once_times: vec![Duration::ZERO; plan.steps.len()],
             update_time: Duration::ZERO,
@@ -98,6 +104,20 @@ impl Runner {
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Makes the next run the `part`-th, from 0, of `parts` that move the parameters together, by the mean of their gradients: only the
+    /// last of them updates. The first call with more than one part allocates memory.
+    ///
+    /// # Panics
+    /// Where there is no such part.
+    pub fn set_part(&mut self, part: usize, parts: usize) {
+        assert!(part < parts, "part {part} of {parts}");
+        self.part = (part, parts);
+        if parts > 1 && self.gathered.is_empty() {
+            let lengths = self.plan.updates.iter().map(|u| self.plan.spec(u.gradient).len());
+            self.gathered = lengths.map(Buffer::new).collect();
+        }
     }
 
     /// Runs the plan on a batch of at most its size.
@@ -131,7 +151,11 @@ impl Runner {
         }
         let start = Instant::now();
         self.average(parameters);
-        self.update(pool, parameters, scalars);
+        if self.part.0 + 1 < self.part.1 {
+            self.gather_gradients();
+        } else {
+            self.update(pool, parameters, scalars);
+        }
         self.update_time += start.elapsed();
         Outcome::Done
     }
@@ -354,44 +378,56 @@ impl Runner {
         }
     }
 
+    /// Adds the gradients to those of the parts before.
+    fn gather_gradients(&mut self) {
+        for (u, sum) in self.plan.updates.iter().zip(&mut self.gathered) {
+            let sum = sum.f32_mut();
+            if self.part.0 == 0 {
+                sum.fill(0.0);
+            }
+            let mut parts: [&[f32]; MOST_SLOTS] = [&[]; MOST_SLOTS];
+            for part in gradient_parts(&self.plan, &self.slots, &self.shared, u.gradient, &mut parts) {
+                sum.iter_mut().zip(*part).for_each(|(sum, value)| *sum += value);
+            }
+        }
+    }
+
     fn update(&mut self, pool: &mut Pool, parameters: &mut Parameters, scalars: &Scalars) {
         if self.plan.updates.is_empty() {
             return;
         }
         let clip = self.plan.clip;
+        // Gradients are sums over so many parts, of which the mean counts.
+        let parts = self.part.1 as f32;
         let mut step = update::Step {
             learning_rate: scalars.learning_rate,
             step: scalars.step,
-            gradient_scale: 1.0,
+            gradient_scale: 1.0 / parts,
             clip_value: clip.value,
             l1: 0.0,
             l2: 0.0,
+            decay: 0.0,
         };
         if let Some(limit) = clip.global_norm {
             let mut squares = 0.0;
-            for u in &self.plan.updates {
-                step = update::Step { l1: u.l1, l2: u.l2, ..step };
-                let mut parts: [&[f32]; MOST_SLOTS] = [&[]; MOST_SLOTS];
-                let parts = self.gradient_parts(u.gradient, &mut parts);
-                squares += update::gradient_square_sum(
-                    pool,
-                    self.plan.level,
-                    &step,
-                    parts,
-                    parameters.get(u.parameter).values(),
-                );
+            for (number, u) in self.plan.updates.iter().enumerate() {
+                step = update::Step { l1: parts * u.l1, l2: parts * u.l2, ..step };
+                let mut gradients = NO_GRADIENTS;
+                let gradients = self.gradients(number, &mut gradients);
+                let values = parameters.get(u.parameter).values();
+                squares += update::gradient_square_sum(pool, self.plan.level, &step, gradients, values);
             }
-            step.gradient_scale = scale_to(limit, squares);
+            step.gradient_scale = scale_to(limit, squares, parts);
         }
-        for u in &self.plan.updates {
-            step = update::Step { l1: u.l1, l2: u.l2, learning_rate: scalars.learning_rate * u.rate, ..step };
-            let mut parts: [&[f32]; MOST_SLOTS] = [&[]; MOST_SLOTS];
-            let parts = self.gradient_parts(u.gradient, &mut parts);
+        for (number, u) in self.plan.updates.iter().enumerate() {
+            let learning_rate = scalars.learning_rate * u.learning_rate;
+            step = update::Step { learning_rate, l1: parts * u.l1, l2: parts * u.l2, decay: u.decay, ..step };
+            let mut gradients = NO_GRADIENTS;
+            let gradients = self.gradients(number, &mut gradients);
             let mut parameter = std::mem::take(&mut parameters.entries[u.parameter.0].values);
             if let Some(limit) = clip.norm {
-                step.gradient_scale = 1.0;
-                let squares = update::gradient_square_sum(pool, self.plan.level, &step, parts, parameter.f32());
-                step.gradient_scale = scale_to(limit, squares);
+                let squares = update::gradient_square_sum(pool, self.plan.level, &step, gradients, parameter.f32());
+                step.gradient_scale = scale_to(limit, squares, parts);
             }
             let mut states: [Buffer; MOST_STATES] = Default::default();
             for (state, id) in states.iter_mut().zip(&u.state) {
@@ -399,7 +435,7 @@ impl Runner {
             }
             let [a, b, c] = &mut states;
             let slices = [a, b, c].map(|state| if state.is_empty() { None } else { Some(state.f32_mut()) });
-            update::apply(pool, self.plan.level, u.rule, &step, parts, parameter.f32_mut(), slices);
+            update::apply(pool, self.plan.level, u.rule, &step, gradients, parameter.f32_mut(), slices);
             parameters.entries[u.parameter.0].values = parameter;
             for (state, id) in states.iter_mut().zip(&u.state) {
                 parameters.entries[id.0].values = std::mem::take(state);
@@ -408,30 +444,54 @@ impl Runner {
         parameters.touch();
     }
 
-    fn gradient_parts<'a>(&'a self, gradient: Value, parts: &'a mut [&'a [f32]; MOST_SLOTS]) -> &'a [&'a [f32]] {
-        let len = self.plan.spec(gradient).len();
-        match self.plan.place(gradient) {
-            Place::Slot(buffer) => parts_of(&self.slots, buffer, len, parts),
-            Place::Shared(buffer) => {
-                parts[0] = &self.shared[buffer].f32()[..len];
-                &parts[..1]
-            }
-            _ => unreachable!("gradients of parameters are sums"),
+    /// The gradient of an update as a sum: of the parts before this batch, if there were any, and of the slots.
+    fn gradients<'a>(&'a self, number: usize, all: &'a mut [&'a [f32]; MOST_SLOTS + 1]) -> &'a [&'a [f32]] {
+        let mut slots: [&[f32]; MOST_SLOTS] = [&[]; MOST_SLOTS];
+        let gradient = self.plan.updates[number].gradient;
+        let of_slots = gradient_parts(&self.plan, &self.slots, &self.shared, gradient, &mut slots);
+        let before = usize::from(self.part.0 > 0);
+        if before > 0 {
+            all[0] = self.gathered[number].f32();
         }
+        all[before..before + of_slots.len()].copy_from_slice(of_slots);
+        let count = before + of_slots.len();
+        &all[..count]
     }
 }
 
-fn scale_to(limit: f32, squares: f64) -> f32 {
-    let norm = squares.sqrt() as f32;
-    if norm > limit { limit / norm } else { 1.0 }
+const NO_GRADIENTS: [&[f32]; MOST_SLOTS + 1] = [&[]; MOST_SLOTS + 1];
+
+/// A gradient in the parts that it is the sum of.
+fn gradient_parts<'a, 'b>(
+    plan: &Plan,
+    slots: &'a [Slot],
+    shared: &'a [Buffer],
+    gradient: Value,
+    parts: &'b mut [&'a [f32]; MOST_SLOTS],
+) -> &'b [&'a [f32]] {
+    let len = plan.spec(gradient).len();
+    match plan.place(gradient) {
+        Place::Slot(buffer) => parts_of(slots, buffer, len, parts),
+        Place::Shared(buffer) => {
+            parts[0] = &shared[buffer].f32()[..len];
+            &parts[..1]
+        }
+        _ => unreachable!("gradients of parameters are sums"),
+    }
 }
 
-fn parts_of<'a>(
+/// The factor that brings a sum over parts to the mean and that to at most this norm.
+fn scale_to(limit: f32, squares: f64, parts: f32) -> f32 {
+    let norm = squares.sqrt() as f32 / parts;
+    (if norm > limit { limit / norm } else { 1.0 }) / parts
+}
+
+fn parts_of<'a, 'b>(
     slots: &'a [Slot],
     buffer: usize,
     len: usize,
-    parts: &'a mut [&'a [f32]; MOST_SLOTS],
-) -> &'a [&'a [f32]] {
+    parts: &'b mut [&'a [f32]; MOST_SLOTS],
+) -> &'b [&'a [f32]] {
     let mut count = 0;
     for slot in slots.iter().filter(|slot| slot.samples > 0) {
         parts[count] = &slot.buffers[buffer].f32()[..len];

@@ -18,8 +18,10 @@ pub struct Update {
     pub l1: f32,
     /// Factor of the sum of squares in the loss.
     pub l2: f32,
-    /// What the step's learning rate is multiplied by for this parameter.
-    pub rate: f32,
+    /// Multiplies the step's learning rate.
+    pub learning_rate: f32,
+    /// Times the parameter, this is added to the gradient after clipping.
+    pub decay: f32,
 }
 
 /// Bounds on gradients, as Keras' optimizers have them; at most one is meant to be set.

@@ -359,7 +359,8 @@ fn updates_lower_the_loss_and_do_not_depend_on_threads() {
                 state,
                 l1: 1e-4,
                 l2: 1e-4,
-                rate: 1.0,
+                learning_rate: 1.0,
+                decay: 0.0,
             });
         }
         net.graph.set_clip(clip);
@@ -400,7 +401,16 @@ fn a_loss_that_is_not_finite_changes_nothing() {
     let (parameter, value) = net.weights[0];
     let gradient = net.graph.gradients(total, &[value]).unwrap()[0].unwrap();
     let rule = Rule::Sgd { momentum: 0.0, nesterov: false };
-    net.graph.update(Update { parameter, gradient, rule, state: Vec::new(), l1: 0.0, l2: 0.0, rate: 1.0 });
+    net.graph.update(Update {
+        parameter,
+        gradient,
+        rule,
+        state: Vec::new(),
+        l1: 0.0,
+        l2: 0.0,
+        learning_rate: 1.0,
+        decay: 0.0,
+    });
     let options = PlanOptions { guard: Some(total), ..PlanOptions::new(BATCH, Level::detect()) };
     let mut runner = Runner::new(Plan::new(&net.graph, &[total], options).unwrap(), 1);
     let (pixels, targets, mut weights) = batch_inputs();

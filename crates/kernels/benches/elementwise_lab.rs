@@ -200,7 +200,8 @@ fn run(lab: &Lab) {
         pool2d::global_max_forward(level, 49, 64, count, black_box(&x[..pixels]), &mut outputs[..count * 64], &mut []);
     });
 
-    let step = Step { learning_rate: 1e-6, step: 5, gradient_scale: 1.0, clip_value: None, l1: 0.0, l2: 0.0 };
+    let step =
+        Step { learning_rate: 1e-6, step: 5, gradient_scale: 1.0, clip_value: None, l1: 0.0, l2: 0.0, decay: 0.0 };
     let (mut first, mut second) = (vec![0.1; len], vec![0.1; len]);
     let mut pool = Pool::new(1);
     for parts in [1usize, 4] {

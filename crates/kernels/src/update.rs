@@ -8,7 +8,7 @@ use crate::Pool;
 use crate::isa::{Isa, Kernel, Level};
 use crate::pool::Disjoint;
 use crate::reduce::parts_sum;
-use formula::{Adagrad, Adam, Formula, Momentum, RmsProp, Sgd};
+use formula::{Adagrad, Adam, Formula, LambDirection, Lion, Momentum, Nadam, RmsProp, Sgd};
 
 /// How a parameter moves along its gradient; `g` is the gradient, `p` the parameter, `lr` the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,6 +55,40 @@ pub enum Rule {
         /// Whether the largest mean square is kept (arXiv:1904.09237).
         amsgrad: bool,
     },
+    /// `p -= lr weight_decay p; p -= lr sign(beta_1 m + (1 - beta_1) g); m = beta_2 m + (1 - beta_2) g` (Chen et al.,
+    /// arXiv:2302.06675). State: `m`.
+    Lion {
+        /// What the mean gradient counts in the step.
+        beta_1: f32,
+        /// Decay of the mean gradient.
+        beta_2: f32,
+        /// Decoupled decay, times the learning rate.
+        weight_decay: f32,
+    },
+    /// Adam with Nesterov's look-ahead (Dozat, 2016): `m` and `v` as there, and
+    /// `p -= lr (u' m / (1 - Π u') + (1 - u) g / (1 - Π u)) / (sqrt(v / (1 - beta_2^t)) + epsilon)`, where
+    /// `u = beta_1 (1 - 0.96^t / 2)`, `u'` is that of the next step, and the products go over all steps. State: `m`, `v`.
+    Nadam {
+        /// Decay of the mean gradient.
+        beta_1: f32,
+        /// Decay of the mean square.
+        beta_2: f32,
+        /// Added to the root.
+        epsilon: f32,
+    },
+    /// Adam's direction with the weights' decay, `u = m / (1 - beta_1^t) / (sqrt(v / (1 - beta_2^t)) + epsilon) + weight_decay p`,
+    /// at the parameter's own length: `p -= lr u |p| / |u|`, or `p -= lr u` where one is 0 (You et al., arXiv:1904.00962).
+    /// State: `m`, `v`, `u`.
+    Lamb {
+        /// Decay of the mean gradient.
+        beta_1: f32,
+        /// Decay of the mean square.
+        beta_2: f32,
+        /// Added to the root.
+        epsilon: f32,
+        /// What is added of the weights.
+        weight_decay: f32,
+    },
 }
 
 impl Rule {
@@ -65,6 +99,9 @@ impl Rule {
             Rule::RmsProp { momentum, centered, .. } => 1 + usize::from(momentum != 0.0) + usize::from(centered),
             Rule::Adagrad { .. } => 1,
             Rule::Adam { amsgrad, .. } => 2 + usize::from(amsgrad),
+            Rule::Lion { .. } => 1,
+            Rule::Nadam { .. } => 2,
+            Rule::Lamb { .. } => 3,
         }
     }
 
@@ -93,6 +130,8 @@ pub struct Step {
     pub l1: f32,
     /// Weight of the squares.
     pub l2: f32,
+    /// Times the parameter, this is added to the gradient after scaling and clipping: weight decay as PyTorch's SGD has it.
+    pub decay: f32,
 }
 
 /// Values for which another thread is worth waking.
@@ -128,6 +167,12 @@ pub fn apply(
         Rule::Adam { beta_1, beta_2, epsilon, weight_decay, amsgrad: true } => {
             job.run(Adam::<true, 3>::new(step, beta_1, beta_2, epsilon, weight_decay));
         }
+        Rule::Lion { beta_1, beta_2, weight_decay } => job.run(Lion::new(lr, beta_1, beta_2, weight_decay)),
+        Rule::Nadam { beta_1, beta_2, epsilon } => job.run(Nadam::new(step, beta_1, beta_2, epsilon)),
+        Rule::Lamb { beta_1, beta_2, epsilon, weight_decay } => {
+            job.run(LambDirection::new(step.step, beta_1, beta_2, epsilon, weight_decay));
+            job.follow_at_own_length(lr);
+        }
     }
 }
 
@@ -141,6 +186,19 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Moves against the last array of state, as far as the parameter is long, times the learning rate.
+    fn follow_at_own_length(&mut self, lr: f32) {
+        let [_, _, Some(direction)] = &mut self.state else { panic!("three arrays of state") };
+        let plain = Step { l1: 0.0, l2: 0.0, decay: 0.0, gradient_scale: 1.0, clip_value: None, ..*self.step };
+        let (direction, parameter) = (&**direction, &mut *self.parameter);
+        let mut length = |of: &[f32]| gradient_square_sum(self.pool, self.level, &plain, &[of], of).sqrt();
+        let (of_parameter, of_direction) = (length(parameter), length(direction));
+        let ratio = if of_parameter > 0.0 && of_direction > 0.0 { of_parameter / of_direction } else { 1.0 };
+        let (lr, parts) = ((f64::from(lr) * ratio) as f32, &[direction][..]);
+        let state = [None, None, None];
+        Job { pool: self.pool, level: self.level, step: &plain, parts, parameter, state }.run(Sgd { lr });
+    }
+
     fn run<F: Formula<N>, const N: usize>(&mut self, formula: F) {
         let len = self.parameter.len();
         for part in self.parts {
@@ -201,7 +259,10 @@ impl<F: Formula<N>, const N: usize> Kernel for Apply<'_, F, N> {
                     for k in 0..N {
                         s[k] = isa.load_masked(mask, state[k].as_ptr().add(i + at));
                     }
-                    let g = clip(isa, step, penalised(isa, step, sum, p));
+                    let mut g = clip(isa, step, penalised(isa, step, sum, p));
+                    if step.decay != 0.0 {
+                        g = isa.mul_add(isa.splat(step.decay), p, g);
+                    }
                     let (p, s) = formula.apply(isa, g, p, s);
                     isa.store_masked(mask, pointer.add(i + at), p);
                     for k in 0..N {

@@ -58,8 +58,15 @@ fn optimizers_step_as_keras_does() {
             for number in 0..5u64 {
                 let gradient = golden.get(&format!("gradient{number}"));
                 let clip_value = (name == "sgd_clipvalue").then_some(0.5);
-                let mut step =
-                    Step { learning_rate, step: number + 1, gradient_scale: 1.0, clip_value, l1: 0.0, l2: 0.0 };
+                let mut step = Step {
+                    learning_rate,
+                    step: number + 1,
+                    gradient_scale: 1.0,
+                    clip_value,
+                    l1: 0.0,
+                    l2: 0.0,
+                    decay: 0.0,
+                };
                 if name == "sgd_clipnorm" {
                     let sum = update::gradient_square_sum(&mut pool, level, &step, &[gradient], &parameter);
                     step.gradient_scale = (0.5 / sum.sqrt().max(0.5)) as f32;

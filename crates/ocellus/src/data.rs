@@ -20,6 +20,7 @@
 //! Files are taken to be from strangers: every error names the file, what was expected and what came, and no file makes
 //! a reader panic or take more memory than its limits allow.
 
+pub mod augment;
 mod builtin;
 mod cache;
 mod catalog;
@@ -48,6 +49,7 @@ mod store;
 mod tar;
 mod zip;
 
+pub use augment::Augment;
 pub use builtin::builtin;
 pub use cache::CacheOptions;
 pub use catalog::{Catalog, Content};

@@ -33,7 +33,7 @@
 //! | [`check`] | what is damaged, doubled, leaked or odd in data |
 //! | [`layers`], [`initializers`], [`regularizers`] | what models are made of |
 //! | [`model`], [`models`] | [`Model`] and [`Sequential`]: build, train, evaluate, predict, save, load; whole models by name |
-//! | [`losses`], [`optimizers`], [`schedules`] | how models are trained |
+//! | [`losses`], [`optimizers`], [`schedules`], [`recipe`] | how models are trained |
 //! | [`metrics`], [`history`], [`callbacks`], [`report`] | what is measured, watched and shown |
 //! | [`durable`], [`random`] | files that are never half-written, random numbers that can be reached again |
 //!
@@ -57,6 +57,7 @@ pub mod model;
 pub mod models;
 pub mod optimizers;
 pub mod random;
+pub mod recipe;
 pub mod regularizers;
 pub mod report;
 pub mod schedules;

@@ -118,6 +118,24 @@ impl Loss {
         }
     }
 
+    /// The mean loss of outputs after softmax or sigmoid, computed here and not in a graph.
+    pub(crate) fn mean(&self, outputs: &[f32], targets: &[f32], units: usize) -> f64 {
+        let smoothing = f64::from(self.smoothing());
+        let logarithm = |p: f64| p.max(1e-7).ln();
+        let losses = outputs.iter().zip(targets).map(|(&p, &target)| {
+            let (p, target) = (f64::from(p), f64::from(target));
+            match self {
+                Self::BinaryCrossEntropy { .. } => {
+                    let target = target * (1.0 - smoothing) + smoothing / 2.0;
+                    -(target * logarithm(p) + (1.0 - target) * logarithm(1.0 - p)) / units as f64
+                }
+                Self::MeanSquaredError => (p - target).powi(2) / units as f64,
+                _ => -(target * (1.0 - smoothing) + smoothing / units as f64) * logarithm(p),
+            }
+        });
+        losses.sum::<f64>() * units as f64 / outputs.len().max(1) as f64
+    }
+
     /// Adds the loss for each sample to a graph; also gives the probabilities to measure accuracy by.
     pub(crate) fn add_to(&self, graph: &mut Graph, output: Value, target: Value) -> Result<(Value, Value), GraphError> {
         let label_smoothing = self.smoothing();
@@ -185,6 +203,11 @@ mod tests {
                 for (found, expected) in gradient.iter().zip(expected) {
                     assert!((found - expected).abs() < 1e-6, "{case}{suffix}: gradient {found}, not {expected}");
                 }
+            }
+            if case.starts_with("categorical") || case == "mean_squared_error" {
+                let mean = loss.mean(&golden.tensor("predictions"), &golden.tensor(target), 5);
+                let expected = f64::from(golden.tensor(case)[0]);
+                assert!((mean / expected - 1.0).abs() < 1e-5, "{case}: {mean}, not {expected}");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! A model: layers, their weights, and what is needed to train it, use it and keep it.
 
+mod averaging;
 mod batches;
 mod calibration;
 mod costs;
@@ -10,31 +11,41 @@ mod file;
 mod fit;
 mod golden;
 mod graph;
+mod groups;
 mod learning;
 mod network;
 mod options;
 mod predict;
+mod range_test;
 mod record;
 #[cfg(test)]
 mod reference_tests;
+mod resizing;
 mod samples;
 mod sequential;
 mod summary;
 mod tensor;
+mod views;
 mod weights;
+mod whitening;
 mod without_classes;
 
+pub use averaging::Averaging;
 pub use calibration::{Calibration, Precision};
 pub use costs::LayerCosts;
 pub use error::ModelError;
 pub use file::FileError;
+pub use groups::ParameterGroup;
 pub use network::{Architecture, LayerConfig, LayerError};
 pub use options::{FitOptions, Verbose};
 pub use predict::Predictions;
+pub use range_test::RangeTest;
 pub use record::TrainingRecord;
+pub use resizing::ProgressiveResizing;
 pub use samples::{Images, Samples, Targets};
 pub use sequential::Sequential;
 pub use tensor::{Input, IntoInputs, Tensor};
+pub use views::Views;
 pub use weights::{LoadedWeights, Mismatch, Published, ReplacedHead, Strictness, WeightFile, WeightsError};
 
 use crate::data::Preprocessing;
@@ -90,6 +101,7 @@ pub struct Model {
     evaluation: Option<Evaluation>,
     precision: Precision,
     calibration: Option<Calibration>,
+    views: Views,
     engine: Engine,
 }
 
@@ -165,6 +177,7 @@ impl Model {
             evaluation: None,
             precision: Precision::default(),
             calibration: None,
+            views: Views::One,
             engine: Engine::default(),
         }
     }

@@ -100,6 +100,9 @@ optimizers! {
     adagrad::Adagrad, "Adagrad";
     adam::Adam, "Adam";
     adamw::AdamW, "AdamW";
+    lamb::Lamb, "Lamb";
+    lion::Lion, "Lion";
+    nadam::Nadam, "Nadam";
     rmsprop::RmsProp, "RMSprop";
     sgd::Sgd, "SGD";
 }
@@ -110,7 +113,19 @@ impl Optimizer {
         Clip { value: clipvalue, norm: clipnorm, global_norm: global_clipnorm }
     }
 
-    /// The optimizer of that name (`sgd`, `rmsprop`, `adagrad`, `adam`, `adamw`) with Keras' defaults.
+    /// The rule and the coupled decay for a parameter whose weight decay is multiplied by this.
+    pub(crate) fn rule_with_decay(&self, factor: f32) -> (Rule, f32) {
+        let mut rule = self.rule();
+        if let Rule::Adam { weight_decay, .. } | Rule::Lion { weight_decay, .. } | Rule::Lamb { weight_decay, .. } =
+            &mut rule
+        {
+            *weight_decay *= factor;
+        }
+        let coupled = if let Optimizer::Sgd(sgd) = self { sgd.weight_decay * factor } else { 0.0 };
+        (rule, coupled)
+    }
+
+    /// The optimizer of that name (one of [`NAMES`](Self::NAMES)) with Keras' defaults.
     pub fn named(name: &str) -> Option<Optimizer> {
         Some(match name {
             "sgd" => Sgd::new().into(),
@@ -118,12 +133,15 @@ impl Optimizer {
             "adagrad" => Adagrad::new().into(),
             "adam" => Adam::new().into(),
             "adamw" => AdamW::new().into(),
+            "lamb" => Lamb::new().into(),
+            "lion" => Lion::new().into(),
+            "nadam" => Nadam::new().into(),
             _ => return None,
         })
     }
 
     /// The names that [`named`](Self::named) knows.
-    pub const NAMES: [&str; 5] = ["adam", "adamw", "sgd", "rmsprop", "adagrad"];
+    pub const NAMES: [&str; 8] = ["adam", "adamw", "sgd", "rmsprop", "adagrad", "nadam", "lion", "lamb"];
 
     /// The same optimizer with another learning rate.
     pub fn with_learning_rate(mut self, learning_rate: impl Into<Schedule>) -> Self {
@@ -136,6 +154,9 @@ impl Optimizer {
             Optimizer::Adagrad(optimizer) => &mut optimizer.learning_rate,
             Optimizer::Adam(optimizer) => &mut optimizer.learning_rate,
             Optimizer::AdamW(optimizer) => &mut optimizer.learning_rate,
+            Optimizer::Lamb(optimizer) => &mut optimizer.learning_rate,
+            Optimizer::Lion(optimizer) => &mut optimizer.learning_rate,
+            Optimizer::Nadam(optimizer) => &mut optimizer.learning_rate,
             Optimizer::RmsProp(optimizer) => &mut optimizer.learning_rate,
             Optimizer::Sgd(optimizer) => &mut optimizer.learning_rate,
         }
@@ -177,7 +198,16 @@ mod tests {
                     parameters.add("state", &[8, 1], ParameterKind::OptimizerState, &values)
                 })
                 .collect();
-            graph.update(Update { parameter, gradient: gradient.unwrap(), rule, state, l1: 0.0, l2: 0.0, rate: 1.0 });
+            graph.update(Update {
+                parameter,
+                gradient: gradient.unwrap(),
+                rule,
+                state,
+                l1: 0.0,
+                l2: 0.0,
+                learning_rate: 1.0,
+                decay: 0.0,
+            });
         }
         graph.set_clip(optimizer.clip());
         let plan = Plan::new(&graph, &[total], PlanOptions::new(1, Level::detect())).unwrap();

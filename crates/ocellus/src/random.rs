@@ -30,6 +30,8 @@ pub enum Purpose {
     Augment = 5,
     /// Choice of some samples among many, such as golden images.
     Sample = 6,
+    /// Pairs of images that are mixed.
+    Mix = 8,
     /// Anything a test needs.
     Test = 7,
 }
@@ -122,6 +124,35 @@ impl Random {
         }
     }
 
+    /// A number from the gamma distribution with this shape and scale 1. A shape that is not above 0 gives 0.
+    ///
+    /// Marsaglia and Tsang, *A simple method for generating gamma variables*, 2000.
+    pub fn gamma(&mut self, shape: f64) -> f64 {
+        if !(shape > 0.0 && shape.is_finite()) {
+            return 0.0;
+        }
+        if shape < 1.0 {
+            let root = (1.0 - self.uniform_f64()).powf(1.0 / shape);
+            return self.gamma(shape + 1.0) * root;
+        }
+        let d = shape - 1.0 / 3.0;
+        let c = 1.0 / (9.0 * d).sqrt();
+        loop {
+            let x = f64::from(self.normal());
+            let v = (1.0 + c * x).powi(3);
+            let u = 1.0 - self.uniform_f64();
+            if v > 0.0 && u.ln() < 0.5 * x * x + d - d * v + d * v.ln() {
+                return d * v;
+            }
+        }
+    }
+
+    /// A number in `[0, 1]` from the beta distribution with these shapes.
+    pub fn beta(&mut self, a: f64, b: f64) -> f64 {
+        let (x, y) = (self.gamma(a), self.gamma(b));
+        if x + y > 0.0 { x / (x + y) } else { 0.5 }
+    }
+
     /// Put the items into random order (Fisher and Yates); every order is equally likely.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
@@ -184,10 +215,17 @@ mod tests {
             ("uniform", moments(40_000, || random.uniform()), (0.5, 0.288_675)),
             ("uniform_in", moments(40_000, || stream(1).uniform_in(-3.0, -3.0)), (-3.0, 0.0)),
             ("normal", moments(40_000, || random.normal()), (0.0, 1.0)),
+            ("gamma", moments(40_000, || random.gamma(0.5) as f32), (0.5, 0.5f64.sqrt())),
+            ("gamma", moments(40_000, || random.gamma(4.0) as f32), (4.0, 2.0)),
+            ("beta", moments(40_000, || random.beta(0.2, 0.2) as f32), (0.5, 0.422_577)),
+            ("beta", moments(40_000, || random.beta(1.0, 3.0) as f32), (0.25, 0.193_649)),
             ("truncated", moments(40_000, || random.truncated_normal()), (0.0, 0.879_626)),
         ] {
-            assert!((mean - expected_mean).abs() < 0.03, "{name}: mean {mean}");
-            assert!((deviation - expected_deviation).abs() < 0.03, "{name}: deviation {deviation}");
+            assert!((mean - expected_mean).abs() < 0.03 * expected_mean.max(1.0), "{name}: mean {mean}");
+            assert!(
+                (deviation - expected_deviation).abs() < 0.03 * expected_deviation.max(1.0),
+                "{name}: deviation {deviation}"
+            );
         }
     }
 

@@ -5,6 +5,7 @@ mod confusion_matrix_svg;
 mod confusion_table;
 mod image_png;
 mod learning_curves_svg;
+mod range_test_svg;
 mod svg;
 mod text;
 
@@ -13,4 +14,5 @@ pub use confusion_matrix_svg::confusion_matrix_svg;
 pub use confusion_table::{confusion_table, most_confused};
 pub use image_png::image_png;
 pub use learning_curves_svg::learning_curves_svg;
+pub use range_test_svg::range_test_svg;
 pub use text::{percent, printable};

@@ -44,6 +44,47 @@ pub enum Schedule {
         #[serde(default)]
         warmup_steps: u64,
     },
+    /// Straight lines from point to point; before the first and after the last point constant.
+    PiecewiseLinear {
+        /// The steps of the points, ascending.
+        steps: Vec<u64>,
+        /// The learning rates there, as many.
+        values: Vec<f32>,
+    },
+    /// `(initial_learning_rate - end_learning_rate) * (1 - step / decay_steps) ^ power + end_learning_rate`, then constant.
+    PolynomialDecay {
+        /// The first learning rate.
+        initial_learning_rate: f32,
+        /// Steps of the way down.
+        decay_steps: u64,
+        /// The last learning rate.
+        #[serde(default = "ten_thousandth")]
+        end_learning_rate: f32,
+        /// 1 for a straight line.
+        #[serde(default = "one")]
+        power: f32,
+        /// Whether the way down becomes longer by `decay_steps` each time its end is reached.
+        #[serde(default)]
+        cycle: bool,
+    },
+    /// Down along half a cosine again and again, each time from `m_mul` of the height before and for `t_mul` times as long.
+    ///
+    /// Loshchilov and Hutter, *SGDR: stochastic gradient descent with warm restarts*, 2017.
+    CosineDecayRestarts {
+        /// The first learning rate.
+        initial_learning_rate: f32,
+        /// Steps of the first way down.
+        first_decay_steps: u64,
+        /// How many times as long each way down is as the one before.
+        #[serde(default = "two")]
+        t_mul: f32,
+        /// How many times as high each way down begins as the one before.
+        #[serde(default = "one")]
+        m_mul: f32,
+        /// The last rate's share of the highest.
+        #[serde(default)]
+        alpha: f32,
+    },
     /// Linearly up from zero for `steps`, then another schedule, whose own steps begin there.
     WarmUp {
         /// Steps of the way up.
@@ -73,6 +114,18 @@ pub enum Schedule {
     /// Always the same.
     #[serde(untagged)]
     Constant(f32),
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+fn two() -> f32 {
+    2.0
+}
+
+fn ten_thousandth() -> f32 {
+    1e-4
 }
 
 fn three_tenths() -> f32 {
@@ -120,6 +173,21 @@ impl Schedule {
         }
     }
 
+    /// Straight lines between these learning rates at these steps.
+    pub fn piecewise_linear(steps: impl Into<Vec<u64>>, values: impl Into<Vec<f32>>) -> Self {
+        Schedule::PiecewiseLinear { steps: steps.into(), values: values.into() }
+    }
+
+    /// Down to `end_learning_rate` along a power of what remains.
+    pub fn polynomial(initial_learning_rate: f32, decay_steps: u64, end_learning_rate: f32, power: f32) -> Self {
+        Schedule::PolynomialDecay { initial_learning_rate, decay_steps, end_learning_rate, power, cycle: false }
+    }
+
+    /// Down along half a cosine again and again, each time `t_mul` times as long.
+    pub fn cosine_restarts(initial_learning_rate: f32, first_decay_steps: u64, t_mul: f32) -> Self {
+        Schedule::CosineDecayRestarts { initial_learning_rate, first_decay_steps, t_mul, m_mul: 1.0, alpha: 0.0 }
+    }
+
     /// This schedule after a linear way up of so many steps.
     pub fn warm_up(self, steps: u64) -> Self {
         Schedule::WarmUp { steps, then: Box::new(self) }
@@ -155,6 +223,37 @@ impl Schedule {
                         top * (alpha + (1.0 - alpha) * share)
                     }
                 }
+            }
+            Schedule::PiecewiseLinear { steps, values } => {
+                let after = steps.iter().take_while(|&&at| at <= step).count();
+                let value = |at: usize| values.get(at).or(values.last()).map_or(0.0, |&value| f64::from(value));
+                match (after.checked_sub(1), steps.get(after)) {
+                    (Some(before), Some(&next)) => {
+                        linear(value(before), value(after), step - steps[before], next - steps[before])
+                    }
+                    (Some(before), None) => value(before),
+                    (None, _) => value(0),
+                }
+            }
+            Schedule::PolynomialDecay { initial_learning_rate, decay_steps, end_learning_rate, power, cycle } => {
+                let (initial, end) = (f64::from(*initial_learning_rate), f64::from(*end_learning_rate));
+                let passed = step as f64 / (*decay_steps).max(1) as f64;
+                let passed = if *cycle { passed / passed.ceil().max(1.0) } else { passed.min(1.0) };
+                (initial - end) * (1.0 - passed).powf(f64::from(*power)) + end
+            }
+            Schedule::CosineDecayRestarts { initial_learning_rate, first_decay_steps, t_mul, m_mul, alpha } => {
+                let (t_mul, alpha) = (f64::from(*t_mul), f64::from(*alpha));
+                let passed = step as f64 / (*first_decay_steps).max(1) as f64;
+                // How many ways down are over, and how far the present one is.
+                let (over, passed) = if t_mul > 1.0 {
+                    let over = ((1.0 + passed * (t_mul - 1.0)).ln() / t_mul.ln()).floor();
+                    let length = t_mul.powf(over);
+                    (over, (passed - (length - 1.0) / (t_mul - 1.0)) / length)
+                } else {
+                    (passed.floor(), passed.fract())
+                };
+                let height = f64::from(*m_mul).powf(over) * half_cosine(passed);
+                f64::from(*initial_learning_rate) * ((1.0 - alpha) * height + alpha)
             }
             Schedule::WarmUp { steps, then } => match step.checked_sub(*steps) {
                 Some(after) => then.exact_at(after),
@@ -217,6 +316,33 @@ mod tests {
         }
     }
 
+    /// Values from Keras 3's formulas, worked out apart.
+    #[test]
+    fn lines_powers_and_restarts() {
+        let line = Schedule::piecewise_linear([10, 20, 30], [1.0, 3.0, 0.0]);
+        check(&line, &[0.0, 10.0, 15.0, 20.0, 25.0, 30.0, 99.0], &[1.0, 1.0, 2.0, 3.0, 1.5, 0.0, 0.0]);
+        let power = Schedule::polynomial(0.1, 100, 0.02, 2.0);
+        check(&power, &[0.0, 50.0, 90.0, 100.0, 200.0], &[0.1, 0.04, 0.0208, 0.02, 0.02]);
+        let cycle = Schedule::PolynomialDecay {
+            initial_learning_rate: 0.1,
+            decay_steps: 100,
+            end_learning_rate: 0.0,
+            power: 1.0,
+            cycle: true,
+        };
+        check(&cycle, &[0.0, 50.0, 100.0, 150.0, 300.0], &[0.1, 0.05, 0.0, 0.025, 0.0]);
+        let restarts = Schedule::cosine_restarts(0.1, 10, 2.0);
+        check(&restarts, &[0.0, 5.0, 10.0, 20.0, 30.0, 50.0, 70.0], &[0.1, 0.05, 0.1, 0.05, 0.1, 0.05, 0.1]);
+        let lower = Schedule::CosineDecayRestarts {
+            initial_learning_rate: 0.1,
+            first_decay_steps: 10,
+            t_mul: 1.0,
+            m_mul: 0.5,
+            alpha: 0.1,
+        };
+        check(&lower, &[0.0, 5.0, 10.0, 15.0, 25.0], &[0.1, 0.055, 0.055, 0.0325, 0.02125]);
+    }
+
     #[test]
     fn warm_up_leads_to_the_schedule() {
         let schedule = Schedule::from(0.1).warm_up(10);
@@ -235,6 +361,10 @@ mod tests {
             Schedule::one_cycle(0.1, 0),
             Schedule::one_cycle(0.1, 1),
             Schedule::from(0.1).warm_up(0),
+            Schedule::piecewise_linear([], []),
+            Schedule::piecewise_linear([3, 3], [1.0]),
+            Schedule::polynomial(0.1, 0, 0.0, 1.0),
+            Schedule::cosine_restarts(0.1, 0, 0.0),
         ] {
             assert!((0..5).all(|step| schedule.at(step).is_finite()), "{schedule:?}");
         }

@@ -5,6 +5,7 @@ mod check;
 mod harness;
 mod pretrained;
 mod quantize;
+mod recipes;
 mod results;
 mod sources;
 mod training;

@@ -10,8 +10,8 @@ fn wrong_usage_is_told_before_anything_is_done() {
     for (line, parts) in [
         ("fly", &["unrecognized subcommand 'fly'"][..]),
         ("train --epoch 3", &["unexpected argument '--epoch'", "--epochs"]),
-        ("train --epochs 0", &["--epochs", "at least 1"]),
-        ("train --epochs three", &["--epochs", "whole number"]),
+        ("train --epochs 0", &["--epochs", "above 0"]),
+        ("train --epochs three", &["--epochs", "a number above 0"]),
         ("train --batch-size -3", &["--batch-size"]),
         ("train --threads 0", &["--threads", "1 to 1024"]),
         ("train --learning-rate -1", &["--learning-rate", "above 0"]),
@@ -44,7 +44,7 @@ fn wrong_usage_is_told_before_anything_is_done() {
 fn what_is_wrong_with_a_config_file_is_told() {
     let place = Place::new();
     for (text, part) in [
-        ("epochs = 0", "epochs: expected a whole number, at least 1"),
+        ("epochs = 0", "epochs: expected a number above 0"),
         ("epoch = 1", "unknown field `epoch`"),
         ("epochs = ", "TOML parse error"),
         ("validation = 2.0", "validation: expected a fraction"),

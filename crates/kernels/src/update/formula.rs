@@ -128,6 +128,118 @@ impl<const AMSGRAD: bool, const N: usize> Formula<N> for Adam<AMSGRAD, N> {
     }
 }
 
+#[derive(Clone, Copy)]
+pub(super) struct Lion {
+    lr: f32,
+    beta_1: f32,
+    beta_2: f32,
+    rest_1: f32,
+    rest_2: f32,
+    decay: f32,
+}
+
+impl Lion {
+    pub(super) fn new(lr: f32, beta_1: f32, beta_2: f32, weight_decay: f32) -> Self {
+        let (rest_1, rest_2) = (rest(beta_1), rest(beta_2));
+        Lion { lr, beta_1, beta_2, rest_1, rest_2, decay: lr * weight_decay }
+    }
+}
+
+impl Formula<1> for Lion {
+    #[inline(always)]
+    fn apply<I: Isa>(&self, isa: I, g: I::F32, p: I::F32, [m]: [I::F32; 1]) -> (I::F32, [I::F32; 1]) {
+        let p = isa.mul_add(isa.splat(-self.decay), p, p);
+        let mixed = isa.mul_add(isa.splat(self.beta_1), m, isa.mul(isa.splat(self.rest_1), g));
+        let down = isa.select(isa.greater(mixed, isa.zero()), isa.splat(self.lr), isa.zero());
+        let up = isa.select(isa.greater(isa.zero(), mixed), isa.splat(self.lr), isa.zero());
+        let m = isa.mul_add(isa.splat(self.beta_2), m, isa.mul(isa.splat(self.rest_2), g));
+        (isa.add(isa.sub(p, down), up), [m])
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Nadam {
+    lr: f32,
+    rest_1: f32,
+    rest_2: f32,
+    of_mean: f32,
+    of_gradient: f32,
+    of_square: f32,
+    epsilon: f32,
+}
+
+impl Nadam {
+    pub(super) fn new(step: &Step, beta_1: f32, beta_2: f32, epsilon: f32) -> Self {
+        let t = step.step as f64;
+        let share = |t: f64| f64::from(beta_1) * (1.0 - 0.5 * 0.96f64.powf(t));
+        // The product is below any number that counts long before a training ends.
+        let mut product = 1.0;
+        for past in 1..=step.step {
+            product *= share(past as f64);
+            if product < 1e-30 {
+                break;
+            }
+        }
+        let (now, next) = (share(t), share(t + 1.0));
+        Nadam {
+            lr: step.learning_rate,
+            rest_1: rest(beta_1),
+            rest_2: rest(beta_2),
+            of_mean: (next / (1.0 - product * next)) as f32,
+            of_gradient: ((1.0 - now) / (1.0 - product)) as f32,
+            of_square: (1.0 / (1.0 - f64::from(beta_2).powf(t))) as f32,
+            epsilon,
+        }
+    }
+}
+
+impl Formula<2> for Nadam {
+    #[inline(always)]
+    fn apply<I: Isa>(&self, isa: I, g: I::F32, p: I::F32, [m, v]: [I::F32; 2]) -> (I::F32, [I::F32; 2]) {
+        let m = isa.mul_add(isa.sub(g, m), isa.splat(self.rest_1), m);
+        let v = isa.mul_add(isa.sub(isa.mul(g, g), v), isa.splat(self.rest_2), v);
+        let mean = isa.mul_add(isa.splat(self.of_mean), m, isa.mul(isa.splat(self.of_gradient), g));
+        let root = isa.add(isa.sqrt(isa.mul(v, isa.splat(self.of_square))), isa.splat(self.epsilon));
+        (isa.sub(p, isa.div(isa.mul(isa.splat(self.lr), mean), root)), [m, v])
+    }
+}
+
+/// The direction that LAMB goes, in the last array of state; the parameter stays.
+#[derive(Clone, Copy)]
+pub(super) struct LambDirection {
+    rest_1: f32,
+    rest_2: f32,
+    of_mean: f32,
+    of_square: f32,
+    epsilon: f32,
+    decay: f32,
+}
+
+impl LambDirection {
+    pub(super) fn new(step: u64, beta_1: f32, beta_2: f32, epsilon: f32, weight_decay: f32) -> Self {
+        let correction = |beta: f32| (1.0 / (1.0 - f64::from(beta).powf(step as f64))) as f32;
+        LambDirection {
+            rest_1: rest(beta_1),
+            rest_2: rest(beta_2),
+            of_mean: correction(beta_1),
+            of_square: correction(beta_2),
+            epsilon,
+            decay: weight_decay,
+        }
+    }
+}
+
+impl Formula<3> for LambDirection {
+    #[inline(always)]
+    fn apply<I: Isa>(&self, isa: I, g: I::F32, p: I::F32, [m, v, _]: [I::F32; 3]) -> (I::F32, [I::F32; 3]) {
+        let m = isa.mul_add(isa.sub(g, m), isa.splat(self.rest_1), m);
+        let v = isa.mul_add(isa.sub(isa.mul(g, g), v), isa.splat(self.rest_2), v);
+        let root = isa.add(isa.sqrt(isa.mul(v, isa.splat(self.of_square))), isa.splat(self.epsilon));
+        let direction = isa.div(isa.mul(m, isa.splat(self.of_mean)), root);
+        (p, [m, v, isa.mul_add(isa.splat(self.decay), p, direction)])
+    }
+}
+
 /// `1 - x`, rounded once.
 fn rest(x: f32) -> f32 {
     (1.0 - f64::from(x)) as f32

@@ -3,7 +3,7 @@
 use super::*;
 use crate::testing::{LENGTHS, close, values, wide};
 
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 18] = [
     Rule::Sgd { momentum: 0.0, nesterov: false },
     Rule::Sgd { momentum: 0.9, nesterov: false },
     Rule::Sgd { momentum: 0.9, nesterov: true },
@@ -16,14 +16,22 @@ const RULES: [Rule; 12] = [
     Rule::Adam { beta_1: 0.7, beta_2: 0.9, epsilon: 1e-3, weight_decay: 0.1, amsgrad: false },
     Rule::Adam { beta_1: 0.9, beta_2: 0.9, epsilon: 1e-7, weight_decay: 0.0, amsgrad: true },
     Rule::Adam { beta_1: 0.9, beta_2: 0.5, epsilon: 1e-7, weight_decay: 0.1, amsgrad: true },
+    Rule::Lion { beta_1: 0.9, beta_2: 0.99, weight_decay: 0.0 },
+    Rule::Lion { beta_1: 0.5, beta_2: 0.9, weight_decay: 0.1 },
+    Rule::Nadam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 },
+    Rule::Nadam { beta_1: 0.7, beta_2: 0.9, epsilon: 1e-3 },
+    Rule::Lamb { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7, weight_decay: 0.0 },
+    Rule::Lamb { beta_1: 0.7, beta_2: 0.9, epsilon: 1e-3, weight_decay: 0.1 },
 ];
 
-const PLAIN: Step = Step { learning_rate: 0.1, step: 1, gradient_scale: 1.0, clip_value: None, l1: 0.0, l2: 0.0 };
-const STEPS: [Step; 4] = [
+const PLAIN: Step =
+    Step { learning_rate: 0.1, step: 1, gradient_scale: 1.0, clip_value: None, l1: 0.0, l2: 0.0, decay: 0.0 };
+const STEPS: [Step; 5] = [
     PLAIN,
     Step { gradient_scale: 0.3, ..PLAIN },
     Step { clip_value: Some(0.5), l1: 0.02, ..PLAIN },
     Step { learning_rate: 0.03, clip_value: Some(2.0), l1: 0.02, l2: 0.3, gradient_scale: 0.7, ..PLAIN },
+    Step { clip_value: Some(0.5), decay: 0.2, ..PLAIN },
 ];
 
 /// The gradient that the rule sees.
@@ -31,12 +39,36 @@ fn gradient(step: &Step, parts: &[Vec<f32>], i: usize, p: f64) -> f64 {
     let mut g: f64 = parts.iter().map(|part| f64::from(part[i])).sum();
     g += f64::from(step.l1) * if p == 0.0 { 0.0 } else { p.signum() } + 2.0 * f64::from(step.l2) * p;
     g *= f64::from(step.gradient_scale);
-    step.clip_value.map_or(g, |limit| g.clamp(-f64::from(limit), f64::from(limit)))
+    step.clip_value.map_or(g, |limit| g.clamp(-f64::from(limit), f64::from(limit))) + f64::from(step.decay) * p
 }
 
-/// One value's step, as Keras writes it.
+/// One value's step, as Keras writes it. Of LAMB it is the direction alone, since its length depends on all values.
 fn exact(rule: Rule, lr: f64, t: u64, g: f64, p: f64, s: &mut [f64]) -> f64 {
     match rule {
+        Rule::Lion { beta_1, beta_2, weight_decay } => {
+            let (b1, b2) = (f64::from(beta_1), f64::from(beta_2));
+            let mixed = b1 * s[0] + (1.0 - b1) * g;
+            s[0] = b2 * s[0] + (1.0 - b2) * g;
+            p - lr * f64::from(weight_decay) * p - lr * if mixed == 0.0 { 0.0 } else { mixed.signum() }
+        }
+        Rule::Nadam { beta_1, beta_2, epsilon } => {
+            let (b1, b2) = (f64::from(beta_1), f64::from(beta_2));
+            let u = |t: u64| b1 * (1.0 - 0.5 * 0.96f64.powi(t as i32));
+            let product = |t: u64| (1..=t).map(u).product::<f64>();
+            s[0] += (g - s[0]) * (1.0 - b1);
+            s[1] += (g * g - s[1]) * (1.0 - b2);
+            let m = u(t + 1) * s[0] / (1.0 - product(t + 1)) + (1.0 - u(t)) * g / (1.0 - product(t));
+            let v = s[1] / (1.0 - b2.powi(t as i32));
+            p - m * lr / (v.sqrt() + f64::from(epsilon))
+        }
+        Rule::Lamb { beta_1, beta_2, epsilon, weight_decay } => {
+            let (b1, b2) = (f64::from(beta_1), f64::from(beta_2));
+            s[0] += (g - s[0]) * (1.0 - b1);
+            s[1] += (g * g - s[1]) * (1.0 - b2);
+            let (m, v) = (s[0] / (1.0 - b1.powi(t as i32)), s[1] / (1.0 - b2.powi(t as i32)));
+            s[2] = m / (v.sqrt() + f64::from(epsilon)) + f64::from(weight_decay) * p;
+            p
+        }
         Rule::Sgd { momentum: 0.0, .. } => p - lr * g,
         Rule::Sgd { momentum, nesterov } => {
             s[0] = f64::from(momentum) * s[0] - lr * g;
@@ -117,6 +149,12 @@ fn steps_follow_the_definitions() {
                         let g = gradient(step, &gradients, i, p[i]);
                         p[i] = exact(rule, f64::from(step.learning_rate), t, g, p[i], &mut state[i]);
                     }
+                    if let Rule::Lamb { .. } = rule {
+                        let length = |of: &mut dyn Iterator<Item = f64>| of.map(|v| v * v).sum::<f64>().sqrt();
+                        let of_direction = length(&mut state.iter().map(|s| s[2]));
+                        let ratio = length(&mut p.iter().copied()) / of_direction;
+                        p.iter_mut().zip(&state).for_each(|(p, s)| *p -= f64::from(step.learning_rate) * ratio * s[2]);
+                    }
                 }
                 let what = (level, rule, step, len, parts);
                 close(what, &got, &p, 40.0, 3.0);
@@ -153,7 +191,7 @@ fn square_sums_and_penalties_match_the_formulas() {
         for len in LENGTHS.into_iter().chain([70_003]) {
             let (parts, p) = (gradients(len, 2, 1), values(len, 100));
             for step in &STEPS {
-                let plain = Step { gradient_scale: 1.0, clip_value: None, ..*step };
+                let plain = Step { gradient_scale: 1.0, clip_value: None, decay: 0.0, ..*step };
                 let want: f64 = (0..len).map(|i| gradient(&plain, &parts, i, f64::from(p[i])).powi(2)).sum();
                 let got = gradient_square_sum(&mut Pool::new(2), level, step, &slices(&parts), &p);
                 assert!((got - want).abs() <= 1e-6 * want, "{level:?} {len} {got} {want}");

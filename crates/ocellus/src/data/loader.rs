@@ -6,7 +6,8 @@ mod sampler;
 use prefetch::Prefetch;
 pub use sampler::Sampler;
 
-use super::{DataError, Dataset};
+use super::augment::{Mixed, Mixing, Occasion, shrink};
+use super::{Augment, DataError, Dataset};
 
 /// How a [`Loader`] makes batches.
 #[derive(Clone, Debug)]
@@ -19,13 +20,28 @@ pub struct LoaderOptions {
     pub seed: u64,
     /// For each class, how much its samples count; each counts 1 where this is absent.
     pub class_weight: Option<Vec<f32>>,
+    /// Random changes to the images, drawn by seed, epoch and sample.
+    pub augment: Augment,
+    /// How images and targets of a batch are mixed, after all else.
+    pub mixing: Mixing,
+    /// Whether samples that do not fill a last batch are left out; of a shuffled order, others in each epoch.
+    pub drop_last: bool,
     /// Which samples an epoch shows; each once by default.
     pub sampler: Sampler,
 }
 
 impl Default for LoaderOptions {
     fn default() -> Self {
-        Self { batch_size: 32, shuffle: true, seed: 0, class_weight: None, sampler: Sampler::Uniform }
+        Self {
+            batch_size: 32,
+            shuffle: true,
+            seed: 0,
+            class_weight: None,
+            augment: Augment::new(),
+            mixing: Mixing::default(),
+            drop_last: false,
+            sampler: Sampler::Uniform,
+        }
     }
 }
 
@@ -69,7 +85,14 @@ impl Batch {
         }
     }
 
-    fn fill(&mut self, dataset: &Dataset, indices: &[u32], class_weight: Option<&[f32]>) -> Result<(), DataError> {
+    fn fill(
+        &mut self,
+        dataset: &Dataset,
+        indices: &[u32],
+        making: &Making,
+        scratch: &mut Scratch,
+    ) -> Result<(), DataError> {
+        let class_weight = making.class_weight.as_deref();
         let (image_len, classes) = (dataset.image_len(), dataset.class_count());
         self.indices.clear();
         self.indices.extend_from_slice(indices);
@@ -83,16 +106,57 @@ impl Batch {
         for (target, &label) in self.targets.chunks_exact_mut(classes).zip(&self.labels) {
             target[label as usize] = 1.0;
         }
-        self.pixels.resize(indices.len() * image_len, 0);
-        for (pixels, &index) in self.pixels.chunks_exact_mut(image_len).zip(indices) {
+        let shape = dataset.image_shape();
+        let size = making.size.unwrap_or([shape[0], shape[1]]);
+        let Scratch { spare, whole } = scratch;
+        let small_len = size[0] * size[1] * shape[2];
+        self.pixels.resize(indices.len() * small_len, 0);
+        for (small, &index) in self.pixels.chunks_exact_mut(small_len).zip(indices) {
+            let pixels = if making.size.is_some() {
+                whole.resize(image_len, 0);
+                &mut whole[..]
+            } else {
+                &mut *small
+            };
             dataset.copy_image(index as usize, pixels)?;
+            if !making.augment.is_empty() {
+                let occasion = Occasion { seed: making.seed, epoch: making.epoch, sample: u64::from(index) };
+                making.augment.apply(pixels, shape, spare, occasion);
+            }
+            if making.size.is_some() {
+                shrink(whole, shape, small, size);
+            }
+        }
+        if !making.mixing.is_none() {
+            let Batch { pixels, labels, targets, weights, indices } = self;
+            let mixed = Mixed { pixels, shape: [size[0], size[1], shape[2]], targets, labels, weights, indices };
+            making.mixing.apply(mixed, making.seed, making.epoch);
         }
         Ok(())
     }
 }
 
+/// What the images and weights of an epoch's batches depend on.
+#[derive(Clone, Debug)]
+struct Making {
+    seed: u64,
+    epoch: u64,
+    class_weight: Option<Vec<f32>>,
+    augment: Augment,
+    mixing: Mixing,
+    /// The images' height and width, where they are made smaller.
+    size: Option<[usize; 2]>,
+}
+
+/// Room to change images in.
+#[derive(Default)]
+struct Scratch {
+    spare: Vec<u8>,
+    whole: Vec<u8>,
+}
+
 /// Batches of a data set, epoch by epoch, in buffers that are used again. Images in memory are copied when a batch is asked
-/// for, without allocating; images that must be decoded are made ready ahead by threads of the loader's own.
+/// for, without allocating; images that must be decoded or changed are made ready ahead by threads of the loader's own.
 ///
 /// The order of an epoch depends on seed and epoch alone.
 pub struct Loader {
@@ -103,6 +167,8 @@ pub struct Loader {
     /// How many samples of it have been given out.
     position: usize,
     batch: Batch,
+    making: Making,
+    scratch: Scratch,
     /// Threads that make batches ahead, once the epoch's first was asked for.
     prefetch: Option<Prefetch>,
 }
@@ -128,12 +194,19 @@ impl Loader {
                 )));
             }
         }
+        if let Some(problem) = options.augment.problem(dataset.image_shape()).or(options.mixing.problem()) {
+            return Err(DataError::Argument(problem));
+        }
+        let LoaderOptions { seed, class_weight, augment, mixing, .. } = options.clone();
+        let making = Making { seed, epoch: 0, class_weight, augment, mixing, size: None };
         options.sampler.check(&dataset)?;
         let mut loader = Self {
             order: Vec::with_capacity(dataset.len()),
             position: 0,
             batch: Batch::with_capacity(&dataset, options.batch_size),
             dataset,
+            making,
+            scratch: Scratch::default(),
             options,
             prefetch: None,
         };
@@ -145,8 +218,20 @@ impl Loader {
     pub fn start_epoch(&mut self, epoch: u64) {
         self.prefetch = None;
         self.position = 0;
+        self.making.epoch = epoch;
+        self.making.size = None;
         let LoaderOptions { shuffle, seed, sampler, .. } = &self.options;
         sampler.fill(&mut self.order, &self.dataset, *shuffle, *seed, epoch);
+        if self.options.drop_last && self.order.len() > self.options.batch_size {
+            self.order.truncate(self.batches_per_epoch() * self.options.batch_size);
+        }
+    }
+
+    /// Begin an epoch of images of this height and width, no larger than the data set's.
+    pub(crate) fn start_epoch_at(&mut self, epoch: u64, size: [usize; 2]) {
+        self.start_epoch(epoch);
+        let [height, width, _] = self.dataset.image_shape();
+        self.making.size = (size != [height, width]).then_some(size);
     }
 
     /// The next batch of the epoch, or none at its end.
@@ -159,14 +244,17 @@ impl Loader {
         if indices.is_empty() {
             return Ok(None);
         }
-        let class_weight = self.options.class_weight.as_deref();
-        if self.dataset.in_memory() {
-            self.batch.fill(&self.dataset, indices, class_weight)?;
+        if self.dataset.in_memory()
+            && self.options.augment.is_empty()
+            && self.options.mixing.is_none()
+            && self.making.size.is_none()
+        {
+            self.batch.fill(&self.dataset, indices, &self.making, &mut self.scratch)?;
         } else {
             let rest = &self.order[self.position..];
             let prefetch = match &mut self.prefetch {
                 Some(prefetch) => prefetch,
-                none => none.insert(Prefetch::start(&self.dataset, rest, self.options.batch_size, class_weight)?),
+                none => none.insert(Prefetch::start(&self.dataset, rest, self.options.batch_size, &self.making)?),
             };
             if let Err(error) = prefetch.exchange(&mut self.batch) {
                 // Asked again, begin anew at the batch that failed.
@@ -178,10 +266,11 @@ impl Loader {
         Ok(Some(&self.batch))
     }
 
-    /// Number of batches in an epoch, the partial last one included.
+    /// Number of batches in an epoch, a partial last one included where it is not left out.
     #[must_use]
     pub fn batches_per_epoch(&self) -> usize {
-        self.dataset.len().div_ceil(self.options.batch_size)
+        let (samples, batch_size) = (self.dataset.len(), self.options.batch_size);
+        if self.options.drop_last && samples > batch_size { samples / batch_size } else { samples.div_ceil(batch_size) }
     }
 
     /// What it takes samples from.

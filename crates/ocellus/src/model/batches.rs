@@ -2,7 +2,8 @@
 
 use super::ModelError;
 use super::samples::{Images, Samples, Targets};
-use crate::data::{Loader, LoaderOptions, Sampler};
+use crate::data::augment::{Mixed, Mixing, Occasion, shrink};
+use crate::data::{Augment, Loader, LoaderOptions, Sampler};
 use crate::random::{Purpose, Random};
 use ocellus_engine::Input;
 
@@ -13,6 +14,7 @@ pub(super) struct Batches<'a> {
     targets: Vec<f32>,
     count: usize,
     batch_size: usize,
+    drop_last: bool,
 }
 
 enum Origin<'a> {
@@ -27,13 +29,25 @@ pub(super) struct BatchOptions {
     pub(super) shuffle: bool,
     pub(super) seed: u64,
     pub(super) class_weight: Option<Vec<f32>>,
+    pub(super) augment: Augment,
+    pub(super) mixing: Mixing,
+    pub(super) drop_last: bool,
     pub(super) sampler: Sampler,
 }
 
 impl BatchOptions {
     /// Every sample once, in the order in which they lie there, as they are measured.
     pub(super) fn in_order(batch_size: usize) -> Self {
-        Self { batch_size, shuffle: false, seed: 0, class_weight: None, sampler: Sampler::Uniform }
+        Self {
+            batch_size,
+            shuffle: false,
+            seed: 0,
+            class_weight: None,
+            augment: Augment::new(),
+            mixing: Mixing::default(),
+            drop_last: false,
+            sampler: Sampler::Uniform,
+        }
     }
 }
 
@@ -79,17 +93,30 @@ impl<'a> Batches<'a> {
                 )));
             }
         }
+        let shape: Option<[usize; 3]> = image_shape.try_into().ok();
+        if !options.augment.is_empty() || !options.mixing.is_none() {
+            let problem = match (shape, samples.images.are_bytes()) {
+                (Some(shape), true) => options.augment.problem(shape).or(options.mixing.problem()),
+                _ => Some("augmentation: expected images as bytes, (height, width, channels), received others".into()),
+            };
+            if let Some(problem) = problem {
+                return Err(ModelError::Argument(problem));
+            }
+        }
         let batch_size = options.batch_size.min(count);
         let targets = Vec::with_capacity(batch_size * outputs);
+        let drop_last = options.drop_last;
         let origin = match (samples.images, samples.targets) {
             (Images::Dataset(dataset), Targets::Classes(labels)) if std::ptr::eq(labels, dataset.labels()) => {
-                let BatchOptions { batch_size, shuffle, seed, class_weight, sampler } = options;
-                let options = LoaderOptions { batch_size, shuffle, seed, class_weight, sampler };
+                let BatchOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last, sampler } =
+                    options;
+                let options =
+                    LoaderOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last, sampler };
                 Origin::Loader(Box::new(Loader::new(dataset.clone(), options)?))
             }
-            _ => Origin::Arrays(Box::new(Arrays::new(samples, count, image_shape.iter().product(), outputs, options))),
+            _ => Origin::Arrays(Box::new(Arrays::new(samples, count, image_shape, outputs, options))),
         };
-        Ok(Batches { origin, outputs, targets, count, batch_size })
+        Ok(Batches { origin, outputs, targets, count, batch_size, drop_last })
     }
 
     /// Samples in an epoch.
@@ -104,7 +131,15 @@ impl<'a> Batches<'a> {
 
     /// Batches in an epoch.
     pub(super) fn steps(&self) -> usize {
-        self.count.div_ceil(self.batch_size)
+        if self.drop_last { self.count / self.batch_size } else { self.count.div_ceil(self.batch_size) }
+    }
+
+    /// Begins an epoch of images of this height and width.
+    pub(super) fn start_epoch_at(&mut self, epoch: u64, size: [usize; 2]) {
+        match &mut self.origin {
+            Origin::Loader(loader) => loader.start_epoch_at(epoch, size),
+            Origin::Arrays(arrays) => arrays.start_epoch_at(epoch, size),
+        }
     }
 
     pub(super) fn start_epoch(&mut self, epoch: u64) {
@@ -121,7 +156,7 @@ impl<'a> Batches<'a> {
                 let Some(batch) = loader.next_batch()? else { return Ok(None) };
                 let targets = if self.outputs == 1 {
                     self.targets.clear();
-                    self.targets.extend(batch.labels.iter().map(|&label| label as f32));
+                    self.targets.extend(batch.targets.chunks_exact(2).map(|target| target[1]));
                     &self.targets
                 } else {
                     &batch.targets
@@ -144,9 +179,16 @@ impl<'a> Batches<'a> {
 struct Arrays<'a> {
     samples: Samples<'a>,
     options: BatchOptions,
+    epoch: u64,
+    shape: [usize; 3],
+    /// The images' height and width, where they are made smaller.
+    size: Option<[usize; 2]>,
+    spare: Vec<u8>,
     values: usize,
     outputs: usize,
     order: Vec<u32>,
+    /// How many of the order are given out.
+    given: usize,
     position: usize,
     pixels: Vec<u8>,
     numbers: Vec<f32>,
@@ -156,14 +198,20 @@ struct Arrays<'a> {
 }
 
 impl<'a> Arrays<'a> {
-    fn new(samples: Samples<'a>, count: usize, values: usize, outputs: usize, options: BatchOptions) -> Self {
+    fn new(samples: Samples<'a>, count: usize, shape: &[usize], outputs: usize, options: BatchOptions) -> Self {
+        let values = shape.iter().product();
         let batch = options.batch_size.min(count);
         let bytes = samples.images.are_bytes();
         let mut arrays = Arrays {
             samples,
+            epoch: 0,
+            shape: shape.try_into().unwrap_or_default(),
+            size: None,
+            spare: Vec::new(),
             values,
             outputs,
             order: (0..count as u32).collect(),
+            given: count,
             position: 0,
             pixels: Vec::with_capacity(if bytes { batch * values } else { 0 }),
             numbers: Vec::with_capacity(if bytes { 0 } else { batch * values }),
@@ -178,25 +226,37 @@ impl<'a> Arrays<'a> {
 
     /// The order is a [`Loader`]'s: it depends on seed and epoch alone.
     fn start_epoch(&mut self, epoch: u64) {
-        self.position = 0;
+        (self.position, self.epoch, self.size) = (0, epoch, None);
         self.order.iter_mut().zip(0..).for_each(|(at, index)| *at = index);
         if self.options.shuffle {
             Random::new(self.options.seed, Purpose::Shuffle, epoch, 0).shuffle(&mut self.order);
         }
+        self.drop_rest();
+    }
+
+    fn start_epoch_at(&mut self, epoch: u64, size: [usize; 2]) {
+        self.start_epoch(epoch);
+        let [height, width, _] = self.shape;
+        self.size = (size != [height, width]).then_some(size);
+    }
+
+    /// Leaves out what does not fill the last batch, where that is wanted.
+    fn drop_rest(&mut self) {
+        let (samples, batch) = (self.order.len(), self.options.batch_size);
+        self.given = if self.options.drop_last && samples > batch { samples / batch * batch } else { samples };
     }
 
     fn next_batch(&mut self) -> Result<Option<Batch<'_>>, ModelError> {
-        let end = self.position.saturating_add(self.options.batch_size).min(self.order.len());
-        let indices = &self.order[self.position..end];
+        let end = self.position.saturating_add(self.options.batch_size).min(self.given);
+        let indices = self.position..end;
         if indices.is_empty() {
             return Ok(None);
         }
-        let (start, positions) = (self.position, self.position..end);
-        self.position = end;
+        let first = std::mem::replace(&mut self.position, end);
         [&mut self.numbers, &mut self.targets, &mut self.weights].into_iter().for_each(Vec::clear);
         self.labels.clear();
         self.pixels.clear();
-        for at in positions {
+        for at in indices {
             let index = self.order[at] as usize;
             let span = index * self.values..(index + 1) * self.values;
             match self.samples.images {
@@ -208,9 +268,33 @@ impl<'a> Arrays<'a> {
                     dataset.copy_image(index, &mut self.pixels[filled..])?;
                 }
             }
+            if !self.options.augment.is_empty() {
+                let first = self.pixels.len() - self.values;
+                let occasion = Occasion { seed: self.options.seed, epoch: self.epoch, sample: index as u64 };
+                self.options.augment.apply(&mut self.pixels[first..], self.shape, &mut self.spare, occasion);
+            }
+            if let Some(size) = self.size {
+                let first = self.pixels.len() - self.values;
+                self.spare.clear();
+                self.spare.extend_from_slice(&self.pixels[first..]);
+                let small = size[0] * size[1] * self.shape[2];
+                self.pixels.truncate(first + small);
+                shrink(&self.spare, self.shape, &mut self.pixels[first..], size);
+            }
             let label = self.push_target(index);
             self.labels.push(label);
             self.weights.push(self.options.class_weight.as_ref().map_or(1.0, |weights| weights[label as usize]));
+        }
+        if !self.options.mixing.is_none() {
+            let mixed = Mixed {
+                pixels: &mut self.pixels,
+                shape: self.size.map_or(self.shape, |[height, width]| [height, width, self.shape[2]]),
+                targets: &mut self.targets,
+                labels: &mut self.labels,
+                weights: &mut self.weights,
+                indices: &self.order[first..end],
+            };
+            self.options.mixing.apply(mixed, self.options.seed, self.epoch);
         }
         let bytes = self.samples.images.are_bytes();
         let images = if bytes { Input::U8(&self.pixels) } else { Input::F32(&self.numbers) };
@@ -219,7 +303,7 @@ impl<'a> Arrays<'a> {
             targets: &self.targets,
             weights: &self.weights,
             labels: &self.labels,
-            indices: &self.order[start..end],
+            indices: &self.order[first..end],
         }))
     }
 

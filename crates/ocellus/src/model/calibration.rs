@@ -9,7 +9,8 @@ use std::path::Path;
 
 /// What convolutional and dense layers compute in. Weights, normalisation, losses and updates are in single precision
 /// whatever it is, and so is a loaded model until told otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Single precision.
     #[default]

@@ -2,7 +2,7 @@
 
 use super::batches::{BatchOptions, Batches};
 use super::graph::Inference;
-use super::{Images, Model, ModelError, Samples};
+use super::{Images, Model, ModelError, Samples, Views};
 use crate::losses::Loss;
 use crate::metrics::{Evaluation, Evaluator, Mean, Metric};
 
@@ -26,8 +26,9 @@ impl Model {
         };
         let mut evaluator = Evaluator::new(names);
         let mut batches = self.batches(samples, 32)?;
-        self.measure(&mut batches, &loss, None, |predictions, labels, loss| {
-            evaluator.update(predictions, labels, f64::from(loss));
+        let views = self.views;
+        self.measure(&mut batches, &loss, views, None, |predictions, labels, loss| {
+            evaluator.update(predictions, labels, loss);
         })?;
         Ok(evaluator.finish())
     }
@@ -70,8 +71,8 @@ impl Model {
     ) -> Result<f64, ModelError> {
         let mut mean = Mean::new();
         metrics.iter_mut().for_each(|metric| metric.reset());
-        self.measure(batches, loss, features, |predictions, labels, loss| {
-            mean.update(f64::from(loss), labels.len() as f64);
+        self.measure(batches, loss, Views::One, features, |predictions, labels, loss| {
+            mean.update(loss, labels.len() as f64);
             metrics.iter_mut().for_each(|metric| metric.update(predictions, labels, None));
         })?;
         let loss = mean.value() + self.penalty();
@@ -84,21 +85,31 @@ impl Model {
         &mut self,
         batches: &mut Batches<'_>,
         loss: &Loss,
+        views: Views,
         mut features: Option<&mut Inference>,
-        mut take: impl FnMut(&[f32], &[u32], f32),
+        mut take: impl FnMut(&[f32], &[u32], f64),
     ) -> Result<(), ModelError> {
         let (outputs, batch_size) = (self.outputs(), batches.batch_size());
         let mut predictions = vec![0.0; batch_size * outputs];
         batches.start_epoch(0);
-        while let Some(batch) = batches.next_batch()? {
-            let predictions = &mut predictions[..batch.samples() * outputs];
-            let mean = match &mut features {
-                Some(plan) => self.measure_from(plan, &batch.inputs(), batch.samples(), predictions),
-                None => self.infer(&batch.inputs(), batch.samples(), batch_size, Some(loss), predictions)?,
-            };
-            take(predictions, batch.labels, mean.unwrap_or(f32::NAN));
-        }
-        Ok(())
+        // Set back below, whatever happens.
+        let usual = std::mem::replace(&mut self.views, views);
+        let mut measured = || -> Result<(), ModelError> {
+            while let Some(batch) = batches.next_batch()? {
+                let predictions = &mut predictions[..batch.samples() * outputs];
+                let (inputs, samples) = (batch.inputs(), batch.samples());
+                let mean = match &mut features {
+                    Some(plan) => self.measure_from(plan, &inputs, samples, predictions),
+                    None => self.infer_views(&inputs, samples, batch_size, Some(loss), predictions)?,
+                };
+                let mean = mean.map_or_else(|| loss.mean(predictions, batch.targets, outputs), f64::from);
+                take(predictions, batch.labels, mean);
+            }
+            Ok(())
+        };
+        let result = measured();
+        self.views = usual;
+        result
     }
 
     /// What the weights' size adds to the loss.

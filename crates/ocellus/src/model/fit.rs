@@ -1,16 +1,20 @@
 //! The training loop.
 
+use super::averaging::Average;
 use super::batches::{Batch, BatchOptions, Batches};
+use super::features::Cut;
 use super::golden::GoldenImages;
-use super::graph::{Inference, Training};
-use super::{FitOptions, Images, Model, ModelError, Samples, Snapshot, Verbose};
+use super::graph::{Basis, Inference, Training};
+use super::groups::share_of;
+use super::{FitOptions, Images, Model, ModelError, ParameterGroup, ProgressiveResizing, Samples, Snapshot, Verbose};
 use crate::callbacks::{self, BatchEnd, Callback, CallbackResult, Control, EpochEnd, Progress};
 use crate::history::{History, SECONDS};
 use crate::labels::Trajectories;
 use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
+use crate::optimizers::Optimizer;
 use crate::schedules::Schedule;
-use ocellus_engine::{DType, Outcome, Runner, Scalars};
+use ocellus_engine::{DType, Level, Outcome, Runner, Scalars};
 use std::time::Instant;
 
 impl Model {
@@ -60,10 +64,15 @@ impl Model {
         if self.compiled.is_none() {
             return Err(ModelError::NotCompiled);
         }
-        let FitOptions { batch_size, shuffle, seed, class_weight, sampler, .. } = &options;
-        let (batch_size, shuffle, seed) = (*batch_size, *shuffle, *seed);
-        let batching =
-            BatchOptions { batch_size, shuffle, seed, class_weight: class_weight.clone(), sampler: sampler.clone() };
+        let FitOptions { batch_size, shuffle, seed, drop_last, mixing, .. } = options;
+        let (class_weight, augment, sampler) =
+            (options.class_weight.clone(), options.augment.clone(), options.sampler.clone());
+        let same_images = augment.is_empty() && mixing.is_none() && options.resizing.is_none();
+        let batching = BatchOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last, sampler };
+        self.check_groups(&options.groups)?;
+        if let Some(problem) = options.averaging.and_then(|averaging| averaging.problem()) {
+            return Err(ModelError::Argument(problem));
+        }
         let batches = Batches::new(samples, self.input_shape(), self.outputs(), batching.clone())?;
         self.adopt(samples, seed)?;
         self.forget_calibration();
@@ -80,7 +89,7 @@ impl Model {
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
         let cut = self.cut().filter(|cut| {
             let count = batches.count() + validation_batches.as_ref().map_or(0, Batches::count);
-            options.cache_features && Model::can_keep(cut, count)
+            options.cache_features && same_images && Model::can_keep(cut, count)
         });
         // Computed once; the epochs begin with them.
         let of = |model: &mut Self, samples| cut.as_ref().map(|cut| model.features(cut, samples)).transpose();
@@ -96,10 +105,25 @@ impl Model {
                 validation_batches = Some(batches);
             }
         }
-        let (plan, total, predictions) =
-            self.training_plan(&optimizer, &loss, cut.as_ref(), images, batches.batch_size(), level)?;
-        let mut runner = Runner::new(plan, threads);
-        runner.set_profile(options.profile);
+        let whole = self.check_resizing(options.resizing, samples, options.epochs)?;
+        let epochs = options.epochs.saturating_sub(options.initial_epoch);
+        let accumulate = options.accumulate;
+        if accumulate == 0 {
+            return Err(ModelError::argument("accumulate must be at least 1, received 0"));
+        }
+        let each = batches.steps().div_ceil(accumulate) as u64;
+        let steps = options.steps.unwrap_or(u64::MAX).min(epochs.saturating_mul(each));
+        let making = Making {
+            optimizer: optimizer.clone(),
+            images,
+            level,
+            cut: cut.clone(),
+            groups: options.groups,
+            resizing: options.resizing.map(|resizing| (resizing, whole, options.epochs)),
+            threads,
+            profile: options.profile,
+        };
+        let training = making.make(self, &loss, batches.batch_size(), options.initial_epoch)?;
         let mut callbacks = options.callbacks;
         if options.verbose != Verbose::Silent {
             callbacks.push(Box::new(Progress::stderr(options.verbose == Verbose::Bar)));
@@ -111,12 +135,18 @@ impl Model {
             safe: self.snapshot(),
             compiled: self.compile_count,
             metrics: self.compiled.as_mut().map_or_else(Vec::new, |compiled| std::mem::take(&mut compiled.metrics)),
+            average: options.averaging.map(|averaging| Average::new(averaging, self)),
             model: self,
             samples,
             batches,
             validation: validation_batches,
             measuring,
-            training: Training { runner, total, predictions },
+            training,
+            making,
+            steps,
+            accumulate,
+            done: 0,
+            epochs: options.epochs,
             threads,
             loss,
             schedule: optimizer.learning_rate().clone(),
@@ -153,6 +183,30 @@ impl Model {
     }
 }
 
+impl Model {
+    /// Refuses images or layers whose size cannot change, before anything is trained; gives the images' whole size.
+    fn check_resizing(
+        &self,
+        resizing: Option<ProgressiveResizing>,
+        samples: Samples<'_>,
+        epochs: u64,
+    ) -> Result<[usize; 2], ModelError> {
+        let Some(resizing) = resizing else { return Ok([0, 0]) };
+        if let Some(problem) = resizing.problem() {
+            return Err(ModelError::Argument(problem));
+        }
+        let (&[height, width, _], true) = (self.input_shape(), samples.images.are_bytes()) else {
+            return Err(ModelError::argument(
+                "resizing: expected images as bytes, (height, width, channels), received others",
+            ));
+        };
+        for epoch in 0..epochs.min(1000) {
+            self.network_at(resizing.size([height, width], epoch, epochs))?;
+        }
+        Ok([height, width])
+    }
+}
+
 /// A training under way.
 struct Fit<'a, 'b> {
     model: &'a mut Model,
@@ -162,6 +216,14 @@ struct Fit<'a, 'b> {
     /// The plan for validation on features, where frozen layers' were computed before.
     measuring: Option<Inference>,
     training: Training,
+    making: Making,
+    average: Option<Average>,
+    /// Steps in all, and those done.
+    steps: u64,
+    done: u64,
+    /// Batches that make a step.
+    accumulate: usize,
+    epochs: u64,
     threads: usize,
     loss: Loss,
     metrics: Vec<Box<dyn Metric + Send>>,
@@ -193,7 +255,7 @@ impl Fit<'_, '_> {
         self.learning_rate = self.schedule.at(self.iterations());
         self.call(|callback, control| callback.on_train_begin(&training, control))?;
         for epoch in initial_epoch..epochs {
-            if self.stop {
+            if self.stop || (self.done >= self.steps && epoch > initial_epoch) {
                 break;
             }
             self.call(|callback, control| callback.on_epoch_begin(epoch, control))?;
@@ -201,6 +263,9 @@ impl Fit<'_, '_> {
             self.model.history.push(epoch, values.iter().map(|(name, value)| (name.as_str(), *value)));
             self.model.record.end_epoch(&values, self.samples.images);
             self.call(|callback, control| callback.on_epoch_end(&EpochEnd { epoch, values: &values }, control))?;
+        }
+        if self.average.as_mut().is_some_and(|average| average.finish(self.model)) {
+            self.measure_statistics(epochs)?;
         }
         let history = self.model.history.clone();
         self.call(|callback, control| callback.on_train_end(&history, control))?;
@@ -215,7 +280,17 @@ impl Fit<'_, '_> {
         let named = self.metrics.iter().map(|metric| (metric.name(), 0.0));
         let mut values: Vec<(String, f64)> = [("loss".to_owned(), 0.0)].into_iter().chain(named).collect();
         let (mut step, mut samples) = (0, 0);
-        self.batches.start_epoch(epoch);
+        if self.making.changes(self.model, epoch) {
+            self.training = self.making.make(self.model, &self.loss, self.batches.batch_size(), epoch)?;
+        }
+        if let Some(average) = &mut self.average {
+            average.before_epoch(self.model);
+        }
+        let batches_in_epoch = self.batches.steps();
+        match self.making.size(epoch) {
+            Some(size) => self.batches.start_epoch_at(epoch, size),
+            None => self.batches.start_epoch(epoch),
+        }
         if let Some(trajectories) = &mut self.trajectories {
             trajectories.begin_epoch(epoch);
         }
@@ -225,10 +300,19 @@ impl Fit<'_, '_> {
             let at = Step { epoch, step, iteration: self.model.compiled.as_ref().map_or(0, |c| c.iterations) };
             self.learning_rate = self.schedule.at(at.iteration);
             let scalars = Scalars { step: at.iteration + 1, seed: self.seed, learning_rate: self.learning_rate };
+            let (part, parts) = part_of(step as usize - 1, self.accumulate, batches_in_epoch);
+            self.training.runner.set_part(part, parts);
+            let moved = part + 1 == parts;
             let predictions = &mut self.predictions;
-            let loss = run_step(self.model, &mut self.training, self.threads, &batch, &scalars, predictions);
+            let loss = run_step(self.model, &mut self.training, self.threads, &batch, &scalars, moved, predictions);
             let loss =
                 loss?.map_err(|loss| not_finite("loss", loss, self.model, &self.safe, at, self.learning_rate))?;
+            if moved {
+                self.done += 1;
+                if let Some(average) = &mut self.average {
+                    average.after_step(self.model, self.done, self.steps);
+                }
+            }
             mean.update(loss, batch.samples() as f64);
             let predictions = &predictions[..batch.samples() * self.model.outputs()];
             if let Some(trajectories) = &mut self.trajectories {
@@ -242,9 +326,12 @@ impl Fit<'_, '_> {
             self.call(|callback, control| {
                 callback.on_batch_end(&BatchEnd { epoch, step, samples, values: &values }, control)
             })?;
-            if self.stop {
+            if self.stop || self.done >= self.steps {
                 break;
             }
+        }
+        if let Some(average) = &mut self.average {
+            average.after_epoch(self.model, epoch, self.epochs);
         }
         let mut spoiled = self.model.first_not_finite().map(|value| ("weights", value));
         if let (None, Some(validation)) = (spoiled, &mut self.validation) {
@@ -265,6 +352,23 @@ impl Fit<'_, '_> {
         values.push(("learning_rate".into(), shortest(self.learning_rate)));
         values.push((SECONDS.into(), started.elapsed().as_secs_f64()));
         Ok(values)
+    }
+
+    /// One more epoch in which nothing learns, so that moving statistics follow the weights as they are now.
+    fn measure_statistics(&mut self, epoch: u64) -> Result<(), ModelError> {
+        self.batches.start_epoch(epoch);
+        let mut step = self.iterations();
+        while let Some(batch) = self.batches.next_batch()? {
+            step += 1;
+            let scalars = Scalars { step, seed: self.seed, learning_rate: 0.0 };
+            let loss =
+                run_step(self.model, &mut self.training, self.threads, &batch, &scalars, false, &mut self.predictions);
+            if let Err(loss) = loss? {
+                let at = Step { epoch, step, iteration: step };
+                return Err(not_finite("loss", loss, self.model, &self.safe, at, 0.0));
+            }
+        }
+        Ok(())
     }
 
     fn iterations(&self) -> u64 {
@@ -293,6 +397,49 @@ impl Fit<'_, '_> {
     }
 }
 
+/// What the training's plan is made of.
+struct Making {
+    optimizer: Optimizer,
+    images: DType,
+    level: Level,
+    /// Where layers that do not learn were computed before.
+    cut: Option<Cut>,
+    groups: Vec<ParameterGroup>,
+    /// How images grow, to which size, in how many epochs.
+    resizing: Option<(ProgressiveResizing, [usize; 2], u64)>,
+    threads: usize,
+    profile: bool,
+}
+
+impl Making {
+    fn make(&self, model: &Model, loss: &Loss, batch: usize, epoch: u64) -> Result<Training, ModelError> {
+        let share = |name: &str| share_of(&self.groups, epoch, name);
+        let network = self.size(epoch).map(|size| model.network_at(size)).transpose()?;
+        let basis = Basis { network: network.as_ref(), cut: self.cut.as_ref() };
+        let (plan, total, predictions) =
+            model.training_plan(&self.optimizer, loss, (self.images, batch, self.level), basis, share)?;
+        let mut runner = Runner::new(plan, self.threads);
+        runner.set_profile(self.profile);
+        Ok(Training { runner, total, predictions })
+    }
+
+    /// The images' size in an epoch, where it changes over the training.
+    fn size(&self, epoch: u64) -> Option<[usize; 2]> {
+        self.resizing.map(|(resizing, whole, epochs)| resizing.size(whole, epoch, epochs))
+    }
+
+    /// Whether images are of another size, or some parameter learns otherwise, than in the epoch before.
+    fn changes(&self, model: &Model, epoch: u64) -> bool {
+        if epoch > 0 && self.size(epoch) != self.size(epoch - 1) {
+            return true;
+        }
+        self.groups.iter().any(|group| group.epochs == Some(epoch) && epoch > 0)
+            && model
+                .weights()
+                .any(|(name, ..)| share_of(&self.groups, epoch, name) != share_of(&self.groups, epoch - 1, name))
+    }
+}
+
 /// Where a training stands.
 #[derive(Clone, Copy)]
 struct Step {
@@ -301,13 +448,20 @@ struct Step {
     iteration: u64,
 }
 
-/// Runs one step: gives the loss, or as an error the loss that was not finite; fills in the predictions.
+/// Which part of a step a batch of an epoch is, and of how many: the last step of an epoch has what remains.
+fn part_of(batch: usize, accumulate: usize, batches: usize) -> (usize, usize) {
+    let first = batch / accumulate * accumulate;
+    (batch - first, accumulate.min(batches.max(batch + 1) - first))
+}
+
+/// Runs a batch, with which the weights are `moved` or not yet: gives the loss, or as an error the loss that was not finite; fills in the predictions.
 fn run_step(
     model: &mut Model,
     training: &mut Training,
     threads: usize,
     batch: &Batch<'_>,
     scalars: &Scalars,
+    moved: bool,
     predictions: &mut [f32],
 ) -> Result<Result<f64, f32>, ModelError> {
     let penalty = model.penalty();
@@ -322,7 +476,7 @@ fn run_step(
         return Ok(Err(loss));
     }
     training.runner.read(training.predictions, &mut predictions[..batch.samples() * outputs]);
-    if let Some(compiled) = &mut model.compiled {
+    if let (true, Some(compiled)) = (moved, &mut model.compiled) {
         compiled.iterations += 1;
     }
     let total = f64::from(loss) + penalty;

@@ -1,7 +1,8 @@
 //! The model's layers as the engine's graphs and plans: one to train, one to infer, over the same parameters.
 
 use super::features::Cut;
-use super::network::INPUT;
+use super::groups::Share;
+use super::network::{INPUT, Network};
 use super::{Model, ModelError, Precision};
 use crate::initializers::name_key;
 use crate::layers::Build;
@@ -16,7 +17,6 @@ use ocellus_engine::{
 pub(super) struct Forward {
     pub(super) graph: Graph,
     /// The images, as the layers see them.
-    #[cfg(test)]
     pub(super) input: Value,
     /// Every layer's output, in order.
     pub(super) outputs: Vec<Value>,
@@ -32,6 +32,15 @@ pub(super) struct Training {
     pub(super) predictions: Value,
 }
 
+/// What a training plan is made of, where that is not the model as it is.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Basis<'a> {
+    /// A network with the same parameters for images of another size.
+    pub(super) network: Option<&'a Network>,
+    /// Where features that were computed before are the input.
+    pub(super) cut: Option<&'a Cut>,
+}
+
 /// A plan that infers, with its memory.
 pub(super) struct Inference {
     pub(super) runner: Runner,
@@ -44,30 +53,31 @@ pub(super) struct Inference {
 impl Model {
     /// Adds all layers to a new graph.
     pub(super) fn forward(&self, images: DType, training: bool) -> Result<Forward, GraphError> {
-        self.forward_from(None, images, training)
+        self.forward_of(&self.network, None, images, training)
     }
 
-    /// Adds all layers to a new graph, or with a cut those that learn, which begin with the features that the others give.
-    pub(super) fn forward_from(&self, cut: Option<&Cut>, images: DType, training: bool) -> Result<Forward, GraphError> {
+    /// Adds all layers to a new graph, those of a network with the same parameters; with a cut only those that learn, which
+    /// begin with the features that the others give.
+    fn forward_of(
+        &self,
+        network: &Network,
+        cut: Option<&Cut>,
+        images: DType,
+        training: bool,
+    ) -> Result<Forward, GraphError> {
         let learns = self.layers_that_learn();
         let mut graph = Graph::new();
         graph.set_place(INPUT);
         let input = match cut {
             Some(cut) => graph.input(&cut.shape, DType::F32),
             None => {
-                let pixels = graph.input(self.network.input_shape(), images);
+                let pixels = graph.input(network.input_shape(), images);
                 self.scaled(&mut graph, pixels, images)?
             }
         };
-        let mut forward = Forward {
-            graph,
-            #[cfg(test)]
-            input,
-            outputs: Vec::new(),
-            parameters: Vec::new(),
-            moving_averages: Vec::new(),
-        };
-        for (at, (config, node)) in self.network.architecture.layers.iter().zip(&self.network.nodes).enumerate() {
+        let mut forward =
+            Forward { graph, input, outputs: Vec::new(), parameters: Vec::new(), moving_averages: Vec::new() };
+        for (at, (config, node)) in network.architecture.layers.iter().zip(&network.nodes).enumerate() {
             if cut.is_some_and(|cut| cut.before[at]) {
                 // Of these only the features are read.
                 forward.outputs.push(input);
@@ -118,16 +128,18 @@ impl Model {
         &self,
         optimizer: &Optimizer,
         loss: &Loss,
-        cut: Option<&Cut>,
-        images: DType,
-        batch: usize,
-        level: Level,
+        (images, batch, level): (DType, usize, Level),
+        basis: Basis<'_>,
+        share: impl Fn(&str) -> Share,
     ) -> Result<(Plan, Value, Value), ModelError> {
-        let Forward { mut graph, outputs, parameters, moving_averages, .. } = self.forward_from(cut, images, true)?;
+        let network = basis.network.unwrap_or(&self.network);
+        let Forward { mut graph, outputs, parameters, moving_averages, .. } =
+            self.forward_of(network, basis.cut, images, true)?;
         let (losses, predictions, weight) = add_loss(&mut graph, loss, outputs[outputs.len() - 1])?;
         let total = graph.weighted_mean(losses, weight)?;
-        let weights: Vec<(ParameterId, Value)> =
-            parameters.into_iter().filter(|&(id, _)| self.is_learned(id)).collect();
+        let share = |id: ParameterId| share(&self.parameters.get(id).name);
+        let learns = |id: ParameterId| self.is_learned(id) && share(id).learns();
+        let weights: Vec<(ParameterId, Value)> = parameters.into_iter().filter(|&(id, _)| learns(id)).collect();
         let learned: Vec<Value> = weights.iter().map(|&(_, value)| value).collect();
         let means = moving_averages.iter().map(|&(_, value, _)| value);
         let kept: Vec<Value> = [total, predictions].into_iter().chain(learned.iter().copied()).chain(means).collect();
@@ -141,10 +153,11 @@ impl Model {
             // A weight that the loss does not depend on stays as it is.
             let Some(gradient) = gradient else { continue };
             let penalty = self.regularizer(parameter);
-            let rule = optimizer.rule();
+            let Share { learning_rate, weight_decay } = share(parameter);
+            let (rule, decay) = optimizer.rule_with_decay(weight_decay);
             let state = self.optimizer_state(parameter, rule.state_count());
-            let rate = self.rate(parameter);
-            graph.update(Update { parameter, gradient, rule, state, l1: penalty.l1, l2: penalty.l2, rate });
+            let (l1, l2, learning_rate) = (penalty.l1, penalty.l2, learning_rate * self.rate(parameter));
+            graph.update(Update { parameter, gradient, rule, state, l1, l2, learning_rate, decay });
         }
         for (parameter, value, momentum) in moving_averages {
             graph.moving_average(parameter, of(value), momentum);
@@ -177,7 +190,7 @@ impl Model {
         level: Level,
         threads: usize,
     ) -> Result<(Plan, Value, Option<Value>), ModelError> {
-        let Forward { mut graph, outputs, .. } = self.forward_from(cut, images, false)?;
+        let Forward { mut graph, outputs, .. } = self.forward_of(&self.network, cut, images, false)?;
         let mut predictions = outputs[outputs.len() - 1];
         let mut total = None;
         if let Some(loss) = loss {

@@ -1,8 +1,9 @@
 //! How a training runs.
 
-use super::Samples;
+use super::{Averaging, ParameterGroup, ProgressiveResizing, Samples};
 use crate::callbacks::Callback;
-use crate::data::Sampler;
+use crate::data::augment::Mixing;
+use crate::data::{Augment, Sampler};
 
 /// The arguments of [`Model::fit`](super::Model::fit), with Keras' names and defaults.
 ///
@@ -47,6 +48,22 @@ pub struct FitOptions<'a> {
     pub threads: Option<usize>,
     /// Whether what frozen layers give is computed once for all epochs where it fits into a gibibyte; it is by default.
     pub cache_features: bool,
+    /// Random changes to the training images, which are bytes; none by default.
+    pub augment: Augment,
+    /// How images and targets of a batch are mixed; not at all by default.
+    pub mixing: Mixing,
+    /// Whether samples that do not fill a last batch are left out of an epoch; they are not by default.
+    pub drop_last: bool,
+    /// The size of training images over the epochs; whole by default.
+    pub resizing: Option<ProgressiveResizing>,
+    /// How many batches move the weights together, by the mean of their gradients; 1 by default. A step is then so many batches.
+    pub accumulate: usize,
+    /// The number of steps after which training ends, in the middle of an epoch if need be.
+    pub steps: Option<u64>,
+    /// Parameters that learn in their own way; none by default.
+    pub groups: Vec<ParameterGroup>,
+    /// Which average of the weights the training ends with, instead of the last ones.
+    pub averaging: Option<Averaging>,
     /// Whether each operation is timed, for [`Model::step_times`](super::Model::step_times); it is not by default.
     pub profile: bool,
     /// Whether each sample's loss and margin are kept, epoch by epoch, for [`Model::trajectories`](super::Model::trajectories); they are
@@ -93,6 +110,14 @@ impl Default for FitOptions<'_> {
             seed: 0,
             threads: None,
             cache_features: true,
+            augment: Augment::new(),
+            mixing: Mixing::default(),
+            drop_last: false,
+            resizing: None,
+            accumulate: 1,
+            steps: None,
+            groups: Vec::new(),
+            averaging: None,
             profile: false,
             record_samples: false,
         }
@@ -181,6 +206,47 @@ impl<'a> FitOptions<'a> {
     /// Whether what frozen layers give is computed once for all epochs.
     pub fn cache_features(self, cache_features: bool) -> Self {
         FitOptions { cache_features, ..self }
+    }
+
+    /// Random changes to the training images.
+    pub fn augment(self, augment: Augment) -> Self {
+        FitOptions { augment, ..self }
+    }
+
+    /// How images and targets of a batch are mixed.
+    pub fn mixing(self, mixing: Mixing) -> Self {
+        FitOptions { mixing, ..self }
+    }
+
+    /// Leaves samples that do not fill a last batch out of an epoch.
+    pub fn drop_last(self, drop_last: bool) -> Self {
+        FitOptions { drop_last, ..self }
+    }
+
+    /// The size of training images over the epochs.
+    pub fn resizing(self, resizing: ProgressiveResizing) -> Self {
+        FitOptions { resizing: Some(resizing), ..self }
+    }
+
+    /// How many batches move the weights together.
+    pub fn accumulate(self, accumulate: usize) -> Self {
+        FitOptions { accumulate, ..self }
+    }
+
+    /// Ends training after so many steps, if the epochs do not end before.
+    pub fn steps(self, steps: u64) -> Self {
+        FitOptions { steps: Some(steps), ..self }
+    }
+
+    /// Adds parameters that learn in their own way.
+    pub fn group(mut self, group: ParameterGroup) -> Self {
+        self.groups.push(group);
+        self
+    }
+
+    /// Which average of the weights the training ends with.
+    pub fn averaging(self, averaging: Averaging) -> Self {
+        FitOptions { averaging: Some(averaging), ..self }
     }
 
     /// How many threads compute.

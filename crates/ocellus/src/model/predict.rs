@@ -1,6 +1,7 @@
 //! Using a model: predictions, and the plans and threads they run on.
 
 use super::graph::Inference;
+use super::views::{Mean, Views, view};
 use super::{Images, Model, ModelError};
 use crate::losses::Loss;
 use crate::metrics::predicted_class;
@@ -144,7 +145,7 @@ impl Model {
             let samples = (count - first).min(BATCH);
             let input = images.stretch(first..first + samples, values, &mut pixels)?;
             let results = &mut results[first * outputs..(first + samples) * outputs];
-            self.infer(&[input], samples, samples.next_power_of_two(), None, results)?;
+            self.infer_views(&[input], samples, samples.next_power_of_two(), None, results)?;
             first += samples;
         }
         Ok(Predictions { values: results, outputs })
@@ -180,6 +181,40 @@ impl Model {
         let times = inference.runner.profile();
         inference.runner.set_profile(on);
         times
+    }
+
+    /// Runs one batch for every view of its images; as [`infer`](Self::infer), save that the loss is known for one view alone.
+    pub(super) fn infer_views(
+        &mut self,
+        inputs: &[Input<'_>],
+        samples: usize,
+        batch: usize,
+        loss: Option<&Loss>,
+        results: &mut [f32],
+    ) -> Result<Option<f32>, ModelError> {
+        if self.views == Views::One {
+            return self.infer(inputs, samples, batch, loss, results);
+        }
+        let shape = self.input_shape().to_vec();
+        let mut mean = Mean::new(samples, self.outputs());
+        let (mut pixels, mut numbers) = (Vec::new(), Vec::new());
+        for &of in self.views.list() {
+            let seen = match inputs[0] {
+                Input::U8(all) => {
+                    view(all, &shape, of, &mut pixels);
+                    Input::U8(&pixels)
+                }
+                Input::F32(all) => {
+                    view(all, &shape, of, &mut numbers);
+                    Input::F32(&numbers)
+                }
+            };
+            let seen: Vec<Input<'_>> = [seen].into_iter().chain(inputs[1..].iter().copied()).collect();
+            self.infer(&seen, samples, batch, loss, results)?;
+            mean.add(results, of.2);
+        }
+        mean.finish(results);
+        Ok(None)
     }
 
     /// Runs one batch; gives the mean loss where there is a loss (and then targets and weights among the inputs).

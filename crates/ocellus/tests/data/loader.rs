@@ -1,6 +1,7 @@
 //! Batches: complete, in the order that seed and epoch say, in buffers that stay.
 
-use ocellus::data::{Batch, Dataset, Loader, LoaderOptions, OpenOptions, Sampler};
+use ocellus::data::augment::Translate;
+use ocellus::data::{Augment, Batch, Dataset, Loader, LoaderOptions, OpenOptions, Sampler};
 
 use super::{folder, grey};
 
@@ -30,13 +31,8 @@ fn an_epoch_has_every_sample_once_with_its_label() {
     for (count, batch_size, shuffle) in
         [(10, 3, true), (10, 3, false), (9, 3, true), (2, 5, true), (1, 1, false), (10, usize::MAX, true)]
     {
-        let options = LoaderOptions {
-            batch_size,
-            shuffle,
-            seed: 1,
-            class_weight: Some(vec![1.0, 0.5, 0.0]),
-            ..Default::default()
-        };
+        let class_weight = Some(vec![1.0, 0.5, 0.0]);
+        let options = LoaderOptions { batch_size, shuffle, seed: 1, class_weight, ..Default::default() };
         let mut loader = Loader::new(numbered(count), options).unwrap();
         let batches = epoch(&mut loader, 4);
         assert_eq!(batches.len(), loader.batches_per_epoch());
@@ -127,6 +123,48 @@ fn images_decoded_on_demand_give_the_same_batches() {
         }
     };
     assert!(error.contains("b/01.png"), "{error}");
+}
+
+#[test]
+fn changed_images_depend_on_seed_epoch_and_sample_alone() {
+    let augment = Augment::new().then(Translate::new(1));
+    let changed = |batch_size, seed| {
+        let options = LoaderOptions { batch_size, seed, augment: augment.clone(), ..Default::default() };
+        let mut loader = Loader::new(pictures(), options).unwrap();
+        let batches: Vec<Batch> = (0..2).flat_map(|number| epoch(&mut loader, number)).collect();
+        let mut samples: Vec<(usize, u32, Vec<u8>)> = Vec::new();
+        for (number, batch) in batches.iter().enumerate() {
+            let first = usize::from(number >= batches.len() / 2);
+            let images = batch.indices.iter().zip(batch.pixels.chunks(4));
+            samples.extend(images.map(|(&index, pixels)| (first, index, pixels.to_vec())));
+        }
+        samples.sort();
+        samples
+    };
+    // Batches of other sizes are made by other threads.
+    let (first, again, other) = (changed(4, 1), changed(7, 1), changed(4, 2));
+    assert_eq!(first, again);
+    assert_ne!(first, other);
+    let (one, two) = first.split_at(30);
+    assert!(one.iter().zip(two).any(|(a, b)| a.2 != b.2), "epochs differ");
+    assert!(one.iter().any(|(_, index, pixels)| *pixels != [*index as u8 + 1; 4]), "images are changed");
+}
+
+/// Thirty images of 2 x 2 pixels, image i of value i + 1.
+fn pictures() -> Dataset {
+    let pixels = (0..30).flat_map(|i| [i + 1; 4]).collect();
+    Dataset::from_pixels(pixels, [2, 2, 1], vec![0; 30], vec!["a".into()]).unwrap()
+}
+
+#[test]
+fn a_last_batch_that_is_not_full_can_be_left_out() {
+    for (batch_size, batches, samples) in [(4, 2, 8), (5, 2, 10), (10, 1, 10), (11, 1, 10)] {
+        let options = LoaderOptions { batch_size, drop_last: true, ..Default::default() };
+        let mut loader = Loader::new(numbered(10), options).unwrap();
+        let made = epoch(&mut loader, 0);
+        assert_eq!((made.len(), indices(&made).len()), (batches, samples), "{batch_size}");
+        assert_eq!(loader.batches_per_epoch(), batches);
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Batches made ahead of their use, for images that are decoded whenever one is asked for.
+//! Batches made ahead of their use, for images that are decoded or changed whenever one is asked for.
 //!
 //! Of `w` workers, the first makes batches 0, w, 2w …, the second 1, w + 1 …; taking from them in turn gives the batches in
 //! order, however fast each worker is. Each keeps one batch ready and makes the next meanwhile; buffers go back to be filled again.
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use super::Batch;
+use super::{Batch, Making, Scratch};
 use crate::data::{DataError, Dataset};
 
 /// Workers at most; more would only fill memory.
@@ -32,22 +32,23 @@ impl Prefetch {
         dataset: &Dataset,
         order: &[u32],
         batch_size: usize,
-        class_weight: Option<&[f32]>,
+        making: &Making,
     ) -> Result<Self, DataError> {
         let order: Arc<[u32]> = order.into();
-        let class_weight: Option<Arc<[f32]>> = class_weight.map(Into::into);
+        let making = Arc::new(making.clone());
         let batches = order.len().div_ceil(batch_size);
         let count = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS).min(batches);
         let mut workers = Vec::with_capacity(count);
         for first in 0..count {
             let (ready, batches_ready) = sync_channel(1);
             let (spent, batches_spent) = channel();
-            let (dataset, order, class_weight) = (dataset.clone(), order.clone(), class_weight.clone());
+            let (dataset, order, making) = (dataset.clone(), order.clone(), making.clone());
             let work = move || {
+                let mut scratch = Scratch::default();
                 for indices in order.chunks(batch_size).skip(first).step_by(count) {
                     let mut batch =
                         batches_spent.try_recv().unwrap_or_else(|_| Batch::with_capacity(&dataset, batch_size));
-                    let made = batch.fill(&dataset, indices, class_weight.as_deref()).map(|()| batch);
+                    let made = batch.fill(&dataset, indices, &making, &mut scratch).map(|()| batch);
                     if ready.send(made).is_err() {
                         break;
                     }
