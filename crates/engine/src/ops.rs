@@ -10,12 +10,14 @@ mod constant;
 mod conv2d;
 mod dense;
 mod dropout;
+mod expanded_depthwise;
 mod fold_batch_norm;
 mod loss;
 mod pool2d;
 mod pooled_conv2d;
 mod quantized;
 mod reshape;
+mod residual_conv2d;
 mod sample_mean;
 mod softmax;
 mod zero_pad2d;
@@ -29,6 +31,7 @@ pub use constant::Constant;
 pub use conv2d::Conv2d;
 pub use dense::Dense;
 pub use dropout::Dropout;
+pub(crate) use expanded_depthwise::ExpandedDepthwise;
 pub(crate) use fold_batch_norm::FoldBatchNorm;
 pub use loss::{
     BinaryCrossEntropy, CategoricalCrossEntropy, MeanSquaredError, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy,
@@ -37,6 +40,7 @@ pub use pool2d::{AveragePool2d, GlobalAveragePool2d, GlobalMaxPool2d, MaxPool2d}
 pub use pooled_conv2d::PooledConv2d;
 pub(crate) use quantized::{Bytes, Kind, Quantize, Quantized};
 pub use reshape::Reshape;
+pub(crate) use residual_conv2d::ResidualConv2d;
 pub use sample_mean::SampleMean;
 pub use softmax::Softmax;
 pub use zero_pad2d::ZeroPad2d;

@@ -5,7 +5,7 @@
 
 use super::depthwise::{self, Depthwise, is_depthwise};
 use super::depthwise_data::TileData;
-use super::depthwise_tile::{Tiles, Windows};
+use super::depthwise_tile::{Layout, Tiles, Windows};
 use super::factors::rounds_to_pairs;
 use super::geometry::{Segment, Source, Tap, segments};
 use super::pack::{Matrix, TileSize};
@@ -238,14 +238,15 @@ impl BackwardData {
             return;
         }
         if let Some(winograd) = &self.winograd {
-            let output = Output::Plain { epilogue: Epilogue::Linear, y: dx };
+            let output = Output::Plain { epilogue: Epilogue::Linear, accumulate: false, y: dx };
             return winograd.run(samples, dy, packed, None, output, scratch);
         }
         if let Some(DepthwiseTiles { windows, .. }) = self.depthwise.as_deref() {
             let rows = 0..shape.input[0];
             if windows.stride == 1 {
                 let (x, bias, epilogue, y) = (dy, None, Epilogue::Linear, dx);
-                return Tiles { windows, rows, samples, x, packed, bias, epilogue, y }.run_on(self.level);
+                return Tiles { windows, rows, samples, x, weights: packed, layout: Layout::Packed, bias, epilogue, y }
+                    .run_on(self.level);
             }
             return TileData { windows, rows, samples, dy, packed, dx }.run_on(self.level);
         }
