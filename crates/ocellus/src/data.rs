@@ -1,6 +1,6 @@
 //! Labelled images: where they come from, how they are prepared, and how training gets them in batches.
 //!
-//! [`Dataset::open`] is the one way in. It recognises what lies at a path (class folders, IDX, CIFAR binary) or behind a
+//! [`Dataset::open`] is the one way in. It recognises what lies at a path (class folders, manifests, IDX, CIFAR binary) or behind a
 //! name (`fashion-mnist`), checks it, and gives indexed samples of one shape: `u8` pixels in the order height, width,
 //! channels, a label, and a name to find the image again. [`Loader`] cuts a data set into shuffled batches.
 //!
@@ -21,6 +21,7 @@
 //! a reader panic or take more memory than its limits allow.
 
 mod builtin;
+mod catalog;
 mod cifar;
 mod dataset;
 mod decode;
@@ -31,13 +32,22 @@ mod idx;
 mod images;
 mod known;
 mod loader;
+mod manifest;
+mod members;
 mod mnist;
+mod npz;
 mod open;
+mod parquet;
+mod positioned;
 mod preprocessing;
 mod source;
 mod splits;
+mod store;
+mod tar;
+mod zip;
 
 pub use builtin::builtin;
+pub use catalog::{Catalog, Content};
 pub use dataset::{Dataset, Skipped, Split};
 pub use error::{DataError, ImageProblem};
 pub use known::{Known, known};

@@ -35,6 +35,12 @@ pub enum Initializer {
         /// The largest magnitude; Keras' default is 0.05.
         limit: f32,
     },
+    /// For kernels of convolutions: the first filters hand on one input channel each, as it is, and the others are uniform in
+    /// `±sqrt(1 / fan_in)`. So information passes a deep network from the first step on.
+    ///
+    /// Zagoruyko and Komodakis, *DiracNets*, 2017; in part as here: Jordan, *94% on CIFAR-10 in 3.29 seconds on a single
+    /// GPU*, 2024.
+    PartialIdentity,
 }
 
 /// The standard deviation of a normal number redrawn until it lies within two standard deviations.
@@ -57,8 +63,28 @@ impl Initializer {
             Self::GlorotNormal => truncated_normal(&mut random, glorot.sqrt()),
             Self::HeNormal => truncated_normal(&mut random, he.sqrt()),
             Self::RandomNormal { stddev } => Box::new(move || stddev * random.normal()),
+            Self::PartialIdentity => uniform(&mut random, fan_in.recip().sqrt()),
         };
-        (0..shape.iter().product()).map(|_| draw()).collect()
+        let mut values: Vec<f32> = (0..shape.iter().product()).map(|_| draw()).collect();
+        if *self == Self::PartialIdentity {
+            drop(draw);
+            identify(shape, &mut values);
+        }
+        values
+    }
+}
+
+/// Makes the first filters of a kernel (height, width, inputs, filters) the identity of one input each.
+fn identify(shape: &[usize], values: &mut [f32]) {
+    let &[height, width, inputs, filters] = shape else { return };
+    let same = inputs.min(filters);
+    let middle = height / 2 * width + width / 2;
+    for (number, row) in values.chunks_exact_mut(filters).enumerate() {
+        row[..same].fill(0.0);
+        let input = number % inputs;
+        if number / inputs == middle && input < same {
+            row[input] = 1.0;
+        }
     }
 }
 
@@ -122,6 +148,18 @@ mod tests {
             );
             assert!(max <= largest * 1.0001, "{initializer:?}: {max} above {largest}");
         }
+    }
+
+    #[test]
+    fn a_partial_identity_hands_channels_on() {
+        let values = Initializer::PartialIdentity.values(&[3, 2, 2, 3], 1, "conv2d/kernel");
+        let filter = |n: usize| values.iter().skip(n).step_by(3).copied().collect::<Vec<_>>();
+        // Rows, columns, channels; the middle of three rows and two columns is (1, 1).
+        assert_eq!(filter(0), [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(filter(1), [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+        assert!(filter(2).iter().all(|v| *v != 0.0 && v.abs() <= (1.0f32 / 12.0).sqrt()));
+        let values = Initializer::PartialIdentity.values(&[1, 1, 3, 2], 1, "conv2d/kernel");
+        assert_eq!(values, [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
     }
 
     #[test]

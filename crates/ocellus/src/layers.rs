@@ -63,6 +63,14 @@ pub trait Layer {
         u64::max(kernels, 1).saturating_mul(positions).max(product(output))
     }
 
+    /// Multiplications with an addition each that one sample costs, forward: those of kernels and of products between inputs,
+    /// which is what publications count. Normalisation, activation and pooling count nothing.
+    fn multiply_adds(&self, inputs: &[&[usize]], output: &[usize]) -> u64 {
+        let kernels: u64 =
+            self.parameters(inputs).iter().filter(|p| p.shape.len() > 1).map(|p| product(&p.shape)).sum();
+        kernels.saturating_mul(product(&output[..output.len().saturating_sub(1)]))
+    }
+
     /// The layer under a name of its own.
     fn named(self, name: impl Into<String>) -> NamedLayer
     where

@@ -2,6 +2,7 @@
 
 mod batches;
 mod calibration;
+mod costs;
 mod error;
 mod evaluate;
 mod file;
@@ -20,6 +21,7 @@ mod summary;
 mod tensor;
 
 pub use calibration::{Calibration, Precision};
+pub use costs::LayerCosts;
 pub use error::ModelError;
 pub use file::FileError;
 pub use network::{Architecture, LayerConfig, LayerError};

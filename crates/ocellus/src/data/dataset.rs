@@ -51,6 +51,8 @@ pub struct Dataset {
     /// For each sample, its index in the source.
     indices: Arc<[u32]>,
     labels: Arc<[u32]>,
+    /// For each sample, the group that it must stay together with, where the data tells.
+    groups: Option<Arc<[u32]>>,
     class_names: Arc<[String]>,
     preprocessing: Preprocessing,
     skipped: Arc<[Skipped]>,
@@ -97,6 +99,7 @@ impl Dataset {
             source,
             indices: (0..count).collect(),
             labels: labels.into(),
+            groups: None,
             class_names: class_names.into(),
             preprocessing,
             skipped: Arc::default(),
@@ -232,6 +235,7 @@ impl Dataset {
         Self {
             indices: chosen.iter().map(|&i| self.indices[i]).collect(),
             labels: chosen.iter().map(|&i| self.labels[i]).collect(),
+            groups: self.groups.as_ref().map(|groups| chosen.iter().map(|&i| groups[i]).collect()),
             ..self.clone()
         }
     }
@@ -269,6 +273,24 @@ impl Dataset {
         }
         let part = |wanted| self.subset((0..self.len()).filter(|&i| second[i] == wanted));
         Ok((part(false), part(true)))
+    }
+
+    /// Put sample `index` in `bytes` as it is stored, an image file, and say whether that is so: IDX, CIFAR and NumPy data
+    /// has pixels only.
+    ///
+    /// # Errors
+    /// It can no longer be read.
+    ///
+    /// # Panics
+    /// There is no such sample.
+    pub fn read_encoded(&self, index: usize, bytes: &mut Vec<u8>) -> Result<bool, DataError> {
+        self.source.read_encoded(self.indices[index] as usize, bytes)
+    }
+
+    /// For each sample a number that those of its group have in common, where the data names groups.
+    #[must_use]
+    pub fn groups(&self) -> Option<&[u32]> {
+        self.groups.as_deref()
     }
 
     /// Files that were left out, with reasons. Report them: they are never left out silently.
@@ -386,6 +408,11 @@ impl Dataset {
 
     fn note(&mut self, note: String) {
         self.notes = self.notes.iter().cloned().chain([note]).collect();
+    }
+
+    pub(super) fn with_groups(mut self, groups: Option<Vec<u32>>) -> Self {
+        self.groups = groups.map(Into::into);
+        self
     }
 
     pub(super) fn with_remarks(mut self, skipped: Vec<Skipped>, notes: Vec<String>) -> Self {

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use super::Split;
 
 /// The layouts that are recognised.
-const EXPECTED: &str = "class folders (train/CLASS/image.jpg, test/CLASS/… or CLASS/image.jpg), \
-    IDX files (train-images-idx3-ubyte and its like, plain or .gz) or CIFAR binary files (data_batch_1.bin …)";
+const EXPECTED: &str = "class folders (train/CLASS/image.jpg, test/CLASS/… or CLASS/image.jpg), a manifest (.csv, .jsonl), \
+    IDX files (train-images-idx3-ubyte and its like, plain or .gz), CIFAR binary files (data_batch_1.bin …), \
+    .npz, .zip, .tar, .tar.gz or .parquet";
 
 /// Why data could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,9 +90,9 @@ pub enum DataError {
         hint: String,
     },
     /// A class has nothing to learn from.
-    #[error("{}: class folder `{class}` holds no usable image; add images or remove the folder{hint}", path.display())]
+    #[error("{}: class `{class}` has no usable image; add images or remove the class{hint}", path.display())]
     EmptyClass {
-        /// The folder of the class.
+        /// The data.
         path: PathBuf,
         /// The class.
         class: String,

@@ -5,13 +5,15 @@
 //! ROOT/CLASS/…/image.jpg          not divided
 //! ```
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::catalog::{Catalog, CatalogImages, Classes, MAX_CLASSES, NONE, Sample};
 use super::decode::has_image_extension;
-use super::images::{Found, Images};
-use super::open::Progress;
-use super::{DataError, Dataset, OpenOptions, Split};
+use super::store::Files;
+use super::{DataError, Split};
 
 /// Where class folders were found.
 pub(super) struct ClassFolders {
@@ -36,7 +38,7 @@ impl ClassFolders {
         let divided: Vec<(Split, PathBuf)> = entries
             .folders
             .iter()
-            .filter_map(|path| Some((split_of(&file_name(path))?, path.clone())))
+            .filter_map(|name| Some((split_of(name.to_str()?)?, root.join(name))))
             .filter(|(_, path)| Entries::of(path).is_ok_and(|inner| !inner.folders.is_empty() && !inner.has_images()))
             .collect();
         // A class may be called "train": it holds images then, or stands among folders that are no splits.
@@ -61,73 +63,67 @@ impl ClassFolders {
         Err(match entries.files.first() {
             None => DataError::Empty { path: root.to_owned() },
             Some(file) => {
-                let problem = format!("holds nothing that is known, but `{}`", file_name(file));
+                let problem = format!("holds nothing that is known, but `{}`", file.to_string_lossy());
                 DataError::Unrecognised { path: root.to_owned(), problem }
             }
         })
     }
 
     pub(super) fn has(&self, split: Split) -> bool {
-        self.folder(split).is_some()
+        self.splits.iter().any(|(of, _)| *of == split)
     }
 
-    fn folder(&self, split: Split) -> Option<&Path> {
-        self.splits.iter().find(|(s, _)| *s == split).map(|(_, path)| path.as_path())
+    /// All files in class folders, by part, class and path.
+    pub(super) fn list(&self) -> Result<Catalog, DataError> {
+        let listed = self.splits.iter().map(|(split, folder)| Ok((*split, classes_in(folder)?)));
+        let listed: Vec<(Split, Vec<Class>)> = listed.collect::<Result<_, DataError>>()?;
+        let trained = listed.iter().find(|(split, _)| *split == Split::Train).or(listed.first());
+        let mut names: Vec<String> = trained.map(|(_, classes)| names(classes)).unwrap_or_default();
+        let known = names.len();
+        if known > MAX_CLASSES {
+            let problem = format!("holds {known} class folders, more than the {MAX_CLASSES} classes that there may be");
+            return Err(DataError::Unrecognised { path: self.root.clone(), problem });
+        }
+        let (mut files, mut samples, mut notes) = (Files::default(), Vec::new(), Vec::new());
+        for (split, classes) in &listed {
+            for class in classes {
+                let before = files.count();
+                list_files(class.path.clone(), MAX_DEPTH, &mut files)?;
+                let found = files.count() - before;
+                let label = match names[..known].binary_search(&class.name) {
+                    Ok(label) => label,
+                    Err(_) if found == 0 => {
+                        notes.push(format!("folder `{}` is empty and was ignored", class.name));
+                        continue;
+                    }
+                    Err(_) => names[known..].iter().position(|name| *name == class.name).map_or_else(
+                        || {
+                            names.push(class.name.clone());
+                            names.len() - 1
+                        },
+                        |at| known + at,
+                    ),
+                };
+                samples.extend((0..found).map(|_| Sample { label: label as u32, group: NONE, split: *split }));
+            }
+        }
+        files.shrink();
+        Ok(Catalog {
+            path: self.root.clone(),
+            images: CatalogImages::Encoded(Arc::new(files)),
+            samples: samples.into(),
+            classes: Classes { names, known },
+            groups: Arc::default(),
+            class_folders: self.splits.clone(),
+            refused: Vec::new(),
+            notes,
+        })
     }
+}
 
-    pub(super) fn open(&self, options: &OpenOptions, progress: Progress) -> Result<Dataset, DataError> {
-        let Some(folder) = self.folder(options.split) else { return Err(DataError::Empty { path: self.root.clone() }) };
-        let folders = classes_in(folder)?;
-        // The class list is made from the training data, whatever is opened, unless a model brings its own.
-        let class_names = match (&options.classes, self.folder(Split::Train)) {
-            (Some(classes), _) => classes.clone(),
-            (None, Some(train)) if train != folder => names(&classes_in(train)?),
-            (None, _) => names(&folders),
-        };
-        let mut found = Vec::new();
-        let mut notes = Vec::new();
-        for class in &folders {
-            let mut files = Vec::new();
-            list_files(&class.path, MAX_DEPTH, &mut files)?;
-            files.sort_unstable();
-            match class_names.iter().position(|name| *name == class.name) {
-                Some(label) => found.extend(files.into_iter().map(|path| Found { path, label: label as u32 })),
-                None if files.is_empty() => notes.push(format!("folder `{}` is empty and was ignored", class.name)),
-                None => {
-                    let path = class.path.clone();
-                    return Err(DataError::UnknownClass { path, class: class.name.clone(), known: class_names });
-                }
-            }
-        }
-        if found.is_empty() {
-            return Err(DataError::Empty { path: folder.to_owned() });
-        }
-        // A model brings its classes; data that makes its own must have something to tell apart.
-        let defines_classes = options.classes.is_none() && options.split == Split::Train;
-        if let [only] = &class_names[..]
-            && defines_classes
-        {
-            let inner = folders.first().map(|class| classes_in(&class.path)).transpose()?.unwrap_or_default();
-            let hint = match folders.first() {
-                Some(class) if inner.len() > 1 => format!("; was {} meant?", class.path.display()),
-                _ => String::new(),
-            };
-            return Err(DataError::OneClass { path: folder.to_owned(), class: only.clone(), hint });
-        }
-        let images = Images::open(found, folder, options, progress)?;
-        let counts = images.samples_per_class(class_names.len());
-        for (name, _) in class_names.iter().zip(counts).filter(|&(_, count)| count == 0) {
-            match folders.iter().find(|class| class.name == *name) {
-                Some(class) if defines_classes => {
-                    let first = images.skipped.iter().find(|skipped| skipped.path.starts_with(&class.path));
-                    let hint = first.map_or_else(String::new, |s| format!(" (`{}`: {})", file_name(&s.path), s.reason));
-                    return Err(DataError::EmptyClass { path: folder.to_owned(), class: name.clone(), hint });
-                }
-                _ => notes.push(format!("no image of class `{name}` in {}", folder.display())),
-            }
-        }
-        images.into_dataset(class_names, notes)
-    }
+/// A folder within the only class folder that was perhaps meant, since it holds several.
+pub(super) fn perhaps_meant(class_folder: &Path) -> bool {
+    classes_in(class_folder).is_ok_and(|inner| inner.len() > 1)
 }
 
 fn names(classes: &[Class]) -> Vec<String> {
@@ -137,10 +133,9 @@ fn names(classes: &[Class]) -> Vec<String> {
 /// Class folders of a folder, in alphabetical order by bytes.
 fn classes_in(folder: &Path) -> Result<Vec<Class>, DataError> {
     let mut classes = Vec::new();
-    for path in Entries::of(folder)?.folders {
-        let Some(name) =
-            path.file_name().and_then(|name| name.to_str()).filter(|name| !name.contains(char::is_control))
-        else {
+    for name in Entries::of(folder)?.folders {
+        let path = folder.join(&name);
+        let Some(name) = name.to_str().filter(|name| !name.contains(char::is_control)) else {
             return Err(DataError::ClassName { path });
         };
         classes.push(Class { name: name.to_owned(), path });
@@ -150,11 +145,17 @@ fn classes_in(folder: &Path) -> Result<Vec<Class>, DataError> {
 }
 
 /// Files of a folder and the folders within.
-fn list_files(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
-    let entries = Entries::of(folder)?;
-    files.extend(entries.files);
+fn list_files(folder: PathBuf, depth: usize, files: &mut Files) -> Result<(), DataError> {
+    let entries = Entries::of(&folder)?;
+    let inner: Vec<PathBuf> = entries.folders.iter().map(|name| folder.join(name)).collect();
+    if !entries.files.is_empty() {
+        let folder = files.add_folder(folder);
+        for name in &entries.files {
+            files.add(folder, name);
+        }
+    }
     if depth > 0 {
-        for inner in &entries.folders {
+        for inner in inner {
             list_files(inner, depth - 1, files)?;
         }
     }
@@ -163,8 +164,8 @@ fn list_files(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(
 
 /// What lies in a folder, without what file managers and notebooks leave behind.
 struct Entries {
-    folders: Vec<PathBuf>,
-    files: Vec<PathBuf>,
+    folders: Vec<OsString>,
+    files: Vec<OsString>,
 }
 
 impl Entries {
@@ -172,17 +173,17 @@ impl Entries {
         let mut entries = Self { folders: Vec::new(), files: Vec::new() };
         for entry in fs::read_dir(folder).map_err(DataError::io(folder))? {
             let entry = entry.map_err(DataError::io(folder))?;
-            let path = entry.path();
-            if is_stray(&file_name(&path)) {
+            let name = entry.file_name();
+            if is_stray(&name) {
                 continue;
             }
-            let kind = entry.file_type().map_err(DataError::io(&path))?;
+            let kind = entry.file_type().map_err(|error| DataError::io(&entry.path())(error))?;
             // Links are followed, except to a folder that they lie in; what a link points to may be missing.
-            let is_folder = if kind.is_symlink() { path.is_dir() && !leads_back(&path, folder) } else { kind.is_dir() };
-            if is_folder {
-                entries.folders.push(path);
-            } else if kind.is_file() || (kind.is_symlink() && !path.is_dir()) {
-                entries.files.push(path);
+            let linked_folder = kind.is_symlink().then(|| entry.path()).filter(|path| path.is_dir());
+            if kind.is_dir() || linked_folder.as_ref().is_some_and(|path| !leads_back(path, folder)) {
+                entries.folders.push(name);
+            } else if kind.is_file() || (kind.is_symlink() && linked_folder.is_none()) {
+                entries.files.push(name);
             }
         }
         entries.folders.sort_unstable();
@@ -191,7 +192,7 @@ impl Entries {
     }
 
     fn has_images(&self) -> bool {
-        self.files.iter().any(|file| has_image_extension(file))
+        self.files.iter().any(|file| has_image_extension(Path::new(file)))
     }
 }
 
@@ -202,19 +203,21 @@ fn leads_back(link: &Path, folder: &Path) -> bool {
     }
 }
 
-fn is_stray(name: &str) -> bool {
-    name.starts_with('.')
-        || ["Thumbs.db", "desktop.ini", "__MACOSX", "__pycache__"].iter().any(|stray| stray.eq_ignore_ascii_case(name))
+/// What file managers, notebooks and version control leave behind.
+pub(super) fn is_stray(name: &OsStr) -> bool {
+    let strays = ["Thumbs.db", "desktop.ini", "__MACOSX", "__pycache__"];
+    name.as_encoded_bytes().starts_with(b".") || strays.iter().any(|stray| name.eq_ignore_ascii_case(stray))
 }
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn split_of(name: &str) -> Option<Split> {
+/// The part that a name means.
+pub(super) fn split_of(name: &str) -> Option<Split> {
     match name.to_ascii_lowercase().as_str() {
         "train" | "training" => Some(Split::Train),
-        "val" | "valid" | "validation" => Some(Split::Validation),
+        "val" | "valid" | "validation" | "dev" => Some(Split::Validation),
         "test" | "testing" => Some(Split::Test),
         _ => None,
     }

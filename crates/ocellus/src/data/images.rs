@@ -1,29 +1,17 @@
-//! Images in files of their own: read once, in parallel, to find the damaged ones; kept decoded where memory allows.
+//! Encoded images: read once, in parallel, to find the damaged ones; kept decoded where memory allows.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use super::catalog::{Catalog, NONE};
 use super::decode;
 use super::fingerprint::xxh64;
+use super::folder;
 use super::open::Progress;
-use super::preprocessing::read_file;
-use super::{DataError, Dataset, ImageProblem, Limits, OpenOptions, Preprocessing, Skipped, Source};
-
-/// A file, and the class it was found in.
-pub(super) struct Found {
-    pub(super) path: PathBuf,
-    pub(super) label: u32,
-}
-
-/// Files that were read and are good.
-pub(super) struct Images {
-    source: Files,
-    labels: Vec<u32>,
-    pub(super) skipped: Vec<Skipped>,
-    notes: Vec<String>,
-}
+use super::store::Store;
+use super::{DataError, Dataset, ImageProblem, Limits, OpenOptions, Preprocessing, Skipped, Source, Split};
 
 /// Headers read to find out what size and how many channels images have.
 const SAMPLED: usize = 64;
@@ -32,81 +20,161 @@ const MAX_KEPT_SIDE: usize = 256;
 /// Sides that images of several sizes are resized to lie between these.
 const MIXED_SIDES: (usize, usize) = (32, 128);
 
-impl Images {
-    /// Read all files; those that are no good images are set aside, or an error where that is strict.
-    pub(super) fn open(
-        found: Vec<Found>,
-        folder: &Path,
-        options: &OpenOptions,
-        progress: Progress,
-    ) -> Result<Self, DataError> {
-        let mut notes = Vec::new();
-        let preprocessing = preprocessing(&found, options, &mut notes)?;
-        let limits = &options.limits;
-        let (mut pixels, outcomes) = read_all(&found, &preprocessing, limits, progress);
+/// The images of a part that are to be read.
+struct Wanted {
+    /// Their indices in the store.
+    members: Vec<u32>,
+    labels: Vec<u32>,
+}
 
-        let image_len = preprocessing.image_len();
-        let (mut paths, mut labels, mut hashes, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (index, (file, outcome)) in found.into_iter().zip(outcomes).enumerate() {
-            match outcome {
-                Ok(hash) => {
-                    if let Some(pixels) = &mut pixels {
-                        pixels.copy_within(index * image_len..(index + 1) * image_len, paths.len() * image_len);
-                    }
-                    paths.push(file.path);
-                    labels.push(file.label);
-                    hashes.push(hash);
+/// Read all images of a part; those that are none are set aside, or an error where that is strict.
+pub(super) fn open(
+    catalog: &Catalog,
+    store: &Arc<dyn Store>,
+    options: &OpenOptions,
+    progress: Progress,
+) -> Result<Dataset, DataError> {
+    let known = &catalog.classes.names[..catalog.classes.known];
+    let class_names = options.classes.as_deref().unwrap_or(known).to_vec();
+    let wanted = wanted(catalog, options, &class_names)?;
+    let place = catalog.class_folders.iter().find(|(of, _)| *of == options.split);
+    let place = place.map_or(&catalog.path, |(_, folder)| folder).clone();
+    if wanted.members.is_empty() {
+        return Err(DataError::Empty { path: place });
+    }
+    // A model brings its classes; data that makes its own must have something to tell apart.
+    let defines_classes = options.classes.is_none() && options.split == Split::Train;
+    if let [only] = &class_names[..]
+        && defines_classes
+    {
+        let class = catalog.class_path(Split::Train, 0);
+        let meant = !catalog.class_folders.is_empty() && folder::perhaps_meant(&class);
+        let hint = if meant { format!("; was {} meant?", class.display()) } else { String::new() };
+        return Err(DataError::OneClass { path: place, class: only.clone(), hint });
+    }
+
+    let mut notes = Vec::new();
+    let preprocessing = preprocessing(&**store, &wanted.members, options, &mut notes)?;
+    notes.extend(catalog.notes.iter().cloned());
+    let (mut pixels, outcomes) = read_all(&**store, &wanted.members, &preprocessing, &options.limits, progress);
+
+    let image_len = preprocessing.image_len();
+    let (mut members, mut labels, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
+    // What is no image at all is told once, with the first part that is opened.
+    let first = Split::ALL.into_iter().find(|&split| catalog.has(split));
+    let mut skipped = if first == Some(options.split) { catalog.refused.clone() } else { Vec::new() };
+    let mut first_damaged = vec![None; class_names.len()];
+    for (at, (outcome, (member, label))) in
+        outcomes.into_iter().zip(wanted.members.into_iter().zip(wanted.labels)).enumerate()
+    {
+        match outcome {
+            Ok(hash) => {
+                if let Some(pixels) = &mut pixels {
+                    pixels.copy_within(at * image_len..(at + 1) * image_len, members.len() * image_len);
                 }
-                Err(problem) => skipped.push(Skipped { path: file.path, reason: problem.to_string() }),
+                members.push(member);
+                labels.push(label);
+                hashes.push(hash);
+            }
+            Err(problem) => {
+                let path: PathBuf = store.name_of(member as usize).into();
+                first_damaged[label as usize].get_or_insert(skipped.len());
+                skipped.push(Skipped { path, reason: problem.to_string() });
             }
         }
-        if options.strict
-            && let Some(first) = skipped.first()
-        {
-            let (path, problem) = (first.path.clone(), first.reason.clone());
-            return Err(DataError::Strict { path, problem, others: skipped.len() - 1 });
-        }
-        if let Some(pixels) = &mut pixels {
-            pixels.truncate(paths.len() * image_len);
-        }
-        let source = Files { root: folder.to_owned(), paths, hashes, preprocessing, limits: limits.clone(), pixels };
-        Ok(Self { source, labels, skipped, notes })
     }
-
-    pub(super) fn samples_per_class(&self, classes: usize) -> Vec<usize> {
-        let mut counts = vec![0; classes];
-        for &label in &self.labels {
-            counts[label as usize] += 1;
-        }
-        counts
+    if options.strict
+        && let Some(first) = skipped.first()
+    {
+        let (path, problem) = (first.path.clone(), first.reason.clone());
+        return Err(DataError::Strict { path, problem, others: skipped.len() - 1 });
     }
+    let mut counts = vec![0usize; class_names.len()];
+    for &label in &labels {
+        counts[label as usize] += 1;
+    }
+    let own = |name: &String| catalog.classes.names.contains(name);
+    let missing: Vec<usize> = (0..class_names.len()).filter(|&label| counts[label] == 0).collect();
+    for &label in &missing {
+        let name = &class_names[label];
+        if defines_classes && own(name) {
+            let file = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let hint = first_damaged[label]
+                .map_or_else(String::new, |at| format!(" (`{}`: {})", file(&skipped[at].path), skipped[at].reason));
+            return Err(DataError::EmptyClass { path: place, class: name.clone(), hint });
+        }
+    }
+    notes.extend(about_missing(&missing, &class_names, &place.display().to_string(), options.split));
+    if labels.is_empty() {
+        return Err(match skipped.into_iter().next() {
+            Some(Skipped { path, reason }) => DataError::Unrecognised { path, problem: reason },
+            None => DataError::Empty { path: place },
+        });
+    }
+    if let Some(pixels) = &mut pixels {
+        pixels.truncate(labels.len() * image_len);
+    }
+    let groups = (!catalog.groups.is_empty())
+        .then(|| members.iter().map(|&member| catalog.samples[member as usize].group).collect());
+    let limits = options.limits.clone();
+    let images = Images { store: store.clone(), members, hashes, preprocessing: preprocessing.clone(), limits, pixels };
+    let dataset = Dataset::from_source(Arc::new(images), labels, class_names, preprocessing)?;
+    Ok(dataset.with_groups(groups).with_remarks(skipped, notes))
+}
 
-    pub(super) fn into_dataset(self, class_names: Vec<String>, notes: Vec<String>) -> Result<Dataset, DataError> {
-        let Self { source, labels, skipped, notes: mut all_notes } = self;
-        all_notes.extend(notes);
-        if labels.is_empty() {
-            return Err(match skipped.into_iter().next() {
-                Some(Skipped { path, reason }) => DataError::Unrecognised { path, problem: reason },
-                None => DataError::Empty { path: source.root },
+/// What to tell of classes without an image: each by its name where they are few.
+fn about_missing(missing: &[usize], names: &[String], place: &str, split: Split) -> Vec<String> {
+    const FEW: usize = 5;
+    if missing.len() <= FEW {
+        return missing.iter().map(|&label| format!("no image of class `{}` in {place}", names[label])).collect();
+    }
+    let listed: Vec<String> = missing.iter().take(FEW).map(|&label| format!("`{}`", names[label])).collect();
+    let (listed, count) = (listed.join(", "), missing.len());
+    vec![format!("{place}: {count} of {} classes have no {split} image: {listed}, …", names.len())]
+}
+
+/// The samples of a part with labels that index `class_names`.
+fn wanted(catalog: &Catalog, options: &OpenOptions, class_names: &[String]) -> Result<Wanted, DataError> {
+    let mut numbers: std::collections::HashMap<&str, u32> =
+        class_names.iter().zip(0..).map(|(name, label)| (name.as_str(), label)).collect();
+    let mapped: Vec<Option<u32>> =
+        catalog.classes.names.iter().map(|name| numbers.get(name.as_str()).copied()).collect();
+    numbers.clear();
+    let (mut members, mut labels) = (Vec::new(), Vec::new());
+    for (index, sample) in catalog.samples.iter().enumerate() {
+        if sample.split != options.split || sample.label == NONE {
+            continue;
+        }
+        let Some(label) = mapped[sample.label as usize] else {
+            return Err(DataError::UnknownClass {
+                path: catalog.class_path(sample.split, sample.label),
+                class: catalog.classes.names[sample.label as usize].clone(),
+                known: class_names.to_vec(),
             });
-        }
-        let preprocessing = source.preprocessing.clone();
-        let dataset = Dataset::from_source(Arc::new(source), labels, class_names, preprocessing)?;
-        Ok(dataset.with_remarks(skipped, all_notes))
+        };
+        members.push(index as u32);
+        labels.push(label);
     }
+    Ok(Wanted { members, labels })
 }
 
 /// What was asked for, completed by what images have.
-fn preprocessing(found: &[Found], options: &OpenOptions, notes: &mut Vec<String>) -> Result<Preprocessing, DataError> {
+fn preprocessing(
+    store: &dyn Store,
+    members: &[u32],
+    options: &OpenOptions,
+    notes: &mut Vec<String>,
+) -> Result<Preprocessing, DataError> {
     if options.preprocessing.is_some() || (options.image_size.is_some() && options.channels.is_some()) {
         return options.preprocessing_for([1, 1, 1]);
     }
-    let step = found.len().div_ceil(SAMPLED).max(1);
-    let headers: Vec<decode::Header> = found
-        .iter()
-        .step_by(step)
-        .filter_map(|file| decode::header(&read_file(&file.path, &options.limits).ok()?, &options.limits).ok())
-        .collect();
+    let step = members.len().div_ceil(SAMPLED).max(1);
+    let mut bytes = Vec::new();
+    let mut header = |&member: &u32| {
+        store.read(member as usize, &options.limits, &mut bytes).ok()?;
+        decode::header(&bytes, &options.limits).ok()
+    };
+    let headers: Vec<decode::Header> = members.iter().step_by(step).filter_map(&mut header).collect();
     let channels = if headers.iter().all(|header| header.grey) { 1 } else { 3 };
     let size = suitable_size(&headers, options.image_size.is_none().then_some(notes));
     options.preprocessing_for([size[0], size[1], channels])
@@ -129,39 +197,41 @@ fn suitable_size(headers: &[decode::Header], notes: Option<&mut Vec<String>>) ->
     [side, side]
 }
 
-/// For every file the hash of its content, or what is wrong with it; and all pixels, where they fit the limit.
+/// For every image the hash of its content, or what is wrong with it; and all pixels, where they fit the limit.
 fn read_all(
-    found: &[Found],
+    store: &dyn Store,
+    members: &[u32],
     preprocessing: &Preprocessing,
     limits: &Limits,
     progress: Progress,
 ) -> (Option<Vec<u8>>, Vec<Result<u64, ImageProblem>>) {
     let image_len = preprocessing.image_len();
-    let total = found.len().saturating_mul(image_len);
+    let total = members.len().saturating_mul(image_len);
     let mut pixels = (total as u64 <= limits.memory).then(|| vec![0u8; total]);
-    let mut outcomes: Vec<Result<u64, ImageProblem>> = vec![Ok(0); found.len()];
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(found.len());
+    let mut outcomes: Vec<Result<u64, ImageProblem>> = vec![Ok(0); members.len()];
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(members.len());
     let done = AtomicUsize::new(0);
     {
-        // Each item is one file with the places its outcome and its pixels go to.
+        // Each item is one image with the places its outcome and its pixels go to.
         let mut slots = pixels.as_mut().map(|pixels| pixels.chunks_exact_mut(image_len));
-        let work = found
+        let work = members
             .iter()
             .zip(&mut outcomes)
-            .map(|(file, outcome)| (file, outcome, slots.as_mut().and_then(Iterator::next)));
+            .map(|(member, outcome)| (*member as usize, outcome, slots.as_mut().and_then(Iterator::next)));
         let work = Mutex::new(work);
         let worker = || {
-            let mut scratch = Vec::new();
+            let (mut scratch, mut bytes) = (Vec::new(), Vec::new());
             loop {
                 let next = work.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some((file, outcome, slot)) = next else { break };
+                let Some((member, outcome, slot)) = next else { break };
                 let slot = slot.unwrap_or_else(|| {
                     scratch.resize(image_len, 0);
                     &mut scratch
                 });
-                *outcome = read_file(&file.path, limits)
-                    .and_then(|bytes| preprocessing.prepare_bytes(&bytes, limits, slot).map(|()| xxh64(&bytes)));
-                progress(done.fetch_add(1, Ordering::Relaxed) + 1, found.len());
+                *outcome = store
+                    .read(member, limits, &mut bytes)
+                    .and_then(|()| preprocessing.prepare_bytes(&bytes, limits, slot).map(|()| xxh64(&bytes)));
+                progress(done.fetch_add(1, Ordering::Relaxed) + 1, members.len());
             }
         };
         thread::scope(|scope| {
@@ -174,27 +244,35 @@ fn read_all(
     (pixels, outcomes)
 }
 
-/// Good files, with their pixels where those fit into memory.
-struct Files {
-    root: PathBuf,
-    paths: Vec<PathBuf>,
+/// Good images, with their pixels where those fit into memory.
+struct Images {
+    store: Arc<dyn Store>,
+    members: Vec<u32>,
     hashes: Vec<u64>,
     preprocessing: Preprocessing,
     limits: Limits,
     pixels: Option<Vec<u8>>,
 }
 
-impl Source for Files {
+impl Images {
+    fn error(&self, index: usize) -> impl FnOnce(ImageProblem) -> DataError + '_ {
+        move |problem| DataError::Image { path: self.name_of(index).into(), problem }
+    }
+}
+
+impl Source for Images {
     fn len(&self) -> usize {
-        self.paths.len()
+        self.members.len()
     }
 
     fn copy_image(&self, index: usize, pixels: &mut [u8]) -> Result<(), DataError> {
-        match &self.pixels {
-            Some(all) => pixels.copy_from_slice(&all[index * pixels.len()..][..pixels.len()]),
-            None => self.preprocessing.prepare_file(&self.paths[index], &self.limits, pixels)?,
+        if let Some(all) = &self.pixels {
+            pixels.copy_from_slice(&all[index * pixels.len()..][..pixels.len()]);
+            return Ok(());
         }
-        Ok(())
+        let mut bytes = Vec::new();
+        let read = self.store.read(self.members[index] as usize, &self.limits, &mut bytes);
+        read.and_then(|()| self.preprocessing.prepare_bytes(&bytes, &self.limits, pixels)).map_err(self.error(index))
     }
 
     fn pixels(&self) -> Option<&[u8]> {
@@ -202,10 +280,15 @@ impl Source for Files {
     }
 
     fn name_of(&self, index: usize) -> String {
-        self.paths[index].display().to_string()
+        self.store.name_of(self.members[index] as usize)
     }
 
     fn hash_of(&self, index: usize) -> Result<u64, DataError> {
         Ok(self.hashes[index])
+    }
+
+    fn read_encoded(&self, index: usize, bytes: &mut Vec<u8>) -> Result<bool, DataError> {
+        let read = self.store.read(self.members[index] as usize, &self.limits, bytes);
+        read.map(|()| true).map_err(self.error(index))
     }
 }

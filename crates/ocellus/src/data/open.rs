@@ -2,11 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use super::catalog::{Catalog, CatalogImages};
 use super::cifar::Cifar;
 use super::folder::ClassFolders;
+use super::images;
 use super::known::Known;
 use super::mnist::IdxFiles;
-use super::{DataError, Dataset, Preprocessing, Split, builtin};
+use super::npz::{Npz, is_npz};
+use super::{
+    DataError, Dataset, ImageProblem, Preprocessing, Split, Splits, builtin, manifest, members, parquet, tar, zip,
+};
 
 /// What is wanted of a data set.
 #[derive(Clone, Debug)]
@@ -61,13 +66,26 @@ impl OpenOptions {
 pub struct Limits {
     /// Pixels of one image as its header states them; a larger one is refused before memory is set aside. 2^27, that is 134 million.
     pub pixels: u64,
-    /// Bytes of decoded images that are kept in memory. Beyond, images are decoded anew each time. 1 GiB.
+    /// Bytes of decoded images that are kept in memory. Beyond, images are decoded anew each time. 256 MiB.
     pub memory: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { pixels: 1 << 27, memory: 1 << 30 }
+        Self { pixels: 1 << 27, memory: 1 << 28 }
+    }
+}
+
+impl Limits {
+    /// The most bytes that an encoded image may have.
+    pub(super) fn encoded_bytes(&self) -> u64 {
+        self.pixels.saturating_mul(8).saturating_add(1 << 20)
+    }
+
+    /// The length of an encoded image, where it is within limits.
+    pub(super) fn allow(&self, length: u64) -> Result<usize, ImageProblem> {
+        let allowed = usize::try_from(length).ok().filter(|_| length <= self.encoded_bytes());
+        allowed.ok_or_else(|| ImageProblem::Unreadable(format!("{length} bytes are too many for one image")))
     }
 }
 
@@ -104,19 +122,46 @@ pub fn splits_of(data: impl AsRef<Path>) -> Result<Vec<Split>, DataError> {
     Ok(Split::ALL.into_iter().filter(|&split| layout.has(split)).collect())
 }
 
+impl Splits {
+    /// Open every part that the data has; `options.split` has no say.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`]; also where there is no training data.
+    pub fn open(data: impl AsRef<Path>, options: &OpenOptions, progress: Progress) -> Result<Self, DataError> {
+        let layout = Layout::recognise(data.as_ref())?.listed()?;
+        let train = layout.open(&OpenOptions { split: Split::Train, ..options.clone() }, progress)?;
+        let alike = OpenOptions {
+            classes: Some(train.class_names().to_vec()),
+            preprocessing: Some(train.preprocessing().clone()),
+            ..options.clone()
+        };
+        let open = |split| {
+            let options = OpenOptions { split, ..alike.clone() };
+            layout.has(split).then(|| layout.open(&options, progress)).transpose()
+        };
+        Ok(Self { validation: open(Split::Validation)?, test: open(Split::Test)?, train })
+    }
+}
+
 /// What was found at a path.
-enum Layout {
+pub(super) enum Layout {
     Builtin,
     Idx(PathBuf),
     IdxFile(IdxFiles),
     Cifar(Cifar),
+    Npz(Box<Npz>),
+    /// Listed whenever that is needed, which may take a while.
     Folders(ClassFolders),
+    Listed(Box<Catalog>),
 }
 
 impl Layout {
-    fn recognise(path: &Path) -> Result<Self, DataError> {
+    pub(super) fn recognise(path: &Path) -> Result<Self, DataError> {
         if !path.exists() {
             let name = path.to_string_lossy();
+            if name.contains('{') {
+                return Self::of_files(path, &members::expand_braces(path)?);
+            }
             return match Known::of_name(&name) {
                 Some(Known { in_binary: true, .. }) => Ok(Self::Builtin),
                 Some(Known { folder: Some(folder), .. }) => Self::recognise(&folder),
@@ -128,16 +173,7 @@ impl Layout {
             };
         }
         if path.is_file() {
-            if let Some(files) = IdxFiles::of_file(path) {
-                return Ok(Self::IdxFile(files));
-            }
-            if let Some(cifar) = Cifar::of_file(path) {
-                return Ok(Self::Cifar(cifar));
-            }
-            return Err(DataError::Unrecognised {
-                path: path.to_owned(),
-                problem: "is a file of no known kind".into(),
-            });
+            return Self::of_files(path, &[path.to_owned()]);
         }
         if Split::ALL.iter().any(|&split| IdxFiles::find(path, split).is_some()) {
             return Ok(Self::Idx(path.to_owned()));
@@ -145,7 +181,71 @@ impl Layout {
         if let Some(cifar) = Cifar::find(path) {
             return Ok(Self::Cifar(cifar));
         }
-        ClassFolders::find(path).map(Self::Folders)
+        if let Some(file) = manifest::NAMES.iter().map(|name| path.join(name)).find(|file| file.is_file()) {
+            return Ok(Self::Listed(Box::new(manifest::read(&file)?)));
+        }
+        match ClassFolders::find(path) {
+            Ok(folders) => Ok(Self::Folders(folders)),
+            // A folder of archives or tables is all of them.
+            Err(error) => match files_of_one_kind(path) {
+                Some(files) => Self::of_files(path, &files),
+                None => Err(error),
+            },
+        }
+    }
+
+    /// What files hold that together are data at `path`.
+    fn of_files(path: &Path, files: &[PathBuf]) -> Result<Self, DataError> {
+        let listed = |catalog: Catalog| Ok(Self::Listed(Box::new(catalog)));
+        let all = |is: fn(&Path) -> bool| files.iter().all(|file| is(file));
+        if all(tar::is_tar) {
+            return listed(tar::catalog(path, files)?);
+        }
+        if all(parquet::is_parquet) {
+            return listed(parquet::catalog(path, files)?);
+        }
+        let [file] = files else {
+            let problem = "stands for several files; expected .tar, .tar.gz or .parquet files".into();
+            return Err(DataError::Unrecognised { path: path.to_owned(), problem });
+        };
+        if let Some(files) = IdxFiles::of_file(file) {
+            return Ok(Self::IdxFile(files));
+        }
+        if let Some(cifar) = Cifar::of_file(file) {
+            return Ok(Self::Cifar(cifar));
+        }
+        if is_npz(file) {
+            return Ok(Self::Npz(Box::new(Npz::open(file)?)));
+        }
+        if zip::is_zip(file) {
+            return listed(zip::catalog(file)?);
+        }
+        if manifest::is_manifest(file) {
+            return listed(manifest::read(file)?);
+        }
+        Err(DataError::Unrecognised { path: path.to_owned(), problem: "is a file of no known kind".into() })
+    }
+
+    /// The same, with all that is to be listed listed.
+    fn listed(self) -> Result<Self, DataError> {
+        Ok(match self {
+            Self::Folders(folders) => Self::Listed(Box::new(folders.list()?)),
+            other => other,
+        })
+    }
+
+    /// Every sample of all parts.
+    pub(super) fn catalog(self) -> Result<Catalog, DataError> {
+        let path = self.path();
+        let layout = match self.listed()? {
+            Self::Listed(catalog) => return Ok(*catalog),
+            layout => layout,
+        };
+        let mut parts = Vec::new();
+        for split in Split::ALL.into_iter().filter(|&split| layout.has(split)) {
+            parts.push((split, layout.read(split)?.0));
+        }
+        Ok(Catalog::of_datasets(path, parts))
     }
 
     fn has(&self, split: Split) -> bool {
@@ -154,7 +254,9 @@ impl Layout {
             Self::Idx(folder) => IdxFiles::find(folder, split).is_some(),
             Self::IdxFile(_) => split == Split::Train,
             Self::Cifar(cifar) => cifar.has(split),
+            Self::Npz(npz) => npz.has(split),
             Self::Folders(folders) => folders.has(split),
+            Self::Listed(catalog) => catalog.has(split),
         }
     }
 
@@ -164,7 +266,9 @@ impl Layout {
             Self::Idx(folder) => folder.clone(),
             Self::IdxFile(files) => files.images.clone(),
             Self::Cifar(cifar) => cifar.path.clone(),
+            Self::Npz(npz) => npz.path.clone(),
             Self::Folders(folders) => folders.root.clone(),
+            Self::Listed(catalog) => catalog.path.clone(),
         }
     }
 
@@ -178,21 +282,60 @@ impl Layout {
             return Err(DataError::NoSplit { path: self.path(), split, hint: hint.into() });
         }
         match self {
-            Self::Builtin => builtin(split).and_then(|data| fit(data, Known::BUILTIN.as_ref(), false, options)),
-            Self::Idx(folder) => match IdxFiles::find(folder, split) {
-                Some(files) => Self::open_idx(&files, options),
-                None => Err(DataError::Empty { path: folder.clone() }),
-            },
-            Self::IdxFile(files) => Self::open_idx(files, options),
-            Self::Cifar(cifar) => fit(cifar.open(split)?, &cifar.path, false, options),
-            Self::Folders(folders) => folders.open(options, progress),
+            Self::Listed(catalog) => open_listed(catalog, options, progress),
+            Self::Folders(folders) => open_listed(&folders.list()?, options, progress),
+            _ => {
+                let (data, numbered) = self.read(split)?;
+                fit(data, &self.labels_path(split), numbered, options)
+            }
         }
     }
 
-    fn open_idx(files: &IdxFiles, options: &OpenOptions) -> Result<Dataset, DataError> {
-        let (data, named) = files.open()?;
-        fit(data, &files.labels, !named, options)
+    /// A part of a format that is read whole, and whether its classes have numbers for names.
+    fn read(&self, split: Split) -> Result<(Dataset, bool), DataError> {
+        let idx = |files: &IdxFiles| files.open().map(|(data, named)| (data, !named));
+        match self {
+            Self::Builtin => Ok((builtin(split)?, false)),
+            Self::Idx(folder) => {
+                let files = IdxFiles::find(folder, split);
+                idx(&files.ok_or_else(|| DataError::Empty { path: folder.clone() })?)
+            }
+            Self::IdxFile(files) => idx(files),
+            Self::Cifar(cifar) => Ok((cifar.open(split)?, false)),
+            Self::Npz(npz) => Ok((npz.read(split)?, true)),
+            Self::Folders(_) | Self::Listed(_) => Err(DataError::Argument("encoded images are not read whole".into())),
+        }
     }
+
+    /// Where the labels of a part are, for messages.
+    fn labels_path(&self, split: Split) -> PathBuf {
+        match self {
+            Self::Idx(folder) => IdxFiles::find(folder, split).map_or_else(|| folder.clone(), |files| files.labels),
+            Self::IdxFile(files) => files.labels.clone(),
+            Self::Npz(npz) => npz.labels_path(split),
+            _ => self.path(),
+        }
+    }
+}
+
+fn open_listed(catalog: &Catalog, options: &OpenOptions, progress: Progress) -> Result<Dataset, DataError> {
+    match &catalog.images {
+        CatalogImages::Encoded(store) => images::open(catalog, store, options, progress),
+        CatalogImages::Pixels(_) => Err(DataError::Argument("pixels are not decoded".into())),
+    }
+}
+
+/// The archives or tables of a folder, or of the folder `data` in it, where there are such.
+fn files_of_one_kind(folder: &Path) -> Option<Vec<PathBuf>> {
+    [folder.to_owned(), folder.join("data")].into_iter().find_map(|folder| {
+        let entries = std::fs::read_dir(folder).ok()?;
+        let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        files.sort_unstable();
+        [tar::is_tar as fn(&Path) -> bool, parquet::is_parquet].into_iter().find_map(|is| {
+            let of_kind: Vec<PathBuf> = files.iter().filter(|file| is(file) && file.is_file()).cloned().collect();
+            (!of_kind.is_empty()).then_some(of_kind)
+        })
+    })
 }
 
 /// Bring data that was read whole to the classes and the shape that are asked for. Where `numbered`, its classes have no

@@ -65,18 +65,19 @@ pub enum Filter {
 /// The longest side of a prepared image.
 const MAX_SIDE: usize = 1 << 14;
 
-/// The content of an image file, refused where it is too long to be one within limits.
-pub(super) fn read_file(path: &Path, limits: &Limits) -> Result<Vec<u8>, ImageProblem> {
+/// The content of an image file in `bytes`, refused where it is too long to be one within limits.
+pub(super) fn read_file_into(path: &Path, limits: &Limits, bytes: &mut Vec<u8>) -> Result<(), ImageProblem> {
     let unreadable = |error: std::io::Error| ImageProblem::Unreadable(error.to_string());
+    bytes.clear();
     let mut file = File::open(path).map_err(unreadable)?;
-    let length = file.metadata().map_err(unreadable)?.len();
-    let most = limits.pixels.saturating_mul(8).saturating_add(1 << 20);
-    if length > most {
-        return Err(ImageProblem::Unreadable(format!("{length} bytes are too many for one image")));
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(ImageProblem::Unreadable("it is a folder".into()));
     }
-    let mut bytes = Vec::with_capacity(length as usize + 1);
-    file.by_ref().take(most).read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok(bytes)
+    let length = limits.allow(metadata.len())?;
+    bytes.reserve(length + 1);
+    file.by_ref().take(limits.encoded_bytes()).read_to_end(bytes).map_err(unreadable)?;
+    Ok(())
 }
 
 /// `value` with opacity `alpha` over `background`, rounded.
@@ -145,7 +146,11 @@ impl Preprocessing {
     /// # Panics
     /// `pixels` is not [`Preprocessing::image_len`] long.
     pub fn prepare_file(&self, path: &Path, limits: &Limits, pixels: &mut [u8]) -> Result<(), DataError> {
-        let mut prepare = || self.prepare_bytes(&read_file(path, limits)?, limits, pixels);
+        let mut bytes = Vec::new();
+        let mut prepare = || {
+            read_file_into(path, limits, &mut bytes)?;
+            self.prepare_bytes(&bytes, limits, pixels)
+        };
         prepare().map_err(|problem| DataError::Image { path: path.to_owned(), problem })
     }
 

@@ -35,6 +35,14 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// The image can no longer be read.
     fn hash_of(&self, index: usize) -> Result<u64, DataError>;
+
+    /// Put image `index` in `bytes` as it is stored, and say whether that is so: pixels that were never encoded are not.
+    ///
+    /// # Errors
+    /// The image can no longer be read.
+    fn read_encoded(&self, _index: usize, _bytes: &mut Vec<u8>) -> Result<bool, DataError> {
+        Ok(false)
+    }
 }
 
 /// Images that lie in memory, one after another.

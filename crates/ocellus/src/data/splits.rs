@@ -1,9 +1,6 @@
 //! `Splits`: all parts of a data set, seen alike.
 
-use std::path::Path;
-
-use super::open::Progress;
-use super::{DataError, Dataset, OpenOptions, Split, splits_of};
+use super::{DataError, Dataset};
 
 /// The parts of a data set. Classes and preprocessing are made from the training data and used for all.
 #[derive(Clone, Debug)]
@@ -17,26 +14,6 @@ pub struct Splits {
 }
 
 impl Splits {
-    /// Open every part that the data has; `options.split` has no say.
-    ///
-    /// # Errors
-    /// As [`Dataset::open`]; also where there is no training data.
-    pub fn open(data: impl AsRef<Path>, options: &OpenOptions, progress: Progress) -> Result<Self, DataError> {
-        let data = data.as_ref();
-        let train = Dataset::open_with(data, &OpenOptions { split: Split::Train, ..options.clone() }, progress)?;
-        let alike = OpenOptions {
-            classes: Some(train.class_names().to_vec()),
-            preprocessing: Some(train.preprocessing().clone()),
-            ..options.clone()
-        };
-        let present = splits_of(data)?;
-        let open = |split| {
-            let options = OpenOptions { split, ..alike.clone() };
-            present.contains(&split).then(|| Dataset::open_with(data, &options, progress)).transpose()
-        };
-        Ok(Self { validation: open(Split::Validation)?, test: open(Split::Test)?, train })
-    }
-
     /// Where there is no test data, hold back `fraction` of the training data for it: the same share of every class,
     /// chosen by `seed`.
     ///

@@ -69,8 +69,12 @@ pub(crate) struct Node {
 }
 
 impl Architecture {
-    /// The layers between two tensors.
-    pub(super) fn between(input: &Tensor, output: &Tensor) -> Result<Self, LayerError> {
+    /// The layers between an [`Input`](super::Input) and an output. Whether they fit together is checked when a model is made
+    /// of them.
+    ///
+    /// # Errors
+    /// Where the output does not depend on the input, or depends on another.
+    pub fn between(input: &Tensor, output: &Tensor) -> Result<Self, LayerError> {
         let MadeBy::Input(input_shape) = input.made_by() else {
             return Err(LayerError::Model("the model's input must be made by Input::new".into()));
         };
@@ -172,6 +176,11 @@ impl Network {
     /// Shape of a sample.
     pub(crate) fn input_shape(&self) -> &[usize] {
         &self.architecture.input_shape
+    }
+
+    /// Shape of the model's input for 0, of the n-th layer's output for n + 1.
+    pub(crate) fn shape_at(&self, at: usize) -> &[usize] {
+        shape_at(&self.architecture.input_shape, &self.nodes, at)
     }
 
     /// Shape of what the model gives for a sample.

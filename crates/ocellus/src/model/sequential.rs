@@ -1,7 +1,7 @@
 //! Layers in a row.
 
 use super::Model;
-use super::network::LayerError;
+use super::network::{Architecture, LayerError};
 use super::tensor::{Input, Tensor};
 use crate::layers::NamedLayer;
 
@@ -44,5 +44,13 @@ impl Sequential {
     /// The first layer that does not fit, and why.
     pub fn build(self) -> Result<Model, LayerError> {
         Model::new(&self.input, &self.output)
+    }
+
+    /// The layers without weights.
+    ///
+    /// # Errors
+    /// Where there are none.
+    pub fn architecture(self) -> Result<Architecture, LayerError> {
+        Architecture::between(&self.input, &self.output)
     }
 }

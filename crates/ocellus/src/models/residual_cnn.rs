@@ -3,16 +3,16 @@
 
 use crate::initializers::Initializer;
 use crate::layers::{Activation, Add, BatchNormalization, Conv2d, Dense, GlobalAveragePooling2d, Layer, Padding};
-use crate::model::{Input, LayerError, Model, Tensor};
+use crate::model::{Architecture, Input, LayerError, Tensor};
 
-pub(super) fn build(input_shape: [usize; 3], classes: usize) -> Result<Model, LayerError> {
+pub(super) fn build(input_shape: [usize; 3], classes: usize) -> Result<Architecture, LayerError> {
     let input = Input::new(input_shape);
     let mut x = Activation::Relu.call(normalized(&input, 16, 3, 1));
     for (filters, strides) in [(16, 1), (32, 2), (64, 2)] {
         x = block(&x, filters, strides);
     }
     let x = GlobalAveragePooling2d::new().call(&x);
-    Model::new(&input, &Dense::new(classes).activation(Activation::Softmax).call(&x))
+    Architecture::between(&input, &Dense::new(classes).activation(Activation::Softmax).call(&x))
 }
 
 /// Two convolutions whose result is added to what went in, which is brought to the same shape where that changes.

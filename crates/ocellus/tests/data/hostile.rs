@@ -34,13 +34,10 @@ fn folders_without_what_is_needed() {
     check(vec![("a/", vec![]), ("b/", vec![])], &["there are no images here"]);
     check(vec![("a/1.png", grey(1))], &["one class only, `a`", "two or more"]);
     check(vec![("data/a/1.png", grey(1)), ("data/b/1.png", grey(1))], &["one class only", "was", "data meant?"]);
-    check(
-        vec![("a/1.png", grey(1)), ("b/1.png", grey(1)), ("c/", vec![])],
-        &["class folder `c` holds no usable image"],
-    );
+    check(vec![("a/1.png", grey(1)), ("b/1.png", grey(1)), ("c/", vec![])], &["class `c` has no usable image"]);
     check(
         vec![("a/1.png", grey(1)), ("b/1.png", b"hello".to_vec())],
-        &["class folder `b` holds no usable image", "1.png", "it holds text"],
+        &["class `b` has no usable image", "1.png", "it holds text"],
     );
     check(vec![("1.png", grey(1))], &["no class folders"]);
     check(vec![("notes.txt", b"hello".to_vec())], &["`notes.txt`", "Expected class folders"]);

@@ -5,6 +5,7 @@ mod formats;
 mod hostile;
 mod idx_and_cifar;
 mod loader;
+mod manifests;
 
 use std::fs;
 use std::io::{Cursor, Write};
