@@ -128,8 +128,8 @@ impl Winograd {
         Winograd::of_tiles(tile, image, before, output, filters, level, precision)
     }
 
-    /// The same in tiles of 2x2, which can be [`Output::Pooled`].
-    pub(super) fn pooled(
+    /// The same in tiles of 2x2, which can be [`Output::Pooled`]; also for gradients, whose few large values among zeros round less in them.
+    pub(super) fn in_small_tiles(
         image: [usize; 3],
         before: [isize; 2],
         output: [usize; 2],
