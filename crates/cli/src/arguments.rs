@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ocellus::model;
 
+use crate::loading::Loading;
 use crate::settings::Settings;
 
 /// Image classification: labelled images in; a trained, evaluated, usable classifier out.
@@ -50,6 +51,9 @@ pub(crate) struct Train {
     #[command(flatten)]
     pub(crate) settings: Settings,
 
+    #[command(flatten)]
+    pub(crate) loading: Loading,
+
     /// Take settings from a TOML file, such as an earlier run's config.toml; what is typed counts more.
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
@@ -63,7 +67,10 @@ const TRAIN_HELP: &str = "\
 DATA may be:
   a folder with a folder of images per class: photos/cat/1.jpg, photos/dog/2.png …
   a folder divided into train, val and test:  photos/train/cat/1.jpg …
+  a manifest, .csv or .jsonl: file_name,label and perhaps split,group
   a folder with MNIST's IDX files or CIFAR's binary files
+  an archive: .zip of class folders, .npz as MedMNIST's, .parquet as Hugging Face's, WebDataset's .tar or .tar.gz
+  several of them: 'shard-{000..009}.tar', or their folder
   the name of a data set: see `ocellus datasets`
 
 Without test images the validation images measure the result; without these, too, a fifth of the training images of
@@ -75,7 +82,7 @@ pub(crate) struct Evaluate {
     /// A model file.
     pub(crate) model: PathBuf,
 
-    /// Labelled images: a folder or the name of a data set. Of its parts, the test images are used.
+    /// Labelled images: a folder, a file or the name of a data set. Of its parts, the test images are used.
     pub(crate) data: PathBuf,
 
     /// Compute in this precision; int8 needs a model that `ocellus quantize` has prepared.

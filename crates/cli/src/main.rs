@@ -6,6 +6,7 @@ mod comparison;
 mod datasets;
 mod evaluate;
 mod failure;
+mod loading;
 mod models;
 mod output;
 mod predict;

@@ -118,7 +118,7 @@ impl Reading {
     pub(crate) fn update(&self, done: usize, all: usize) {
         let late = self.began.elapsed() > Duration::from_millis(300);
         if late && io::stderr().is_terminal() && !self.shown.swap(true, Ordering::Relaxed) {
-            self.bar.set_style(style("reading images {bar:24} {pos}/{len}  {eta} left"));
+            self.bar.set_style(style("reading images {bar:24} {pos}/{len}  {per_sec}  {eta} left"));
             self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         }
         if self.shown.load(Ordering::Relaxed) {

@@ -13,12 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::arguments::{MOST_THREADS, positive, threads};
 use crate::failure::usage;
+use crate::loading::Fold;
 
 /// What can be set for a training, on the command line or in a TOML file; nothing needs to be.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
-    /// Labelled images: a folder or the name of a data set [default: Fashion-MNIST, of which ocellus carries a part].
+    /// Labelled images: a folder, a file or the name of a data set [default: Fashion-MNIST, of which ocellus carries a part].
     pub(crate) data: Option<PathBuf>,
 
     /// A model's name (see `ocellus models`) or an architecture in TOML [default: reference_cnn].
@@ -45,6 +46,16 @@ pub(crate) struct Settings {
     /// class to keep apart [default: the data's validation images, or else its test images, which decide nothing].
     #[arg(long, value_name = "DATA|FRACTION", allow_negative_numbers = true)]
     pub(crate) validation: Option<Validation>,
+
+    /// Keep part K of N equal parts of the training images apart and measure on it after each epoch; the data's groups stay
+    /// together. For cross-validation, with K from 1 to N.
+    #[arg(long, value_name = "K/N", conflicts_with = "validation")]
+    pub(crate) fold: Option<Fold>,
+
+    /// Show each class equally often in training, however many images it has.
+    #[arg(long)]
+    #[serde(default)]
+    pub(crate) balanced: bool,
 
     /// Key of everything random; the same seed gives the same model [default: 0].
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -166,6 +177,9 @@ pub(crate) struct Resolved {
     pub(crate) learning_rate: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) validation: Option<Validation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fold: Option<Fold>,
+    pub(crate) balanced: bool,
     pub(crate) seed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) threads: Option<usize>,
@@ -196,7 +210,10 @@ impl Settings {
             batch_size: self.batch_size.or(other.batch_size),
             optimizer: self.optimizer.or(other.optimizer),
             learning_rate: self.learning_rate.or(other.learning_rate),
-            validation: self.validation.or(other.validation),
+            // What is typed of the two counts, whatever the file has of the other.
+            fold: self.fold.or(other.fold.filter(|_| self.validation.is_none())),
+            validation: self.validation.or(other.validation.filter(|_| self.fold.is_none())),
+            balanced: self.balanced || other.balanced,
             seed: self.seed.or(other.seed),
             threads: self.threads.or(other.threads),
             precision: self.precision.or(other.precision),
@@ -217,6 +234,8 @@ impl Settings {
             optimizer,
             learning_rate,
             validation: self.validation,
+            fold: self.fold,
+            balanced: self.balanced,
             seed: self.seed.unwrap_or(0),
             threads: self.threads,
             precision: self.precision.unwrap_or_default(),
@@ -237,6 +256,8 @@ impl Settings {
         named("learning_rate", !(rate > 0.0 && rate.is_finite()), "expected a number above 0")?;
         let validation = self.validation.clone().map(Validation::checked).transpose();
         validation.map_err(|problem| format!("validation: {problem}"))?;
+        let both = self.validation.is_some() && self.fold.is_some();
+        named("fold", both, "expected no validation beside it")?;
         Ok(self)
     }
 }
@@ -281,9 +302,12 @@ mod tests {
     fn a_run_s_settings_can_be_read_again() {
         let settings =
             Settings { validation: Some(Validation::Fraction(0.1)), threads: Some(2), ..Settings::default() };
-        let resolved = settings.resolve();
-        let written = resolved.to_toml().unwrap();
-        assert_eq!(parse(&written).unwrap().resolve(), resolved);
+        let folded = Settings { fold: "2/5".parse().ok(), balanced: true, ..Settings::default() };
+        for settings in [settings, folded] {
+            let resolved = settings.resolve();
+            let written = resolved.to_toml().unwrap();
+            assert_eq!(parse(&written).unwrap().resolve(), resolved);
+        }
     }
 
     #[test]
@@ -295,6 +319,8 @@ mod tests {
             ("learning_rate = -1.0", "learning_rate: expected a number above 0"),
             ("learning_rate = nan", "learning_rate: expected a number above 0"),
             ("validation = 1.5", "validation: expected a fraction between 0 and 1"),
+            ("fold = '6/5'", "expected K/N"),
+            ("fold = '1/5'\nvalidation = 0.1", "fold: expected no validation beside it"),
             ("optimizer = 'adamant'", "adamw"),
             ("epoch = 3", "unknown field `epoch`"),
             ("epochs = 'three'", "invalid type"),

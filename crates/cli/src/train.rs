@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd};
-use ocellus::data::{Dataset, OpenOptions, Split, Splits, splits_of};
+use ocellus::data::{CacheOptions, Dataset, OpenOptions, Sampler, Split, Splits, splits_of};
 use ocellus::durable::{check_writable, create_folder, write_atomically};
 use ocellus::history::History;
 use ocellus::losses::Loss;
@@ -16,6 +16,7 @@ use ocellus::report;
 use serde::Serialize;
 
 use crate::arguments::Train;
+use crate::loading::Fold;
 use crate::models;
 use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
@@ -34,7 +35,7 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     let folder = run_folder(&settings, plan.name());
     check_writable(&folder)?;
 
-    let data = open(&settings)?;
+    let data = open(&settings, arguments.loading.cache())?;
     let mut model = plan.build(data.train.image_shape(), data.train.class_count(), settings.seed)?;
     model.compile(
         settings.optimizer.optimizer(Some(settings.learning_rate)),
@@ -86,8 +87,8 @@ struct Data {
     validation_origin: String,
 }
 
-fn open(settings: &Resolved) -> Result<Data> {
-    let options = OpenOptions { strict: settings.strict, ..OpenOptions::default() };
+fn open(settings: &Resolved, cache: Option<CacheOptions>) -> Result<Data> {
+    let options = OpenOptions { strict: settings.strict, cache, ..OpenOptions::default() };
     let reading = Reading::stderr();
     let progress = |done, all| reading.update(done, all);
     let mut splits = Splits::open(&settings.data, &options, &progress)?;
@@ -102,27 +103,32 @@ fn open(settings: &Resolved) -> Result<Data> {
     let Splits { train, validation, test } = splits.hold_back_test(TEST_FRACTION, settings.seed)?;
     let test = test.context("the data has no test images")?;
     let mut undivided = None;
-    let (train, validation, validation_origin) = match (&settings.validation, validation) {
-        (Some(Validation::Fraction(fraction)), _) => {
-            let (rest, validation) = train.split_stratified(*fraction, settings.seed)?;
-            undivided = Some((train, *fraction));
-            (rest, validation, "of the training images, kept apart".to_owned())
+    let (train, validation, validation_origin) = if let Some(Fold { number, of }) = settings.fold {
+        let (rest, validation) = train.fold(number - 1, of, settings.seed)?;
+        (rest, validation, format!("part {number} of {of} of the training images, kept apart"))
+    } else {
+        match (&settings.validation, validation) {
+            (Some(Validation::Fraction(fraction)), _) => {
+                let (rest, validation) = train.split_stratified(*fraction, settings.seed)?;
+                undivided = Some((train, *fraction));
+                (rest, validation, "of the training images, kept apart".to_owned())
+            }
+            (Some(Validation::Data(path)), _) => {
+                let present = splits_of(path)?;
+                let wanted = [Split::Validation, Split::Test, Split::Train];
+                let split = wanted.into_iter().find(|split| present.contains(split)).unwrap_or(Split::Train);
+                let alike = OpenOptions {
+                    split,
+                    classes: Some(train.class_names().to_vec()),
+                    preprocessing: Some(train.preprocessing().clone()),
+                    ..options
+                };
+                let validation = Dataset::open_with(path, &alike, &progress)?;
+                (train, validation, format!("{split} images of {}", path.display()))
+            }
+            (None, Some(validation)) => (train, validation, "the data's".to_owned()),
+            (None, None) => (train, test.clone(), "the test images, only watched: they decide nothing".to_owned()),
         }
-        (Some(Validation::Data(path)), _) => {
-            let present = splits_of(path)?;
-            let wanted = [Split::Validation, Split::Test, Split::Train];
-            let split = wanted.into_iter().find(|split| present.contains(split)).unwrap_or(Split::Train);
-            let alike = OpenOptions {
-                split,
-                classes: Some(train.class_names().to_vec()),
-                preprocessing: Some(train.preprocessing().clone()),
-                ..options
-            };
-            let validation = Dataset::open_with(path, &alike, &progress)?;
-            (train, validation, format!("{split} images of {}", path.display()))
-        }
-        (None, Some(validation)) => (train, validation, "the data's".to_owned()),
-        (None, None) => (train, test.clone(), "the test images, only watched: they decide nothing".to_owned()),
     };
     drop(reading);
     tell_about(&[&train, &validation, &test]);
@@ -165,6 +171,7 @@ fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, confi
         .batch_size(settings.batch_size)
         .epochs(settings.epochs)
         .seed(settings.seed)
+        .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform })
         .callback(&mut progress)
         .callback(&mut keeper);
     let options = match settings.threads {

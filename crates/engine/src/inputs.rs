@@ -2,7 +2,7 @@
 
 use crate::plan::{Place, Plan, Step};
 use crate::{DType, Parameters, Role, Spec, Value};
-use ocellus_kernels::Buffer;
+use ocellus_kernels::{Buffer, Values};
 
 /// One input of the whole batch, as the caller gives it.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,15 @@ impl<'a> Inputs<'a> {
         }
     }
 
+    /// The n-th input as what the plan made of it: single precision or bf16.
+    pub fn values(&self, n: usize) -> Values<'a> {
+        let value = self.step.inputs[n];
+        match self.memory.plan.spec(value).dtype {
+            DType::Bf16 => Values::Bf16(self.memory.bf16(value)),
+            _ => Values::F32(self.f32(n)),
+        }
+    }
+
     /// The n-th input, which holds bytes.
     pub fn u8(&self, n: usize) -> &'a [u8] {
         self.memory.u8(self.step.inputs[n])
@@ -95,6 +104,15 @@ impl<'a> Memory<'a> {
     /// Elements of a band, or of what belongs to no sample.
     fn len(&self, spec: &Spec) -> usize {
         if spec.role == Role::Sample { spec.len() / self.bands } else { spec.len() }
+    }
+
+    fn bf16(&self, value: Value) -> &'a [u16] {
+        let len = self.len(self.plan.spec(value));
+        match self.plan.place(value) {
+            Place::Slot(buffer) => &self.slot[buffer].bf16()[self.group_first * len..][..self.samples * len],
+            Place::Worker(buffer) => &self.worker[buffer].bf16()[..self.samples * len],
+            _ => unreachable!("only samples' values are kept as bf16"),
+        }
     }
 
     fn u8(&self, value: Value) -> &'a [u8] {

@@ -2,8 +2,8 @@
 
 use crate::graph::Source;
 use crate::ops::Add;
-use crate::{Graph, GraphError, Inputs, Spec, Value};
-use ocellus_kernels::{Buffer, Level, Pool, Precision};
+use crate::{DType, Graph, GraphError, Inputs, Spec, Value};
+use ocellus_kernels::{Buffer, Level, Pool, Precision, ValuesMut};
 use std::any::Any;
 use std::fmt::Debug;
 use std::ops::Range;
@@ -44,6 +44,16 @@ pub trait Op: Debug + Send + Sync + Any {
     /// Whether each pixel of the outputs, sums apart, follows from the same pixel of the inputs alone, so that bands of an
     /// image's rows may be computed one after another as if they were images.
     fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
+        false
+    }
+
+    /// Whether the n-th input may hold bf16 values.
+    fn reads_bf16(&self, _input: usize) -> bool {
+        false
+    }
+
+    /// Whether the n-th output may be written as bf16 values where the precision is bf16.
+    fn writes_bf16(&self, _inputs: &[&Spec], _output: usize) -> bool {
         false
     }
 
@@ -143,9 +153,18 @@ pub struct Output {
     pub(crate) buffer: Buffer,
     pub(crate) start: usize,
     pub(crate) len: usize,
+    pub(crate) dtype: DType,
 }
 
 impl Output {
+    /// The values to write, of the type that the plan gave them.
+    pub fn values(&mut self) -> ValuesMut<'_> {
+        match self.dtype {
+            DType::Bf16 => ValuesMut::Bf16(&mut self.buffer.bf16_mut()[self.start..][..self.len]),
+            _ => ValuesMut::F32(self.f32()),
+        }
+    }
+
     /// The values to write.
     pub fn f32(&mut self) -> &mut [f32] {
         &mut self.buffer.f32_mut()[self.start..][..self.len]

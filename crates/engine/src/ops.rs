@@ -8,6 +8,7 @@ mod batch_norm_backward;
 mod concat;
 mod constant;
 mod conv2d;
+mod convert;
 mod dense;
 mod dropout;
 mod expanded_depthwise;
@@ -29,6 +30,7 @@ pub use batch_norm::{BatchNorm, FinishMoments, Moments, batch_norm_inference, ba
 pub use concat::Concat;
 pub use constant::Constant;
 pub use conv2d::Conv2d;
+pub(crate) use convert::Convert;
 pub use dense::Dense;
 pub use dropout::Dropout;
 pub(crate) use expanded_depthwise::ExpandedDepthwise;

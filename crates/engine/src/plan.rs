@@ -6,6 +6,7 @@
 //! are kept for each slot and gathered in slot order, which is why results are the same for any number of threads.
 
 mod build;
+mod narrow;
 mod recompute;
 
 use crate::graph::MovingAverage;
@@ -39,6 +40,8 @@ pub struct PlanOptions {
     pub group_bytes: usize,
     /// Let values whose lifetimes do not meet share memory. Off only to test that it makes no difference.
     pub share_memory: bool,
+    /// Where the precision is bf16, keep images from stage to stage in that, too. Off only to test what it changes.
+    pub narrow: bool,
     /// Compute cheap values again in a later stage rather than keep them. Off only to test that it makes no difference.
     pub recompute: bool,
 }
@@ -59,6 +62,7 @@ impl PlanOptions {
             threads: 1,
             share_above: SHARE_ABOVE,
             share_memory: true,
+            narrow: true,
             recompute: true,
         }
     }

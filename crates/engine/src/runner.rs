@@ -299,7 +299,7 @@ impl Runner {
             for (output, &value) in outputs.iter_mut().zip(&step.outputs) {
                 let Place::Shared(buffer) = self.plan.place(value) else { unreachable!("once means shared") };
                 let len = self.plan.spec(value).len();
-                *output = Output { buffer: std::mem::take(&mut self.shared[buffer]), start: 0, len };
+                *output = Output { buffer: std::mem::take(&mut self.shared[buffer]), start: 0, len, dtype: DType::F32 };
             }
             let memory = self.shared_memory(parameters, batch);
             let at = At { samples: self.samples, first: 0, accumulate: false, batch: self.samples, scalars };
@@ -502,9 +502,10 @@ impl Group<'_> {
                 }
                 Role::Sum | Role::Shared => (0, spec.len()),
             };
+            let dtype = spec.dtype;
             *output = match self.plan.place(value) {
-                Place::Slot(b) => Output { buffer: std::mem::take(&mut slot.buffers[b]), start, len },
-                Place::Worker(b) => Output { buffer: std::mem::take(&mut buffers[b]), start: 0, len },
+                Place::Slot(b) => Output { buffer: std::mem::take(&mut slot.buffers[b]), start, len, dtype },
+                Place::Worker(b) => Output { buffer: std::mem::take(&mut buffers[b]), start: 0, len, dtype },
                 _ => unreachable!("samples' values are kept by slots and workers"),
             };
         }
@@ -553,6 +554,7 @@ fn cut<'a>(outputs: &'a mut [Output], step: &Step, threads: usize, pieces: &mut 
                 let chunks = output.buffer.f32_mut()[range].chunks_mut(piece);
                 pieces.iter_mut().zip(chunks).for_each(|(to, part)| to.parts[n] = Part::F32(part));
             }
+            DType::Bf16 => unreachable!("such outputs are not cut"),
             DType::U8 => {
                 let chunks = output.buffer.u8_mut()[range].chunks_mut(piece);
                 pieces.iter_mut().zip(chunks).for_each(|(to, part)| to.parts[n] = Part::U8(part));

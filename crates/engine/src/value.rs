@@ -24,12 +24,26 @@ pub enum Role {
 }
 
 /// The type of a value's elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DType {
     /// Single precision.
+    #[default]
     F32,
+    /// The upper halves of single-precision numbers: only what a plan keeps from stage to stage.
+    Bf16,
     /// Bytes: pixels as they were decoded, positions within a pooling window.
     U8,
+}
+
+impl DType {
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::Bf16 => 2,
+            DType::U8 => 1,
+        }
+    }
 }
 
 /// Role, shape and element type of a value.

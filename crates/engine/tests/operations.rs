@@ -7,7 +7,7 @@ use harness::*;
 use ocellus_engine::ops::*;
 use ocellus_engine::{
     Clip, DType, Graph, GraphError, Input, Level, Outcome, ParameterId, ParameterKind, Parameters, Plan, PlanOptions,
-    Pool, Role, Rule, Runner, Scalars, Spec, Update, Value, fuse, fuse_for_inference,
+    Pool, Precision, Role, Rule, Runner, Scalars, Spec, Update, Value, fuse, fuse_for_inference,
 };
 
 /// The loss along a line through each parameter in turn must change as its gradient says.
@@ -258,6 +258,43 @@ fn what_is_computed_again_takes_no_memory() {
     };
     // The pixels and the first normalisation's result: 7x6 pixels of 4 and of 6 channels for each sample.
     assert!(memory(true) + 100 * 42 * (4 + 6) * 4 <= memory(false) + 10_000, "{} and {}", memory(true), memory(false));
+}
+
+#[test]
+fn images_kept_as_bf16_change_little_and_do_not_depend_on_how_a_plan_runs() {
+    let eight: BodyFn = |net, x| {
+        let x = net.conv(x, 8, 3, 1)?;
+        let x = batch_norm(net, x)?;
+        let x = activate(net, x, Activation::Relu)?;
+        let y = net.conv(x, 8, 3, 1)?;
+        let y = batch_norm(net, y)?;
+        let y = activate(net, y, Activation::Relu)?;
+        let y = net.conv(y, 8, 3, 1)?;
+        let y = batch_norm(net, y)?;
+        let y = net.graph.add(Add, &[y, x])?;
+        activate(net, y, Activation::Relu)
+    };
+    for (name, body) in BODIES.iter().copied().chain([("residual block of eight channels", eight)]) {
+        eprintln!("{name}");
+        check_narrow(&body, cross_entropy, 0.05);
+    }
+}
+
+#[test]
+fn images_kept_as_bf16_take_less_memory() {
+    let (net, logits, total) = build(&body("conv, batch norm, relu, twice"), cross_entropy);
+    let mut fused = fuse(&net.graph, &[logits, total]).unwrap();
+    let wrt: Vec<Value> = net.weights.iter().map(|w| fused.value(w.1).unwrap()).collect();
+    let total = fused.value(total).unwrap();
+    let gradients = fused.graph.gradients(total, &wrt).unwrap();
+    let fetched: Vec<Value> = gradients.into_iter().flatten().chain([total]).collect();
+    let memory = |narrow| {
+        let options = PlanOptions { narrow, slots: Some(1), group: Some(1), ..PlanOptions::new(100, Level::detect()) };
+        let options = PlanOptions { precision: Precision::Bf16, ..options };
+        Plan::new(&fused.graph, &fetched, options).unwrap().memory(1)
+    };
+    // Both convolutions' outputs: 7x6 pixels of 6 channels, two bytes less for each.
+    assert!(memory(true) + 100 * 42 * 12 * 2 <= memory(false) + 10_000, "{} and {}", memory(true), memory(false));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{Net, activate, batch_norm, check_shared, check_ways, cross_entropy};
+use harness::{Net, activate, batch_norm, check_narrow, check_shared, check_ways, cross_entropy};
 use ocellus_engine::ops::*;
 use ocellus_engine::{GraphError, Value};
 use proptest::prelude::*;
@@ -42,5 +42,7 @@ proptest! {
         // A dozen layers with batch normalisation amplify rounding; a wrong buffer or stage is off by far more.
         check_ways(&|net: &mut Net, x: Value| grow(&choices, net, x), cross_entropy, 1e-3);
         check_shared(&|net: &mut Net, x: Value| grow(&choices, net, x));
+        // Rounding to bf16 is amplified without bound: only where values lie is looked at.
+        check_narrow(&|net: &mut Net, x: Value| grow(&choices, net, x), cross_entropy, 1e30);
     }
 }

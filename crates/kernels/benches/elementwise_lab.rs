@@ -104,32 +104,44 @@ fn run(lab: &Lab) {
         let mut sums = vec![0.0; 2 * channels];
         let named = |name: &str| format!("{name} {channels} channels");
         lab.row(&named("moments"), once, || {
-            batch_norm::moments(level, channels, black_box(x), &mean, &mut sums, false)
+            batch_norm::moments(level, channels, black_box(x).into(), &mean, &mut sums, false)
         });
         let (gamma, beta) = (&mean, &mean);
         let (mean, variance) = (&mean, &variance);
         let linear = batch_norm::Norm { mean, variance, gamma, beta, epsilon: 1e-3, epilogue: Epilogue::Linear };
         let relu = batch_norm::Norm { epilogue: Epilogue::Relu, ..linear };
-        lab.row(&named("normalize, relu"), 2 * once, || batch_norm::normalize(level, &relu, black_box(x), None, y));
+        lab.row(&named("normalize, relu"), 2 * once, || {
+            batch_norm::normalize(level, &relu, black_box(x).into(), None, y.into())
+        });
         lab.row(&named("normalize, add, relu"), 3 * once, || {
-            batch_norm::normalize(level, &relu, black_box(x), Some(dy), y);
+            batch_norm::normalize(level, &relu, black_box(x).into(), Some(dy.into()), y.into());
         });
         let (dbeta, dgamma) = sums.split_at_mut(channels);
         lab.row(&named("backward_sums"), 2 * once, || {
-            batch_norm::backward_sums(level, &linear, black_box(x), dy, dbeta, dgamma, false);
+            batch_norm::backward_sums(level, &linear, black_box(x).into(), dy.into(), dbeta, dgamma, false);
         });
         lab.row(&named("backward_sums, relu"), 2 * once, || {
-            batch_norm::backward_sums(level, &relu, black_box(x), dy, dbeta, dgamma, false);
+            batch_norm::backward_sums(level, &relu, black_box(x).into(), dy.into(), dbeta, dgamma, false);
         });
         lab.row(&named("backward_sums, add, relu, g"), 5 * once, || {
-            let terms = (dy, Some(dy));
-            batch_norm::backward_sums_and_gradient(level, &relu, black_box(x), dy, terms, y, dbeta, dgamma, false);
+            let terms = (dy.into(), Some(dy.into()));
+            batch_norm::backward_sums_and_gradient(
+                level,
+                &relu,
+                black_box(x).into(),
+                dy.into(),
+                terms,
+                y.into(),
+                dbeta,
+                dgamma,
+                false,
+            );
         });
         lab.row(&named("batch_norm backward"), 3 * once, || {
-            batch_norm::backward(level, &linear, 1e3, black_box(x), dy, dbeta, dgamma, y);
+            batch_norm::backward(level, &linear, 1e3, black_box(x).into(), dy.into(), dbeta, dgamma, y.into());
         });
         lab.row(&named("batch_norm backward, relu"), 3 * once, || {
-            batch_norm::backward(level, &relu, 1e3, black_box(x), dy, dbeta, dgamma, y);
+            batch_norm::backward(level, &relu, 1e3, black_box(x).into(), dy.into(), dbeta, dgamma, y.into());
         });
         lab.row(&named("column_sums"), once, || {
             reduce::column_sums(level, channels, black_box(x), &mut sums[..channels], false);

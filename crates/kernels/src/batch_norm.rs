@@ -1,20 +1,21 @@
 //! Batch normalisation over `[rows][channels]` (Ioffe and Szegedy, arXiv:1502.03167), with what stands behind it: a
 //! shortcut that is added, and a rectifier.
 //!
-//! Statistics are sums, so that parts of a batch can be summed apart and added: [`moments`] then [`finish`]; and
+//! Each array of rows may hold bf16 values ([`Values`]); arithmetic and sums are single precision. Statistics are sums, so that parts of a batch can be summed apart and added: [`moments`] then [`finish`]; and
 //! [`backward_sums`] then [`backward`].
 
 use crate::columns::{self, ChannelMap, ChannelSum};
 use crate::conv::Epilogue;
 use crate::isa::{Isa, Level};
 use crate::rectifier::{Rectifier, rectified};
+use crate::{Values, ValuesMut};
 use std::marker::PhantomData;
 
 /// `sums = [Σ(x - shift), Σ(x - shift)²]`, each `[channels]`, over all rows; added to `sums` where `accumulate`.
 ///
 /// A `shift` near the mean (a running mean, or the first row) keeps the variance accurate where the mean is much larger
 /// than the deviation. Each sum errs by at most about `(35 + 512 / channels) ε Σ|term|`, whatever the number of rows.
-pub fn moments(level: Level, channels: usize, x: &[f32], shift: &[f32], sums: &mut [f32], accumulate: bool) {
+pub fn moments(level: Level, channels: usize, x: Values<'_>, shift: &[f32], sums: &mut [f32], accumulate: bool) {
     assert!(shift.len() == channels && sums.len() == 2 * channels);
     let (first, second) = sums.split_at_mut(channels);
     columns::sums(level, channels, Moments { shift }, [x], [first, second], accumulate);
@@ -93,7 +94,7 @@ fn normalized<I: Isa>(isa: I, x: I::F32, [mean, scale, beta]: [I::F32; 3]) -> I:
 }
 
 /// `y = f(gamma (x - mean) / sqrt(variance + epsilon) + beta + shortcut)`, with `f` the epilogue.
-pub fn normalize(level: Level, norm: &Norm<'_>, x: &[f32], shortcut: Option<&[f32]>, y: &mut [f32]) {
+pub fn normalize(level: Level, norm: &Norm<'_>, x: Values<'_>, shortcut: Option<Values<'_>>, y: ValuesMut<'_>) {
     let channels = norm.channels();
     rectified!(norm.epilogue, R => match shortcut {
         None => columns::map(level, channels, Forward::<R>(norm, PhantomData), [x], y),
@@ -132,8 +133,8 @@ impl<R: Rectifier> ChannelMap<2, 3> for Forward<'_, R> {
 pub fn backward_sums(
     level: Level,
     norm: &Norm<'_>,
-    x: &[f32],
-    dy: &[f32],
+    x: Values<'_>,
+    dy: Values<'_>,
     dbeta: &mut [f32],
     dgamma: &mut [f32],
     accumulate: bool,
@@ -203,10 +204,10 @@ impl<R: Rectifier> ChannelSum<2, 4, 2> for RectifiedSums<'_, R> {
 pub fn backward_sums_and_gradient(
     level: Level,
     norm: &Norm<'_>,
-    x: &[f32],
-    y: &[f32],
-    dy: (&[f32], Option<&[f32]>),
-    g: &mut [f32],
+    x: Values<'_>,
+    y: Values<'_>,
+    dy: (Values<'_>, Option<Values<'_>>),
+    g: ValuesMut<'_>,
     dbeta: &mut [f32],
     dgamma: &mut [f32],
     accumulate: bool,
@@ -269,11 +270,11 @@ pub fn backward(
     level: Level,
     norm: &Norm<'_>,
     count: f32,
-    x: &[f32],
-    dy: &[f32],
+    x: Values<'_>,
+    dy: Values<'_>,
     dbeta: &[f32],
     dgamma: &[f32],
-    dx: &mut [f32],
+    dx: ValuesMut<'_>,
 ) {
     let channels = norm.channels();
     assert!(dbeta.len() == channels && dgamma.len() == channels);

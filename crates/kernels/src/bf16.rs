@@ -1,7 +1,7 @@
 //! What bf16 arithmetic is: rounding, and products of pairs summed in single precision, exactly as AVX512_BF16 does them.
 //!
 //! A bf16 number is the upper half of a single-precision one: 8 bits of exponent, 8 significant bits. Values between
-//! operations stay in single precision; kernels round both factors of their products to bf16 and sum in single
+//! operations are single precision, but for those that the engine keeps as bf16 ([`Values`](crate::Values)); kernels round both factors of their products to bf16 and sum in single
 //! precision. `VDPBF16PS` adds the product of the odd elements of two pairs, then that of the even ones, each as a
 //! fused multiply-add that rounds to nearest; denormal numbers count as zero in factors, sums and results, whatever the
 //! control register says. The vector levels without that instruction compute the same bits, so results of a

@@ -54,6 +54,16 @@ impl Buffer {
     pub fn u8_mut(&mut self) -> &mut [u8] {
         bytemuck::cast_slice_mut(self.f32_mut())
     }
+
+    /// The same memory as bf16 values: two for each value.
+    pub fn bf16(&self) -> &[u16] {
+        bytemuck::cast_slice(self.f32())
+    }
+
+    /// The same memory as bf16 values, to write.
+    pub fn bf16_mut(&mut self) -> &mut [u16] {
+        bytemuck::cast_slice_mut(self.f32_mut())
+    }
 }
 
 impl std::fmt::Debug for Buffer {

@@ -4,6 +4,7 @@
 //! of the lanes; many channels are cut into [`CHUNK`]s, so that all values per channel fit on the stack.
 
 use crate::isa::{Isa, Kernel, Level};
+use crate::values::{Values, ValuesMut, load, load_first, store, store_first};
 
 /// Most columns handled at once: a multiple of every vector's lanes.
 pub(crate) const CHUNK: usize = 512;
@@ -63,28 +64,33 @@ pub(crate) fn map<M: ChannelMap<N, P>, const N: usize, const P: usize>(
     level: Level,
     channels: usize,
     f: M,
-    x: [&[f32]; N],
-    y: &mut [f32],
+    x: [Values<'_>; N],
+    y: ValuesMut<'_>,
 ) {
     for input in x {
         assert_eq!(input.len(), y.len(), "inputs as long as the output");
     }
     check(channels, y.len());
-    level.dispatch(Mapped { channels, f, x, y });
+    if y.is_bf16() || x.iter().any(Values::is_bf16) {
+        level.dispatch_bf16(Mapped::<M, N, P, true> { channels, f, x, y });
+    } else {
+        level.dispatch(Mapped::<M, N, P, false> { channels, f, x, y });
+    }
 }
 
 fn check(channels: usize, len: usize) {
     assert!(channels > 0 && len.is_multiple_of(channels), "{len} values are no whole rows of {channels} channels");
 }
 
-struct Mapped<'a, M, const N: usize, const P: usize> {
+/// With `HALVES`, any of the arrays may hold bf16 values.
+struct Mapped<'a, M, const N: usize, const P: usize, const HALVES: bool> {
     channels: usize,
     f: M,
-    x: [&'a [f32]; N],
-    y: &'a mut [f32],
+    x: [Values<'a>; N],
+    y: ValuesMut<'a>,
 }
 
-impl<M: ChannelMap<N, P>, const N: usize, const P: usize> Kernel for Mapped<'_, M, N, P> {
+impl<M: ChannelMap<N, P>, const N: usize, const P: usize, const HALVES: bool> Kernel for Mapped<'_, M, N, P, HALVES> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
@@ -111,7 +117,7 @@ impl<M: ChannelMap<N, P>, const N: usize, const P: usize> Kernel for Mapped<'_, 
 /// Rows that a map takes at once, so that values per channel are loaded once for all of them.
 const ROWS: usize = 4;
 
-impl<M: ChannelMap<N, P>, const N: usize, const P: usize> Mapped<'_, M, N, P> {
+impl<M: ChannelMap<N, P>, const N: usize, const P: usize, const HALVES: bool> Mapped<'_, M, N, P, HALVES> {
     /// Maps columns `from..from + columns` of `R` rows, `width` apart.
     #[inline(always)]
     fn rows<I: Isa, const R: usize>(
@@ -122,8 +128,8 @@ impl<M: ChannelMap<N, P>, const N: usize, const P: usize> Mapped<'_, M, N, P> {
         columns: usize,
         patterns: &[[f32; CHUNK]; P],
     ) {
-        let y = self.y.as_mut_ptr();
         assert!(columns <= CHUNK && from + (R - 1) * width + columns <= self.y.len());
+        let (y, y_half) = (self.y.as_mut_ptr(), self.y.is_bf16());
         let mut j = 0;
         while j + I::LANES <= columns {
             let mut values = [isa.zero(); P];
@@ -137,9 +143,9 @@ impl<M: ChannelMap<N, P>, const N: usize, const P: usize> Mapped<'_, M, N, P> {
                 // SAFETY: the last row's columns end within the output, and every input is as long as that.
                 unsafe {
                     for k in 0..N {
-                        v[k] = isa.load(self.x[k].as_ptr().add(at));
+                        v[k] = load::<I, HALVES>(isa, self.x[k].as_ptr(), self.x[k].is_bf16(), at);
                     }
-                    isa.store(y.add(at), self.f.apply(isa, v, values));
+                    store::<I, HALVES>(isa, y, y_half, at, self.f.apply(isa, v, values));
                 }
             }
             j += I::LANES;
@@ -157,9 +163,9 @@ impl<M: ChannelMap<N, P>, const N: usize, const P: usize> Mapped<'_, M, N, P> {
                 // SAFETY: as above, for the lanes of the mask.
                 unsafe {
                     for k in 0..N {
-                        v[k] = isa.load_masked(mask, self.x[k].as_ptr().add(at));
+                        v[k] = load_first::<I, HALVES>(isa, self.x[k].as_ptr(), self.x[k].is_bf16(), at, columns - j);
                     }
-                    isa.store_masked(mask, y.add(at), self.f.apply(isa, v, values));
+                    store_first::<I, HALVES>(isa, y, y_half, at, columns - j, self.f.apply(isa, v, values));
                 }
             }
         }
@@ -189,12 +195,18 @@ pub(crate) fn sums<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const
     level: Level,
     channels: usize,
     f: M,
-    x: [&[f32]; N],
+    x: [Values<'_>; N],
     sums: [&mut [f32]; S],
     accumulate: bool,
 ) {
     checked::<N, S>(channels, x, &sums);
-    level.dispatch(Summed::<M, N, P, S, false> { channels, f, x, y: &mut [], sums, accumulate });
+    let y = ValuesMut::F32(&mut []);
+    // bf16 values are exact, so that any instructions load the same.
+    if x.iter().any(Values::is_bf16) {
+        level.dispatch(Summed::<M, N, P, S, false, true> { channels, f, x, y, sums, accumulate });
+    } else {
+        level.dispatch(Summed::<M, N, P, S, false, false> { channels, f, x, y, sums, accumulate });
+    }
 }
 
 /// [`sums`], and `y[row][c]` what the terms' [`map`](ChannelSum::map) gives, in the same pass.
@@ -202,17 +214,21 @@ pub(crate) fn map_and_sums<M: ChannelSum<N, P, S>, const N: usize, const P: usiz
     level: Level,
     channels: usize,
     f: M,
-    x: [&[f32]; N],
-    y: &mut [f32],
+    x: [Values<'_>; N],
+    y: ValuesMut<'_>,
     sums: [&mut [f32]; S],
     accumulate: bool,
 ) {
     checked::<N, S>(channels, x, &sums);
     assert_eq!(x[0].len(), y.len(), "inputs as long as the output");
-    level.dispatch(Summed::<M, N, P, S, true> { channels, f, x, y, sums, accumulate });
+    if y.is_bf16() || x.iter().any(Values::is_bf16) {
+        level.dispatch_bf16(Summed::<M, N, P, S, true, true> { channels, f, x, y, sums, accumulate });
+    } else {
+        level.dispatch(Summed::<M, N, P, S, true, false> { channels, f, x, y, sums, accumulate });
+    }
 }
 
-fn checked<const N: usize, const S: usize>(channels: usize, x: [&[f32]; N], sums: &[&mut [f32]; S]) {
+fn checked<const N: usize, const S: usize>(channels: usize, x: [Values<'_>; N], sums: &[&mut [f32]; S]) {
     for input in x {
         assert_eq!(input.len(), x[0].len(), "inputs of one length");
     }
@@ -222,12 +238,13 @@ fn checked<const N: usize, const S: usize>(channels: usize, x: [&[f32]; N], sums
     }
 }
 
-struct Summed<'a, M, const N: usize, const P: usize, const S: usize, const MAPS: bool> {
+/// With `HALVES`, any of the arrays but the sums may hold bf16 values.
+struct Summed<'a, M, const N: usize, const P: usize, const S: usize, const MAPS: bool, const HALVES: bool> {
     channels: usize,
     f: M,
-    x: [&'a [f32]; N],
+    x: [Values<'a>; N],
     /// As long as the inputs where the kernel maps, too; else empty.
-    y: &'a mut [f32],
+    y: ValuesMut<'a>,
     sums: [&'a mut [f32]; S],
     accumulate: bool,
 }
@@ -235,8 +252,8 @@ struct Summed<'a, M, const N: usize, const P: usize, const S: usize, const MAPS:
 /// Vectors of columns summed at once: enough independent chains to hide the latency of an addition.
 const BLOCK: usize = 4;
 
-impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize, const MAPS: bool> Kernel
-    for Summed<'_, M, N, P, S, MAPS>
+impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize, const MAPS: bool, const HALVES: bool>
+    Kernel for Summed<'_, M, N, P, S, MAPS, HALVES>
 {
     type Output = ();
     #[inline(always)]
@@ -295,8 +312,8 @@ struct Sums<const S: usize> {
     errors: [[f32; CHUNK]; S],
 }
 
-impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize, const MAPS: bool>
-    Summed<'_, M, N, P, S, MAPS>
+impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize, const MAPS: bool, const HALVES: bool>
+    Summed<'_, M, N, P, S, MAPS, HALVES>
 {
     /// Adds `V` vectors of columns, of which column `j` of the chunk is the first, over `rows` rows from value `from`
     /// on. A single vector may have fewer than all its `lanes`.
@@ -318,7 +335,7 @@ impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize, con
         assert!(j + V * I::LANES <= CHUNK && (whole || V == 1) && rows > 0);
         assert!(from + (rows - 1) * width + (V - 1) * I::LANES + lanes.min(I::LANES) <= self.x[0].len());
         assert!(!MAPS || self.y.len() == self.x[0].len());
-        let y = self.y.as_mut_ptr();
+        let (y, y_half) = (self.y.as_mut_ptr(), self.y.is_bf16());
         let (mut values, mut parts) = ([[isa.zero(); P]; V], [[isa.zero(); S]; V]);
         for (v, values) in values.iter_mut().enumerate() {
             for p in 0..P {
@@ -333,16 +350,21 @@ impl<M: ChannelSum<N, P, S>, const N: usize, const P: usize, const S: usize, con
                 for k in 0..N {
                     // SAFETY: the last row's columns end within each input: they have one length, checked above.
                     unsafe {
-                        let at = self.x[k].as_ptr().add(place);
-                        x[k] = if whole { isa.load(at) } else { isa.load_masked(mask, at) };
+                        let (at, half) = (self.x[k].as_ptr(), self.x[k].is_bf16());
+                        x[k] = match whole {
+                            true => load::<I, HALVES>(isa, at, half, place),
+                            false => load_first::<I, HALVES>(isa, at, half, place, lanes),
+                        };
                     }
                 }
                 if MAPS {
                     let value = self.f.map(isa, x, values[v]);
                     // SAFETY: the output is as long as the inputs, checked above.
                     unsafe {
-                        let at = y.add(place);
-                        if whole { isa.store(at, value) } else { isa.store_masked(mask, at, value) }
+                        match whole {
+                            true => store::<I, HALVES>(isa, y, y_half, place, value),
+                            false => store_first::<I, HALVES>(isa, y, y_half, place, lanes, value),
+                        }
                     }
                 }
                 parts[v] = self.f.add(isa, x, values[v], parts[v]);

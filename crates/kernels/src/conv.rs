@@ -19,8 +19,8 @@
 //! | permutations fetch each filter's pixel | first layers before a max-pool | `patch_weights` |
 //!
 //! With [`Precision::Bf16`](crate::Precision) the factors of products are rounded to bf16 and multiplied by pairs (`factors`), summed in
-//! single precision; biases, activations, the transforms of minimal filtering and all that operations exchange stay in single
-//! precision:
+//! single precision; biases, activations and the transforms of minimal filtering stay in single precision. Forward and data gradient
+//! by minimal filtering can round what they store to bf16, too. Which kernels multiply pairs:
 //!
 //! | operation | pairs run along | single precision remains with |
 //! |---|---|---|
@@ -69,6 +69,7 @@ mod tile;
 mod weight_tile;
 mod winograd;
 mod winograd_four;
+mod winograd_row_weights;
 mod winograd_weights;
 
 pub use backward_data::BackwardData;
@@ -155,6 +156,17 @@ impl ConvShape {
     /// Values in one output sample.
     pub fn output_len(&self) -> usize {
         self.output().iter().product()
+    }
+
+    /// Whether the forward pass in bf16 can round what it stores, too.
+    pub fn writes_bf16(&self) -> bool {
+        let [height, width, _] = self.output();
+        winograd::suits(self, [height, width])
+    }
+
+    /// The same of the gradient with respect to the input.
+    pub fn writes_bf16_data(&self) -> bool {
+        winograd::suits(self, [self.input[0], self.input[1]])
     }
 
     /// Positions of the kernel.

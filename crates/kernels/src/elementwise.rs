@@ -77,7 +77,7 @@ impl Map<1> for Scale {
 /// `y[row][c] = x[row][c] * scale[c] + offset[c]`
 pub fn affine(level: Level, channels: usize, x: &[f32], scale: &[f32], offset: &[f32], y: &mut [f32]) {
     assert!(scale.len() == channels && offset.len() == channels);
-    columns::map(level, channels, Affine { scale, offset }, [x], y);
+    columns::map(level, channels, Affine { scale, offset }, [x.into()], y.into());
 }
 
 #[derive(Clone, Copy)]
@@ -176,7 +176,7 @@ pub fn multiply_channels(level: Level, pixels: usize, channels: usize, x: &[f32]
     let size = pixels * channels;
     assert!(size > 0 && x.len() == y.len() && x.len().is_multiple_of(size) && s.len() * pixels == x.len());
     for ((x, y), scale) in x.chunks_exact(size).zip(y.chunks_exact_mut(size)).zip(s.chunks_exact(channels)) {
-        columns::map(level, channels, MultiplyChannels { scale }, [x], y);
+        columns::map(level, channels, MultiplyChannels { scale }, [x.into()], y.into());
     }
 }
 

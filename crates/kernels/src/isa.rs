@@ -19,7 +19,7 @@ pub(crate) use level::Kernel;
 pub use level::{Level, UnknownLevel};
 
 /// Lanes of the widest vectors.
-const MOST_LANES: usize = 16;
+pub(crate) const MOST_LANES: usize = 16;
 
 /// Applies a scalar function to every lane.
 #[inline(always)]
@@ -160,6 +160,20 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
             for i in 0..Self::LANES {
                 to.cast::<u16>().add(i).write_unaligned(bf16::round(lanes[i]));
             }
+        }
+    }
+    /// Loads `LANES` bf16 values that lie side by side.
+    /// # Safety
+    /// `from` must be readable for `LANES` values.
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const u16) -> Self::F32 {
+        let mut lanes = [0.0; MOST_LANES];
+        // SAFETY: the array holds the lanes of any level, and the rest is the caller's promise.
+        unsafe {
+            for i in 0..Self::LANES {
+                lanes[i] = f32::from_bits(u32::from(from.add(i).read_unaligned()) << 16);
+            }
+            self.load(lanes.as_ptr())
         }
     }
     /// The even and the odd values of pairs.

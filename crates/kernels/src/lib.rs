@@ -27,8 +27,10 @@ pub mod softmax;
 #[cfg(test)]
 mod testing;
 pub mod update;
+mod values;
 
 pub use bf16::Precision;
 pub use buffer::Buffer;
 pub use isa::{Level, UnknownLevel};
 pub use pool::Pool;
+pub use values::{Values, ValuesMut, convert};

@@ -7,12 +7,12 @@ use crate::isa::{Isa, Kernel, Level};
 ///
 /// The error is at most about `(35 + 512 / columns) ε Σ|x|`, whatever the number of rows.
 pub fn column_sums(level: Level, columns: usize, x: &[f32], sums: &mut [f32], accumulate: bool) {
-    columns::sums(level, columns, Plain, [x], [sums], accumulate);
+    columns::sums(level, columns, Plain, [x.into()], [sums], accumulate);
 }
 
 /// `sums[c] = Σ over rows of a[row][c] * b[row][c]`, added to `sums` where `accumulate`. Accurate as [`column_sums`].
 pub fn column_products(level: Level, columns: usize, a: &[f32], b: &[f32], sums: &mut [f32], accumulate: bool) {
-    columns::sums(level, columns, Product, [a, b], [sums], accumulate);
+    columns::sums(level, columns, Product, [a.into(), b.into()], [sums], accumulate);
 }
 
 #[derive(Clone, Copy)]

@@ -21,10 +21,12 @@
 //! a reader panic or take more memory than its limits allow.
 
 mod builtin;
+mod cache;
 mod catalog;
 mod cifar;
 mod dataset;
 mod decode;
+mod divide;
 mod error;
 mod fingerprint;
 mod folder;
@@ -47,11 +49,12 @@ mod tar;
 mod zip;
 
 pub use builtin::builtin;
+pub use cache::CacheOptions;
 pub use catalog::{Catalog, Content};
 pub use dataset::{Dataset, Skipped, Split};
 pub use error::{DataError, ImageProblem};
 pub use known::{Known, known};
-pub use loader::{Batch, Loader, LoaderOptions};
+pub use loader::{Batch, Loader, LoaderOptions, Sampler};
 pub use open::{Limits, OpenOptions, Progress, splits_of};
 pub use preprocessing::{Filter, Preprocessing, Resize};
 pub use source::Source;

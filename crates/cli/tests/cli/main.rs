@@ -4,5 +4,6 @@ mod bad_input;
 mod harness;
 mod quantize;
 mod results;
+mod sources;
 mod training;
 mod usage;

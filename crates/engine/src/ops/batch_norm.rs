@@ -55,6 +55,9 @@ impl Op for Moments {
     fn name(&self) -> &'static str {
         "Moments"
     }
+    fn reads_bf16(&self, input: usize) -> bool {
+        input == 0
+    }
     fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
         true
     }
@@ -81,7 +84,7 @@ struct RunMoments {
 
 impl Run for RunMoments {
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], at: &At<'_>) {
-        let (x, shift) = (inputs.f32(0), inputs.f32(1));
+        let (x, shift) = (inputs.values(0), inputs.f32(1));
         batch_norm::moments(self.level, self.channels, x, shift, outputs[0].f32(), at.accumulate);
     }
 }
@@ -136,6 +139,12 @@ pub struct BatchNorm {
 impl Op for BatchNorm {
     fn name(&self) -> &'static str {
         "BatchNorm"
+    }
+    fn reads_bf16(&self, input: usize) -> bool {
+        input == 0 || input == 5
+    }
+    fn writes_bf16(&self, _inputs: &[&Spec], _output: usize) -> bool {
+        true
     }
     fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
         true
@@ -193,12 +202,12 @@ impl Run for RunForward {
         self.channels
     }
     fn run_piece(&self, inputs: &Inputs<'_>, piece: &mut Piece<'_>, _scratch: &mut [f32], _at: &At<'_>) {
-        let (x, norm) = (&inputs.f32(0)[piece.values()], self.op.norm(inputs, 1));
-        let shortcut = self.shortcut.then(|| &inputs.f32(5)[piece.values()]);
-        batch_norm::normalize(self.level, &norm, x, shortcut, piece.f32());
+        let (x, norm) = (inputs.values(0).slice(piece.values()), self.op.norm(inputs, 1));
+        let shortcut = self.shortcut.then(|| inputs.values(5).slice(piece.values()));
+        batch_norm::normalize(self.level, &norm, x, shortcut, piece.f32().into());
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], _at: &At<'_>) {
-        let shortcut = self.shortcut.then(|| inputs.f32(5));
-        batch_norm::normalize(self.level, &self.op.norm(inputs, 1), inputs.f32(0), shortcut, outputs[0].f32());
+        let (x, shortcut) = (inputs.values(0), self.shortcut.then(|| inputs.values(5)));
+        batch_norm::normalize(self.level, &self.op.norm(inputs, 1), x, shortcut, outputs[0].values());
     }
 }

@@ -50,6 +50,9 @@ impl Op for Sums {
     fn name(&self) -> &'static str {
         "BatchNormSums"
     }
+    fn reads_bf16(&self, input: usize) -> bool {
+        input == 0 || input == 5
+    }
     fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
         true
     }
@@ -72,7 +75,7 @@ struct RunSums {
 impl Run for RunSums {
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], at: &At<'_>) {
         let [dbeta, dgamma] = outputs else { unreachable!("it has two outputs") };
-        let (norm, x, dy) = (self.op.norm(inputs, 1), inputs.f32(0), inputs.f32(5));
+        let (norm, x, dy) = (self.op.norm(inputs, 1), inputs.values(0), inputs.values(5));
         batch_norm::backward_sums(self.level, &norm, x, dy, dbeta.f32(), dgamma.f32(), at.accumulate);
     }
 }
@@ -85,6 +88,12 @@ struct SumsAndGradient(BatchNorm);
 impl Op for SumsAndGradient {
     fn name(&self) -> &'static str {
         "BatchNormSumsAndGradient"
+    }
+    fn reads_bf16(&self, input: usize) -> bool {
+        input == 0 || input >= 5
+    }
+    fn writes_bf16(&self, _inputs: &[&Spec], output: usize) -> bool {
+        output == 2
     }
     fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
         true
@@ -110,9 +119,9 @@ struct RunSumsAndGradient {
 impl Run for RunSumsAndGradient {
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], at: &At<'_>) {
         let [dbeta, dgamma, g] = outputs else { unreachable!("it has three outputs") };
-        let (norm, x, y) = (self.op.norm(inputs, 1), inputs.f32(0), inputs.f32(5));
-        let terms = (inputs.f32(6), self.two.then(|| inputs.f32(7)));
-        let (g, dbeta, dgamma) = (g.f32(), dbeta.f32(), dgamma.f32());
+        let (norm, x, y) = (self.op.norm(inputs, 1), inputs.values(0), inputs.values(5));
+        let terms = (inputs.values(6), self.two.then(|| inputs.values(7)));
+        let (g, dbeta, dgamma) = (g.values(), dbeta.f32(), dgamma.f32());
         batch_norm::backward_sums_and_gradient(self.level, &norm, x, y, terms, g, dbeta, dgamma, at.accumulate);
     }
 }
@@ -127,6 +136,12 @@ struct Data {
 impl Op for Data {
     fn name(&self) -> &'static str {
         "BatchNormBackwardData"
+    }
+    fn reads_bf16(&self, input: usize) -> bool {
+        input == 0 || input == 5
+    }
+    fn writes_bf16(&self, _inputs: &[&Spec], _output: usize) -> bool {
+        true
     }
     fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
         true
@@ -151,7 +166,7 @@ impl Run for RunData {
         let Data { pixels, op } = &self.data;
         // Where the statistics are constants the terms that come through them vanish: as for an endless batch.
         let count = if op.batch_statistics { (at.batch * pixels) as f32 } else { f32::INFINITY };
-        let (x, dy, dbeta, dgamma) = (inputs.f32(0), inputs.f32(5), inputs.f32(6), inputs.f32(7));
-        batch_norm::backward(self.level, &op.norm(inputs, 1), count, x, dy, dbeta, dgamma, outputs[0].f32());
+        let (x, dy, dbeta, dgamma) = (inputs.values(0), inputs.values(5), inputs.f32(6), inputs.f32(7));
+        batch_norm::backward(self.level, &op.norm(inputs, 1), count, x, dy, dbeta, dgamma, outputs[0].values());
     }
 }

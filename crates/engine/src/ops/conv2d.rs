@@ -6,7 +6,7 @@ use super::{activate::ActivateBackward, count, image};
 use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec, Target, Value};
 use ocellus_kernels::activation::Activation;
 use ocellus_kernels::conv::{BackwardData, BackwardWeights, ConvShape, Epilogue, Forward};
-use ocellus_kernels::{Level, Pool, reduce};
+use ocellus_kernels::{Level, Pool, ValuesMut, reduce};
 
 /// Inputs: image `[h, w, c]`, kernel `[kh, kw, c / groups, filters]`, optionally bias `[filters]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +90,10 @@ impl Op for Conv2d {
 
     fn is_pixelwise(&self, inputs: &[&Spec]) -> bool {
         self.shape(inputs[0], inputs[1]).is_ok_and(is_pixelwise)
+    }
+
+    fn writes_bf16(&self, inputs: &[&Spec], _output: usize) -> bool {
+        self.shape(inputs[0], inputs[1]).is_ok_and(|shape| shape.writes_bf16())
     }
 
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {
@@ -183,8 +187,11 @@ impl Run for RunForward {
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], scratch: &mut [f32], at: &At<'_>) {
         let bias = self.bias.then(|| inputs.f32(2));
-        let y = outputs[0].f32();
-        self.kernel.run(at.samples, inputs.f32(0), inputs.f32(1), bias, self.epilogue, y, scratch);
+        let (samples, x, packed, epilogue) = (at.samples, inputs.f32(0), inputs.f32(1), self.epilogue);
+        match outputs[0].values() {
+            ValuesMut::F32(y) => self.kernel.run(samples, x, packed, bias, epilogue, y, scratch),
+            ValuesMut::Bf16(y) => self.kernel.run_to_bf16(samples, x, packed, bias, epilogue, y, scratch),
+        }
     }
 }
 
@@ -208,6 +215,9 @@ impl Op for ConvBackwardData {
     fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {
         is_pixelwise(self.shape)
     }
+    fn writes_bf16(&self, _inputs: &[&Spec], _output: usize) -> bool {
+        self.shape.writes_bf16_data()
+    }
     fn flops(&self, _inputs: &[&Spec], _outputs: &[&Spec]) -> u64 {
         self.shape.flops()
     }
@@ -227,7 +237,11 @@ impl Run for RunBackwardData {
         self.0.pack(pool, from, packed);
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], scratch: &mut [f32], at: &At<'_>) {
-        self.0.run(at.samples, inputs.f32(0), inputs.f32(1), outputs[0].f32(), scratch);
+        let (samples, dy, packed) = (at.samples, inputs.f32(0), inputs.f32(1));
+        match outputs[0].values() {
+            ValuesMut::F32(dx) => self.0.run(samples, dy, packed, dx, scratch),
+            ValuesMut::Bf16(dx) => self.0.run_to_bf16(samples, dy, packed, dx, scratch),
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! From graph to plan: what is needed, in which stage, in which memory.
 
-use super::recompute::{Known, recomputed};
+use super::recompute::Known;
 use super::{Place, Plan, PlanOptions, Stage, Step};
+use super::{narrow, recompute};
 use crate::graph::Source;
 use crate::memory::{Lifetime, lay_out};
 use crate::op::MOST_PARTS;
 use crate::runner::MOST_SLOTS;
-use crate::{DType, Graph, GraphError, Node, Role, Spec, Target, Value};
+use crate::{DType, Graph, GraphError, Node, Precision, Role, Spec, Target, Value};
 
 /// What one thread of a common server computes and moves in a nanosecond, to guess which steps are long.
 const FLOPS_PER_NANO: usize = 100;
@@ -14,7 +15,7 @@ const BYTES_PER_NANO: usize = 20;
 /// Bytes that all slots' sums may take together, unless two slots need more.
 const SUM_BYTES: usize = 512 << 20;
 /// A lifetime that ends with the run.
-const FOREVER: usize = usize::MAX;
+pub(super) const FOREVER: usize = usize::MAX;
 
 impl Plan {
     /// Makes the graph ready for batches of this size. `fetched` are the values that can be read after a run.
@@ -27,12 +28,18 @@ impl Plan {
         }
         let mut builder = Builder::new(graph, fetched, options.clone(), &[]);
         builder.find_uses()?;
-        if !options.recompute {
-            return Ok(builder.place_all());
+        let (recomputed, least_stage);
+        if options.recompute {
+            (recomputed, least_stage) = recompute::recomputed(&builder.known());
+            builder = Builder::new(&recomputed, fetched, options.clone(), &least_stage);
+            builder.find_uses()?;
         }
-        let (graph, least_stage) = builder.recomputed();
-        let mut builder = Builder::new(&graph, fetched, options, &least_stage);
-        builder.find_uses()?;
+        let (narrowed, least_stage);
+        if options.narrow && options.precision == Precision::Bf16 {
+            (narrowed, least_stage) = narrow::narrowed(&builder.known(), builder.least_stage);
+            builder = Builder::new(&narrowed, fetched, options, &least_stage);
+            builder.find_uses()?;
+        }
         Ok(builder.place_all())
     }
 }
@@ -127,15 +134,15 @@ impl<'a> Builder<'a> {
         self.finish()
     }
 
-    fn recomputed(&self) -> (Graph, Vec<usize>) {
-        recomputed(&Known {
+    fn known(&self) -> Known<'_> {
+        Known {
             graph: self.graph,
             needed: &self.needed,
             kept: &self.kept,
             node_stage: &self.node_stage,
             value_stage: &self.value_stage,
             last_stage: &self.last_stage,
-        })
+        }
     }
 
     fn spec(&self, value: Value) -> &'a Spec {
@@ -230,7 +237,7 @@ impl<'a> Builder<'a> {
 
     fn bytes(&self, value: Value) -> usize {
         let spec = self.spec(value);
-        spec.len() * if spec.dtype == DType::U8 { 1 } else { 4 }
+        spec.len() * spec.dtype.bytes()
     }
 
     /// Sums, and samples' values that a later stage or the caller reads, are kept by each slot.
@@ -429,7 +436,8 @@ impl<'a> Builder<'a> {
         });
         let len = outputs.first().map_or(0, |spec| spec.len());
         let alike = |spec: &&Spec| spec.role == Role::Sample && spec.len() == len;
-        let can_be_cut = outputs.len() <= MOST_PARTS && outputs.iter().all(alike);
+        let can_be_cut =
+            outputs.len() <= MOST_PARTS && outputs.iter().all(|spec| alike(spec) && spec.dtype != DType::Bf16);
         let flops = node.op.flops(&inputs, &outputs);
         let bytes: usize = node.inputs.iter().chain(&node.outputs).map(|&v| self.sample_bytes(v)).sum();
         let weights: usize = packed.map_or(0, |(_, buffer)| 4 * self.shared_len[buffer]);

@@ -3,7 +3,7 @@
 use ocellus_engine::ops::*;
 use ocellus_engine::{
     DType, Graph, GraphError, Input, Level, Outcome, ParameterId, ParameterKind, Parameters, Plan, PlanOptions, Pool,
-    Runner, Scalars, Value, fuse,
+    Precision, Runner, Scalars, Value, fuse,
 };
 
 pub(crate) const BATCH: usize = 6;
@@ -98,6 +98,8 @@ pub(crate) struct Way {
     pub(crate) slots: Option<usize>,
     pub(crate) group: Option<usize>,
     pub(crate) threads: usize,
+    pub(crate) precision: Precision,
+    pub(crate) narrow: bool,
 }
 
 pub(crate) struct Results {
@@ -132,6 +134,8 @@ pub(crate) fn run(net: &Net, logits: Value, total: Value, way: Way) -> Results {
         share_memory: way.share_memory,
         recompute: way.recompute,
         group_bytes: way.group_bytes,
+        precision: way.precision,
+        narrow: way.narrow,
         ..PlanOptions::new(BATCH + 2, way.level)
     };
     let plan = Plan::new(&graph, &fetched, options).unwrap();
@@ -163,6 +167,8 @@ pub(crate) fn plain() -> Way {
         slots: Some(1),
         group: None,
         threads: 1,
+        precision: Precision::F32,
+        narrow: true,
     }
 }
 
@@ -213,6 +219,43 @@ pub(crate) fn check_ways(body: Body<'_>, loss: LossOf, rounding: f32) {
             assert_eq!(results.logits, again.logits, "{name}: another number of threads");
             assert_eq!(results.gradients, again.gradients, "{name}: another number of threads");
         }
+    }
+}
+
+/// In bf16, keeping images as that changes results by little more than rounding factors does; where images lie in memory,
+/// and threads, change nothing. `rounding` is how far values may differ at least, relative to the largest.
+pub(crate) fn check_narrow(body: Body<'_>, loss: LossOf, rounding: f32) {
+    let (net, logits, total) = build(body, loss);
+    for level in Level::available() {
+        let way = Way { level, fused: true, recompute: true, slots: Some(2), precision: Precision::Bf16, ..plain() };
+        let single = run(&net, logits, total, Way { precision: Precision::F32, ..way });
+        let wide = run(&net, logits, total, Way { narrow: false, ..way });
+        let results = run(&net, logits, total, way);
+        let name = format!("{way:?}");
+        let near = |got: &Results, want: &Results| {
+            let all = [(&got.logits, &want.logits, &single.logits, &wide.logits)].into_iter();
+            let gradients = (0..got.gradients.len())
+                .map(|n| (&got.gradients[n], &want.gradients[n], &single.gradients[n], &wide.gradients[n]));
+            let least = wide.gradients.iter().map(|g| largest(g)).fold(1e-6, f32::max);
+            for (got, want, single, wide) in all.chain(gradients) {
+                let rounded: Vec<f32> = wide.iter().zip(single).map(|(a, b)| a - b).collect();
+                let most = rounding * largest(want).max(least) + 5.0 * largest(&rounded);
+                for (i, (g, w)) in got.iter().zip(want).enumerate() {
+                    assert!((g - w).abs() <= most, "{name}[{i}]: {g} instead of {w}, within {most}");
+                }
+            }
+        };
+        near(&results, &wide);
+        for other in [Way { share_memory: true, ..way }, Way { threads: 3, share_memory: true, ..way }] {
+            let other = run(&net, logits, total, other);
+            assert_eq!(results.logits, other.logits, "{name}");
+            assert_eq!(results.gradients, other.gradients, "{name}");
+        }
+        // Bands and groups of other sizes add in another order.
+        near(
+            &run(&net, logits, total, Way { group_bytes: 1 << 10, group: Some(1), share_memory: true, ..way }),
+            &results,
+        );
     }
 }
 

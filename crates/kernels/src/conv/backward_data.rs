@@ -12,7 +12,7 @@ use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Output, Winograd};
 use super::{ConvShape, Epilogue};
-use crate::{Level, Pool, Precision};
+use crate::{Level, Pool, Precision, ValuesMut};
 
 /// `dx` from `dy` and the weights.
 #[derive(Clone, Debug)]
@@ -228,6 +228,20 @@ impl BackwardData {
         }
     }
 
+    /// As [`run`](Self::run), with `dx` rounded to bf16, for shapes that [allow it](ConvShape::writes_bf16_data) and that
+    /// precision.
+    ///
+    /// # Panics
+    /// Where they do not.
+    pub fn run_to_bf16(&self, samples: usize, dy: &[f32], packed: &[f32], dx: &mut [u16], scratch: &mut [f32]) {
+        let shape = &self.shape;
+        assert_eq!(dy.len(), samples * shape.output_len(), "dy of {shape:?}");
+        assert_eq!(dx.len(), samples * shape.input_len(), "dx of {shape:?}");
+        let Some(winograd) = &self.winograd else { panic!("{shape:?} has no bf16 gradient") };
+        let output = Output::Plain { epilogue: Epilogue::Linear, accumulate: false, y: ValuesMut::Bf16(dx) };
+        winograd.run(samples, dy, packed, None, output, scratch);
+    }
+
     /// Computes `dx` of `samples` images from `dy`.
     pub fn run(&self, samples: usize, dy: &[f32], packed: &[f32], dx: &mut [f32], scratch: &mut [f32]) {
         let shape = &self.shape;
@@ -238,7 +252,7 @@ impl BackwardData {
             return;
         }
         if let Some(winograd) = &self.winograd {
-            let output = Output::Plain { epilogue: Epilogue::Linear, accumulate: false, y: dx };
+            let output = Output::Plain { epilogue: Epilogue::Linear, accumulate: false, y: dx.into() };
             return winograd.run(samples, dy, packed, None, output, scratch);
         }
         if let Some(DepthwiseTiles { windows, .. }) = self.depthwise.as_deref() {

@@ -8,7 +8,7 @@ use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Output, Winograd};
 use super::{ConvShape, Epilogue};
-use crate::{Level, Pool, Precision};
+use crate::{Level, Pool, Precision, ValuesMut};
 use std::ops::Range;
 
 /// Bytes of input that go through all of the weights together: half of a common second-level cache.
@@ -194,7 +194,8 @@ impl Forward {
             return;
         }
         if let Some(winograd) = &self.winograd {
-            return winograd.run(samples, x, packed, bias, Output::Plain { epilogue, accumulate, y }, scratch);
+            let output = Output::Plain { epilogue, accumulate, y: y.into() };
+            return winograd.run(samples, x, packed, bias, output, scratch);
         }
         if let Some(windows) = &self.depthwise {
             let rows = 0..windows.output[0];
@@ -223,6 +224,30 @@ impl Forward {
                 self.product(rows, self.source.prepare(count, x, scratch), weights, y);
             }
         }
+    }
+
+    /// As [`run`](Self::run), with `y` rounded to bf16, for shapes that [allow it](ConvShape::writes_bf16) and that precision.
+    ///
+    /// # Panics
+    /// Where they do not.
+    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
+    pub fn run_to_bf16(
+        &self,
+        samples: usize,
+        x: &[f32],
+        packed: &[f32],
+        bias: Option<&[f32]>,
+        epilogue: Epilogue,
+        y: &mut [u16],
+        scratch: &mut [f32],
+    ) {
+        let shape = &self.shape;
+        assert_eq!(x.len(), samples * shape.input_len(), "x of {shape:?}");
+        assert_eq!(y.len(), samples * shape.output_len(), "y of {shape:?}");
+        self.check(Weights { packed, bias, epilogue, accumulate: false });
+        let Some(winograd) = &self.winograd else { panic!("{shape:?} has no bf16 outputs") };
+        let output = Output::Plain { epilogue, accumulate: false, y: ValuesMut::Bf16(y) };
+        winograd.run(samples, x, packed, bias, output, scratch);
     }
 
     /// Values in the smallest piece of a sample's output that [`run_piece`](Self::run_piece) computes; 0 where there are none.
@@ -284,7 +309,8 @@ impl Forward {
         assert!(part.start.is_multiple_of(unit), "pieces of {unit} values of {shape:?}");
         if let Some(winograd) = &self.winograd {
             let rows = part.start / unit..part.end.div_ceil(unit);
-            return winograd.run_rows(rows, x, packed, bias, Output::Plain { epilogue, accumulate, y }, scratch);
+            let output = Output::Plain { epilogue, accumulate, y: y.into() };
+            return winograd.run_rows(rows, x, packed, bias, output, scratch);
         }
         if let Some(windows) = &self.depthwise {
             let rows = part.start / unit..part.end.div_ceil(unit);

@@ -2,7 +2,7 @@
 
 use super::tests::{SHAPES, dirty, noise};
 use super::*;
-use crate::{Level, Pool, Precision};
+use crate::{Level, Pool, Precision, bf16};
 use std::ops::Range;
 
 /// Every way to cut `len` values into pieces of whole units that is worth a test.
@@ -95,4 +95,41 @@ fn pieces_of_a_pooled_convolution() {
             }
         }
     }
+}
+
+#[test]
+fn outputs_in_bf16_are_the_rounded_ones() {
+    let mut tested = 0;
+    for &shape in SHAPES {
+        for level in Level::available_and_emulated() {
+            let rounded = |values: &[f32]| values.iter().map(|&v| bf16::round(v)).collect::<Vec<u16>>();
+            let samples = 3;
+            let w = noise(2, shape.weights_len());
+            if shape.writes_bf16() {
+                let kernel = Forward::new(shape, level, Precision::Bf16);
+                let (x, bias) = (noise(1, samples * shape.input_len()), noise(3, shape.filters));
+                let (mut packed, mut scratch) = (dirty(kernel.packed_len()), dirty(kernel.scratch_len(samples)));
+                kernel.pack(&mut Pool::new(1), &w, &mut packed);
+                let mut y = dirty(samples * shape.output_len());
+                let mut halves = vec![0x7777; y.len()];
+                kernel.run(samples, &x, &packed, Some(&bias), Epilogue::Relu, &mut y, &mut scratch);
+                kernel.run_to_bf16(samples, &x, &packed, Some(&bias), Epilogue::Relu, &mut halves, &mut scratch);
+                assert_eq!(halves, rounded(&y), "{shape:?} on {level:?}");
+                tested += 1;
+            }
+            if shape.writes_bf16_data() {
+                let kernel = BackwardData::new(shape, level, Precision::Bf16);
+                let dy = noise(1, samples * shape.output_len());
+                let (mut packed, mut scratch) = (dirty(kernel.packed_len()), dirty(kernel.scratch_len(samples)));
+                kernel.pack(&mut Pool::new(1), &w, &mut packed);
+                let mut dx = dirty(samples * shape.input_len());
+                let mut halves = vec![0x7777; dx.len()];
+                kernel.run(samples, &dy, &packed, &mut dx, &mut scratch);
+                kernel.run_to_bf16(samples, &dy, &packed, &mut halves, &mut scratch);
+                assert_eq!(halves, rounded(&dx), "{shape:?} on {level:?}");
+                tested += 1;
+            }
+        }
+    }
+    assert!(tested > 0, "some shapes have outputs in bf16");
 }

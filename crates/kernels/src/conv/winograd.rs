@@ -16,7 +16,8 @@ use super::tile::{Ahead, MOST_ROWS, Reduction, multiply_add, tile_rows};
 use super::winograd_four as four;
 use super::{ConvShape, Epilogue};
 use crate::isa::{Isa, Kernel};
-use crate::{Level, Pool, Precision};
+use crate::values::{store, store_first};
+use crate::{Level, Pool, Precision, ValuesMut};
 use std::ops::Range;
 
 /// Matrices of tiles of 2x2: one for each pixel of a transformed patch.
@@ -53,6 +54,8 @@ pub(super) struct Winograd {
     output: [usize; 2],
     tiles: [usize; 2],
     filters: usize,
+    /// From one tile's products with a panel to the next one's.
+    product_pitch: usize,
     /// Slots of a patch's channels, those of one part: whole vectors of channels, or pairs of them.
     patch: usize,
     /// Most tiles whose patches are transformed together and pass each part of the weights together.
@@ -88,7 +91,7 @@ fn suits_four(output: [usize; 2], channels: usize, filters: usize, precision: Pr
 /// What becomes of the outputs.
 pub(super) enum Output<'a> {
     /// Each is stored, where `accumulate` says so added to what is there before the epilogue.
-    Plain { epilogue: Epilogue, accumulate: bool, y: &'a mut [f32] },
+    Plain { epilogue: Epilogue, accumulate: bool, y: ValuesMut<'a> },
     /// The maximum of each tile is stored, and where it was.
     Pooled { relu: bool, maxima: &'a mut [f32], positions: &'a mut [u8] },
 }
@@ -156,6 +159,7 @@ impl Winograd {
         let values = if precision == Precision::Bf16 { 2 } else { 1 };
         let patch = unaliased(size.padded(image[2]) / values, 2048);
         let source = Source::new(image, before, tiles.map(|n| tile * n + 2));
+        let product_pitch = size.padded(filters).min(size.columns);
         let patches = if tile == 4 { PATCH_BYTES_OF_FOUR } else { PATCH_BYTES };
         let most = (patches / (4 * (tile + 2) * (tile + 2) * patch)).clamp(size.rows, MOST_TILES);
         let copies = COPY_BYTES / (4 * source.sample()).max(1);
@@ -169,6 +173,7 @@ impl Winograd {
             output,
             tiles,
             filters,
+            product_pitch,
             patch,
             block: most,
             block_samples: copies,
@@ -207,7 +212,7 @@ impl Winograd {
     /// Values from one part of the patches, and of the products, to the next: the parts of one vector must not drive each other out
     /// of the first-level cache.
     fn strides(&self) -> [usize; 2] {
-        [self.block * self.patch, self.block * self.size.columns].map(|len| unaliased(len, 1024))
+        [self.block * self.patch, self.block * self.product_pitch].map(|len| unaliased(len, 1024))
     }
 
     fn parts_len(&self) -> [usize; 2] {
@@ -354,6 +359,37 @@ impl Kernel for TransformWeights<'_> {
     }
 }
 
+/// Walks over the tiles of several samples without a division for each.
+#[derive(Clone, Copy)]
+pub(super) struct TilePlace {
+    next: [usize; 3],
+    tiles: [usize; 2],
+}
+
+impl TilePlace {
+    /// Before the tile of that number, of so many down and across in each sample.
+    #[inline(always)]
+    pub(super) fn new(number: usize, tiles: [usize; 2]) -> Self {
+        let [down, across] = tiles;
+        TilePlace { next: [number / (down * across), number / across % down, number % across], tiles }
+    }
+
+    /// Sample, row and column of the next tile.
+    #[inline(always)]
+    pub(super) fn next_tile(&mut self) -> [usize; 3] {
+        let place = self.next;
+        let [sample, row, column] = &mut self.next;
+        *column += 1;
+        if *column == self.tiles[1] {
+            (*column, *row) = (0, *row + 1);
+            if *row == self.tiles[0] {
+                (*row, *sample) = (0, *sample + 1);
+            }
+        }
+        place
+    }
+}
+
 struct Run<'a> {
     plan: &'a Winograd,
     samples: usize,
@@ -394,7 +430,9 @@ impl Run<'_> {
         let last = plan.source.origin() + (rows - 1) * plan.source.pitch() + columns * plan.channels();
         assert!(last + (self.samples - 1) * plan.source.sample() <= self.x.len(), "patches inside x");
         match &self.output {
-            Output::Plain { y, .. } => {
+            Output::Plain { accumulate, y, .. } => {
+                assert!(!y.is_bf16() || plan.precision == Precision::Bf16, "bf16 outputs of bf16 factors");
+                assert!(!(y.is_bf16() && *accumulate), "single-precision sums to add to");
                 let pixels = self.size[0] * self.size[1];
                 assert_eq!(y.len(), self.samples * pixels * plan.filters, "outputs of every pixel");
             }
@@ -447,7 +485,7 @@ impl Run<'_> {
                     if plan.tile == 4 {
                         self.finish_four(isa, first, count, column);
                     } else {
-                        self.finish(isa, first, count, column);
+                        self.finish::<I, F>(isa, first, count, column);
                     }
                 }
             }
@@ -463,12 +501,11 @@ impl Run<'_> {
     #[inline(always)]
     unsafe fn transform<I: Isa, F: Factors>(&mut self, isa: I, first: usize, count: usize) {
         let plan = self.plan;
-        let [down, across] = self.tiles;
         let (channels, pitch) = (plan.channels(), plan.source.pitch());
         let [part, _] = plan.strides();
+        let mut place = TilePlace::new(first, self.tiles);
         for tile in 0..count {
-            let (sample, row) = ((first + tile) / (down * across), (first + tile) / across % down);
-            let column = (first + tile) % across;
+            let [sample, row, column] = place.next_tile();
             let inside = plan.tile * (row * pitch + column * channels);
             let corner = sample * plan.source.sample() + plan.source.origin() + inside;
             for channel in (0..channels).step_by(I::LANES) {
@@ -554,10 +591,10 @@ impl Run<'_> {
             };
             let zero = [[isa.zero(); VECTORS]; ROWS];
             let sums = multiply_add::<I, F, ROWS, VECTORS>(isa, &reduction, a, panel, width, ahead, zero);
-            let to = self.products.as_mut_ptr().add(part * product_stride + row * plan.size.columns);
+            let to = self.products.as_mut_ptr().add(part * product_stride + row * plan.product_pitch);
             for r in 0..ROWS {
                 for v in 0..VECTORS {
-                    isa.store(to.add(r * plan.size.columns + v * I::LANES), sums[r][v]);
+                    isa.store(to.add(r * plan.product_pitch + v * I::LANES), sums[r][v]);
                 }
             }
         }
@@ -568,12 +605,13 @@ impl Run<'_> {
     /// # Safety
     /// As for [`transform`](Self::transform).
     #[inline(always)]
-    unsafe fn finish<I: Isa>(&mut self, isa: I, first: usize, count: usize, column: usize) {
+    unsafe fn finish<I: Isa, F: Factors>(&mut self, isa: I, first: usize, count: usize, column: usize) {
         let plan = self.plan;
-        let [down, across] = self.tiles;
         let [height, width] = self.size;
         let [_, part] = plan.strides();
         let columns = plan.size.columns.min(plan.filters - column);
+        // Only with pairs are outputs bf16.
+        let half = F::VALUES == 2 && matches!(&self.output, Output::Plain { y, .. } if y.is_bf16());
         for vector in (0..columns).step_by(I::LANES) {
             let used = I::LANES.min(columns - vector);
             let filter = column + vector;
@@ -582,11 +620,13 @@ impl Run<'_> {
                 // SAFETY: the mask ends at the filters.
                 unsafe { isa.load_masked(mask, bias.as_ptr().add(filter)) }
             });
+            let mut place = TilePlace::new(first, self.tiles);
             for tile in 0..count {
+                let [sample, row, column] = place.next_tile();
                 let mut rows = [[isa.zero(); 4]; 2];
                 for i in 0..4 {
                     let load = |j: usize| {
-                        let at = (4 * j + i) * part + tile * plan.size.columns + vector;
+                        let at = (4 * j + i) * part + tile * plan.product_pitch + vector;
                         // SAFETY: the products hold whole vectors for every row of a tile.
                         unsafe { isa.load(self.products.as_ptr().add(at)) }
                     };
@@ -618,8 +658,6 @@ impl Run<'_> {
                     Output::Plain { epilogue, accumulate, y } => {
                         let (low, high) = epilogue.bounds();
                         let (low, high) = (isa.splat(low), isa.splat(high));
-                        let (sample, row) = (number / (down * across), number / across % down);
-                        let column = number % across;
                         for i in 0..4 {
                             let (row, column) = (2 * row + i / 2, 2 * column + i % 2);
                             if row < height && column < width {
@@ -627,15 +665,13 @@ impl Run<'_> {
                                 let to = ((sample * height + row) * width + column) * plan.filters + filter;
                                 // SAFETY: the caller's promise, and the mask ends at the filters.
                                 unsafe {
-                                    let to = y.as_mut_ptr().add(to);
                                     if *accumulate {
-                                        value = isa.add(value, isa.load_masked(mask, to));
+                                        value = isa.add(value, isa.load_masked(mask, y.as_mut_ptr().add(to)));
                                     }
                                     let value = isa.min(high, isa.max(low, value));
-                                    if used == I::LANES {
-                                        isa.store(to, value)
-                                    } else {
-                                        isa.store_masked(mask, to, value)
+                                    match used == I::LANES {
+                                        true => store::<I, true>(isa, y.as_mut_ptr(), half, to, value),
+                                        false => store_first::<I, true>(isa, y.as_mut_ptr(), half, to, used, value),
                                     }
                                 }
                             }
@@ -656,15 +692,15 @@ impl Run<'_> {
     unsafe fn finish_four<I: Isa>(&mut self, isa: I, first: usize, count: usize, column: usize) {
         let plan = self.plan;
         let Output::Plain { epilogue, accumulate, y } = &mut self.output else { return };
-        let ([down, across], [height, width]) = (self.tiles, self.size);
+        let [height, width] = self.size;
         let [_, part] = plan.strides();
         let columns = plan.size.columns.min(plan.filters - column);
         let (low, high) = epilogue.bounds();
         let (low, high) = (isa.splat(low), isa.splat(high));
+        let mut place = TilePlace::new(first, self.tiles);
         for tile in 0..count {
-            let number = first + tile;
-            let (sample, row) = (number / (down * across), number / across % down);
-            let corner = [4 * row, 4 * (number % across)];
+            let [sample, row, place_across] = place.next_tile();
+            let corner = [4 * row, 4 * place_across];
             let [rows, pixels] = [(height - corner[0]).min(4), (width - corner[1]).min(4)];
             let corner = ((sample * height + corner[0]) * width + corner[1]) * plan.filters + column;
             for vector in (0..columns).step_by(I::LANES) {
@@ -677,7 +713,7 @@ impl Run<'_> {
                         Some(bias) => isa.load_masked(mask, bias.as_ptr().add(column + vector)),
                         None => isa.zero(),
                     };
-                    let products = self.products.as_ptr().add(tile * plan.size.columns + vector);
+                    let products = self.products.as_ptr().add(tile * plan.product_pitch + vector);
                     let outputs = four::restore(isa, products, part);
                     for i in 0..4 {
                         for j in 0..4 {

@@ -10,7 +10,8 @@ use super::geometry::{Segment, Source};
 use super::pack::TileSize;
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::weight_tile::{Run, SHORT, WeightProduct};
-use super::winograd::{PARTS, transform_patch, transform_row};
+use super::winograd::{PARTS, TilePlace, transform_patch, transform_row};
+use super::winograd_row_weights::{ROW, RowWeights};
 use super::{ConvShape, Epilogue};
 use crate::isa::{Isa, Kernel};
 use crate::{Level, Precision};
@@ -19,15 +20,15 @@ use std::ops::Range;
 /// The plan: offsets and sizes.
 #[derive(Clone, Debug)]
 pub(super) struct WinogradWeights {
-    shape: ConvShape,
+    pub(super) shape: ConvShape,
     level: Level,
     precision: Precision,
-    source: Source,
+    pub(super) source: Source,
     /// Tiles of 2x2 outputs, down and across.
     tiles: [usize; 2],
     /// Channels and filters in whole vectors.
-    padded_channels: usize,
-    padded_filters: usize,
+    pub(super) padded_channels: usize,
+    pub(super) padded_filters: usize,
     /// Tiles that are transformed together.
     block: usize,
     /// Channels and filters whose sums are kept at a time.
@@ -56,7 +57,9 @@ impl WinogradWeights {
         let area = if fits { all } else { [all[0].min(64), all[1].min(128)] };
         let block = match (precision, fits) {
             (Precision::F32, true) => room.clamp(32, 128),
-            (Precision::Bf16, true) => (2 * room).clamp(128, 256),
+            // Of few channels and filters the first-level cache holds a row of parts.
+            (Precision::Bf16, true) if padded_channels + padded_filters <= 64 => 64,
+            (Precision::Bf16, true) => 128,
             (_, false) => 128.min(8 * tiles[0] * tiles[1]),
         };
         WinogradWeights {
@@ -76,17 +79,28 @@ impl WinogradWeights {
     }
 
     /// Slots of a channel, or a filter, in a block: its tiles, or pairs of them.
-    fn slots(&self) -> usize {
+    pub(super) fn slots(&self) -> usize {
         match self.precision {
             Precision::F32 => self.block,
             Precision::Bf16 => self.block / 2,
         }
     }
 
+    /// Whether pairs of tiles are transformed and multiplied a row of parts at a time.
+    fn by_rows(&self) -> bool {
+        self.precision == Precision::Bf16 && self.whole()
+    }
+
+    /// Whether the sums of all blocks come together before they are transformed.
+    fn whole(&self) -> bool {
+        self.area == [self.shape.input[2], self.padded_filters]
+    }
+
     /// Lengths of the transformed patches, the transformed gradients and the sums of their products.
     fn parts(&self) -> [usize; 3] {
         let (channels, filters) = (self.padded_channels, self.padded_filters);
-        [PARTS * self.slots() * channels, PARTS * self.slots() * filters, PARTS * self.area[0] * self.area[1]]
+        let parts = if self.by_rows() { ROW } else { PARTS };
+        [parts * self.slots() * channels, parts * self.slots() * filters, PARTS * self.area[0] * self.area[1]]
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
@@ -108,8 +122,17 @@ impl WinogradWeights {
         let (sums, scratch) = scratch.split_at_mut(sums);
         let x = self.source.prepare(samples, x, scratch);
         let total = samples * self.tiles[0] * self.tiles[1];
-        // Whether the sums of all blocks come together before they are transformed.
-        let whole = self.area == [self.shape.input[2], self.padded_filters];
+        if self.by_rows() {
+            for first in (0..total).step_by(self.block) {
+                let count = self.block.min(total - first);
+                let (patches, gradients) = (&mut *patches, &mut *gradients);
+                let tiles = Transform { plan: self, samples, x, dy, first, count, patches, gradients };
+                self.level.dispatch_bf16(RowWeights { tiles, sums: &mut *sums, accumulate: first > 0 });
+            }
+            let (channels, filters) = (0..self.shape.input[2], 0..self.shape.filters);
+            return self.level.dispatch(Finish { plan: self, channels, filters, sums, dw, accumulate });
+        }
+        let whole = self.whole();
         for first in (0..total).step_by(self.block) {
             let count = self.block.min(total - first);
             let (patches, gradients) = (&mut *patches, &mut *gradients);
@@ -167,22 +190,22 @@ impl WinogradWeights {
 }
 
 /// Transforms the patches and the gradients of some tiles.
-struct Transform<'a> {
-    plan: &'a WinogradWeights,
-    samples: usize,
-    x: &'a [f32],
-    dy: &'a [f32],
-    first: usize,
-    count: usize,
+pub(super) struct Transform<'a> {
+    pub(super) plan: &'a WinogradWeights,
+    pub(super) samples: usize,
+    pub(super) x: &'a [f32],
+    pub(super) dy: &'a [f32],
+    pub(super) first: usize,
+    pub(super) count: usize,
     /// `[part][tile][channel]`, or `[part][pair of tiles][channel]`.
-    patches: &'a mut [f32],
+    pub(super) patches: &'a mut [f32],
     /// `[part][tile][filter]`, or `[part][pair of tiles][filter]`.
-    gradients: &'a mut [f32],
+    pub(super) gradients: &'a mut [f32],
 }
 
 impl Transform<'_> {
     /// Asserts that every read and write below is inside its slice.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         let plan = self.plan;
         let [down, across] = plan.tiles;
         let [height, width, filters] = plan.shape.output();
@@ -198,18 +221,17 @@ impl Transform<'_> {
         );
     }
 
-    /// Sample, row and column of the first output of a tile.
+    /// The walk over the tiles.
     #[inline(always)]
-    fn place(&self, tile: usize) -> [usize; 3] {
-        let ([down, across], number) = (self.plan.tiles, self.first + tile);
-        [number / (down * across), 2 * (number / across % down), 2 * (number % across)]
+    pub(super) fn places(&self) -> TilePlace {
+        TilePlace::new(self.first, self.plan.tiles)
     }
 
     /// Where the patch of the tile at a place starts.
     #[inline(always)]
-    fn corner(&self, [sample, row, column]: [usize; 3]) -> usize {
+    pub(super) fn corner(&self, [sample, row, column]: [usize; 3]) -> usize {
         let source = &self.plan.source;
-        sample * source.sample() + source.origin() + row * source.pitch() + column * source.channels
+        sample * source.sample() + source.origin() + 2 * (row * source.pitch() + column * source.channels)
     }
 
     /// A vector of filters of the gradients of the tile at a place, zero where there is no pixel.
@@ -217,13 +239,14 @@ impl Transform<'_> {
     /// # Safety
     /// The tile exists, and everything is as `check` asserts.
     #[inline(always)]
-    unsafe fn load_gradients<I: Isa>(
+    pub(super) unsafe fn load_gradients<I: Isa>(
         &self,
         isa: I,
         [sample, row, column]: [usize; 3],
         filter: usize,
     ) -> [[I::F32; 2]; 2] {
         let [height, width, filters] = self.plan.shape.output();
+        let (row, column) = (2 * row, 2 * column);
         let mask = isa.first(filters - filter);
         let mut pixels = [[isa.zero(); 2]; 2];
         for i in 0..2 {
@@ -252,7 +275,7 @@ fn transform_columns<I: Isa>(isa: I, [[a, b], [c, d]]: [[I::F32; 2]; 2]) -> [[I:
 
 /// Then along a row: `(A dy) A^T`.
 #[inline(always)]
-fn transform_gradients<I: Isa>(isa: I, [a, b]: [I::F32; 2]) -> [I::F32; 4] {
+pub(super) fn transform_gradients<I: Isa>(isa: I, [a, b]: [I::F32; 2]) -> [I::F32; 4] {
     [a, isa.add(a, b), isa.sub(a, b), isa.sub(isa.zero(), b)]
 }
 
@@ -263,8 +286,9 @@ impl Kernel for Transform<'_> {
         self.check();
         let plan = self.plan;
         let (channels, filters, pitch) = (plan.source.channels, plan.shape.filters, plan.source.pitch());
+        let mut places = self.places();
         for tile in 0..self.count {
-            let place = self.place(tile);
+            let place = places.next_tile();
             let (corner, part) = (self.corner(place), plan.slots() * plan.padded_channels);
             for channel in (0..channels).step_by(I::LANES) {
                 // SAFETY: `check` bounds every patch; parts have whole vectors for every tile of a block.
@@ -305,11 +329,13 @@ impl Kernel for TransformPairs<'_> {
         let plan = this.plan;
         let (channels, filters, pitch) = (plan.source.channels, plan.shape.filters, plan.source.pitch());
         let pairs = this.count.div_ceil(2);
+        let mut walk = this.places();
         for pair in 0..pairs {
             let (even, odd) = (2 * pair, (2 * pair + 1).min(this.count - 1));
             let alone = even == odd;
             let part = plan.slots() * plan.padded_channels;
-            let places = [this.place(even), this.place(odd)];
+            let place = walk.next_tile();
+            let places = [place, if alone { place } else { walk.next_tile() }];
             let corners = places.map(|place| this.corner(place));
             for channel in (0..channels).step_by(I::LANES) {
                 // SAFETY: `check` bounds every patch; parts have whole vectors for every pair of tiles of a block.

@@ -239,6 +239,13 @@ impl Isa for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn load_bf16(self, from: *const u16) -> __m256 {
+        unsafe {
+            let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+        }
+    }
+    #[inline(always)]
     fn split(self, pairs: __m256) -> (__m256, __m256) {
         unsafe {
             let pairs = _mm256_castps_si256(pairs);

@@ -270,6 +270,13 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         }
     }
     #[inline(always)]
+    unsafe fn load_bf16(self, from: *const u16) -> __m512 {
+        unsafe {
+            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
+        }
+    }
+    #[inline(always)]
     fn split(self, pairs: __m512) -> (__m512, __m512) {
         unsafe {
             let pairs = _mm512_castps_si512(pairs);

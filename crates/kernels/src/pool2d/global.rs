@@ -30,7 +30,7 @@ pub fn global_average_backward(
 ) {
     check(pixels, channels, samples, dx.len(), dy.len());
     for (dx, dy) in dx.chunks_exact_mut(pixels * channels).zip(dy.chunks_exact(channels)) {
-        columns::map(level, channels, Share { dy, share: 1.0 / pixels as f32 }, [], dx);
+        columns::map(level, channels, Share { dy, share: 1.0 / pixels as f32 }, [], dx.into());
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::fingerprint::xxh64;
 use super::source::{InMemory, Memory, Prepared};
 use super::{DataError, Preprocessing, Source};
-use crate::random::{Purpose, Random};
 
 /// Which part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -246,33 +245,12 @@ impl Dataset {
         self.subset(0..count.min(self.len()))
     }
 
-    /// Two parts with the same share of every class: the rest, and `fraction` of the samples, chosen by `seed`.
-    ///
-    /// Each class gives `fraction` of its samples, rounded, but at least one and never all where it has two or more;
-    /// a class of one sample stays in the first part. Both parts keep the order of the samples.
+    /// A hash of the content of sample `index`.
     ///
     /// # Errors
-    /// `fraction` is not between 0 and 1.
-    pub fn split_stratified(&self, fraction: f64, seed: u64) -> Result<(Self, Self), DataError> {
-        if !(fraction > 0.0 && fraction < 1.0) {
-            return Err(DataError::Argument(format!(
-                "fraction of samples to split off: expected between 0 and 1, got {fraction}"
-            )));
-        }
-        let mut members = vec![Vec::new(); self.class_count()];
-        for (index, &label) in self.labels.iter().enumerate() {
-            members[label as usize].push(index);
-        }
-        let mut second = vec![false; self.len()];
-        for (label, members) in members.iter_mut().enumerate().filter(|(_, members)| members.len() > 1) {
-            let count = ((members.len() as f64 * fraction).round() as usize).clamp(1, members.len() - 1);
-            Random::new(seed, Purpose::Split, 0, label as u64).shuffle(members);
-            for &index in &members[..count] {
-                second[index] = true;
-            }
-        }
-        let part = |wanted| self.subset((0..self.len()).filter(|&i| second[i] == wanted));
-        Ok((part(false), part(true)))
+    /// It can no longer be read.
+    pub(super) fn content_hash(&self, index: usize) -> Result<u64, DataError> {
+        self.source.hash_of(self.indices[index] as usize)
     }
 
     /// Put sample `index` in `bytes` as it is stored, an image file, and say whether that is so: IDX, CIFAR and NumPy data

@@ -85,10 +85,14 @@ impl ClassFolders {
             return Err(DataError::Unrecognised { path: self.root.clone(), problem });
         }
         let (mut files, mut samples, mut notes) = (Files::default(), Vec::new(), Vec::new());
+        let mut links = Vec::new();
         for (split, classes) in &listed {
             for class in classes {
                 let before = files.count();
-                list_files(class.path.clone(), MAX_DEPTH, &mut files)?;
+                if class.path.is_symlink() {
+                    links.push(class.path.clone());
+                }
+                list_files(class.path.clone(), MAX_DEPTH, &mut files, &mut links)?;
                 let found = files.count() - before;
                 let label = match names[..known].binary_search(&class.name) {
                     Ok(label) => label,
@@ -108,6 +112,7 @@ impl ClassFolders {
             }
         }
         files.shrink();
+        notes.extend(self.about_links(&links));
         Ok(Catalog {
             path: self.root.clone(),
             images: CatalogImages::Encoded(Arc::new(files)),
@@ -119,7 +124,22 @@ impl ClassFolders {
             notes,
         })
     }
+
+    /// What to tell of links that lead out of the data: whose data it is may not know what it names.
+    fn about_links(&self, links: &[PathBuf]) -> Option<String> {
+        let root = self.root.canonicalize().ok()?;
+        let leads_out = |link: &&PathBuf| link.canonicalize().is_ok_and(|target| !target.starts_with(&root));
+        let mut outside = links.iter().take(MAX_LINKS).filter(leads_out);
+        let first = outside.next()?.display();
+        Some(match outside.count() {
+            0 => format!("{first} is a link that leads out of {}; it is followed", self.root.display()),
+            more => format!("{first} and {more} more links lead out of {}; they are followed", self.root.display()),
+        })
+    }
 }
+
+/// Links of which it is looked up where they lead, at most.
+const MAX_LINKS: usize = 10_000;
 
 /// A folder within the only class folder that was perhaps meant, since it holds several.
 pub(super) fn perhaps_meant(class_folder: &Path) -> bool {
@@ -144,9 +164,10 @@ fn classes_in(folder: &Path) -> Result<Vec<Class>, DataError> {
     Ok(classes)
 }
 
-/// Files of a folder and the folders within.
-fn list_files(folder: PathBuf, depth: usize, files: &mut Files) -> Result<(), DataError> {
+/// Files of a folder and the folders within, and which of these are links.
+fn list_files(folder: PathBuf, depth: usize, files: &mut Files, links: &mut Vec<PathBuf>) -> Result<(), DataError> {
     let entries = Entries::of(&folder)?;
+    links.extend(entries.links.iter().map(|name| folder.join(name)));
     let inner: Vec<PathBuf> = entries.folders.iter().map(|name| folder.join(name)).collect();
     if !entries.files.is_empty() {
         let folder = files.add_folder(folder);
@@ -156,7 +177,7 @@ fn list_files(folder: PathBuf, depth: usize, files: &mut Files) -> Result<(), Da
     }
     if depth > 0 {
         for inner in inner {
-            list_files(inner, depth - 1, files)?;
+            list_files(inner, depth - 1, files, links)?;
         }
     }
     Ok(())
@@ -166,11 +187,13 @@ fn list_files(folder: PathBuf, depth: usize, files: &mut Files) -> Result<(), Da
 struct Entries {
     folders: Vec<OsString>,
     files: Vec<OsString>,
+    /// Those of both that are links.
+    links: Vec<OsString>,
 }
 
 impl Entries {
     fn of(folder: &Path) -> Result<Self, DataError> {
-        let mut entries = Self { folders: Vec::new(), files: Vec::new() };
+        let mut entries = Self { folders: Vec::new(), files: Vec::new(), links: Vec::new() };
         for entry in fs::read_dir(folder).map_err(DataError::io(folder))? {
             let entry = entry.map_err(DataError::io(folder))?;
             let name = entry.file_name();
@@ -178,6 +201,9 @@ impl Entries {
                 continue;
             }
             let kind = entry.file_type().map_err(|error| DataError::io(&entry.path())(error))?;
+            if kind.is_symlink() {
+                entries.links.push(name.clone());
+            }
             // Links are followed, except to a folder that they lie in; what a link points to may be missing.
             let linked_folder = kind.is_symlink().then(|| entry.path()).filter(|path| path.is_dir());
             if kind.is_dir() || linked_folder.as_ref().is_some_and(|path| !leads_back(path, folder)) {

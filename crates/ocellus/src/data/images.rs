@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
+use super::cache::{self, Cache, CacheOptions, Making, Record};
 use super::catalog::{Catalog, NONE};
 use super::decode;
 use super::fingerprint::xxh64;
@@ -56,10 +58,19 @@ pub(super) fn open(
     let mut notes = Vec::new();
     let preprocessing = preprocessing(&**store, &wanted.members, options, &mut notes)?;
     notes.extend(catalog.notes.iter().cloned());
-    let (mut pixels, outcomes) = read_all(&**store, &wanted.members, &preprocessing, &options.limits, progress);
+    let reading = Reading { store: &**store, members: &wanted.members, preprocessing: &preprocessing, options };
+    let part = match options.split {
+        Split::Train => "train",
+        Split::Validation => "validation",
+        Split::Test => "test",
+    };
+    let kept = Kept::find(&reading, catalog, part, &mut notes);
+    let (mut pixels, outcomes) = reading.read_all(&kept, progress);
+    let (cache, places) = kept.finish(pixels.is_none(), wanted.members.len(), &mut notes);
 
     let image_len = preprocessing.image_len();
     let (mut members, mut labels, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut cached = Vec::new();
     // What is no image at all is told once, with the first part that is opened.
     let first = Split::ALL.into_iter().find(|&split| catalog.has(split));
     let mut skipped = if first == Some(options.split) { catalog.refused.clone() } else { Vec::new() };
@@ -75,6 +86,9 @@ pub(super) fn open(
                 members.push(member);
                 labels.push(label);
                 hashes.push(hash);
+                if cache.is_some() {
+                    cached.push(places[at]);
+                }
             }
             Err(problem) => {
                 let path: PathBuf = store.name_of(member as usize).into();
@@ -117,7 +131,15 @@ pub(super) fn open(
     let groups = (!catalog.groups.is_empty())
         .then(|| members.iter().map(|&member| catalog.samples[member as usize].group).collect());
     let limits = options.limits.clone();
-    let images = Images { store: store.clone(), members, hashes, preprocessing: preprocessing.clone(), limits, pixels };
+    let images = Images {
+        store: store.clone(),
+        members,
+        hashes,
+        preprocessing: preprocessing.clone(),
+        limits,
+        pixels,
+        cache: cache.map(|cache| (cache, cached)),
+    };
     let dataset = Dataset::from_source(Arc::new(images), labels, class_names, preprocessing)?;
     Ok(dataset.with_groups(groups).with_remarks(skipped, notes))
 }
@@ -197,51 +219,164 @@ fn suitable_size(headers: &[decode::Header], notes: Option<&mut Vec<String>>) ->
     [side, side]
 }
 
-/// For every image the hash of its content, or what is wrong with it; and all pixels, where they fit the limit.
-fn read_all(
-    store: &dyn Store,
-    members: &[u32],
-    preprocessing: &Preprocessing,
-    limits: &Limits,
-    progress: Progress,
-) -> (Option<Vec<u8>>, Vec<Result<u64, ImageProblem>>) {
-    let image_len = preprocessing.image_len();
-    let total = members.len().saturating_mul(image_len);
-    let mut pixels = (total as u64 <= limits.memory).then(|| vec![0u8; total]);
-    let mut outcomes: Vec<Result<u64, ImageProblem>> = vec![Ok(0); members.len()];
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(members.len());
-    let done = AtomicUsize::new(0);
-    {
-        // Each item is one image with the places its outcome and its pixels go to.
-        let mut slots = pixels.as_mut().map(|pixels| pixels.chunks_exact_mut(image_len));
-        let work = members
-            .iter()
-            .zip(&mut outcomes)
-            .map(|(member, outcome)| (*member as usize, outcome, slots.as_mut().and_then(Iterator::next)));
-        let work = Mutex::new(work);
-        let worker = || {
-            let (mut scratch, mut bytes) = (Vec::new(), Vec::new());
-            loop {
-                let next = work.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some((member, outcome, slot)) = next else { break };
-                let slot = slot.unwrap_or_else(|| {
-                    scratch.resize(image_len, 0);
-                    &mut scratch
-                });
-                *outcome = store
-                    .read(member, limits, &mut bytes)
-                    .and_then(|()| preprocessing.prepare_bytes(&bytes, limits, slot).map(|()| xxh64(&bytes)));
-                progress(done.fetch_add(1, Ordering::Relaxed) + 1, members.len());
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(worker);
-            }
-            worker();
-        });
+/// The images of a part, and how they are to be read.
+struct Reading<'a> {
+    store: &'a dyn Store,
+    members: &'a [u32],
+    preprocessing: &'a Preprocessing,
+    options: &'a OpenOptions,
+}
+
+impl Reading<'_> {
+    /// For every image the hash of its content, or what is wrong with it; and all pixels, where they fit the limit.
+    fn read_all(&self, kept: &Kept, progress: Progress) -> (Option<Vec<u8>>, Vec<Result<u64, ImageProblem>>) {
+        let image_len = self.preprocessing.image_len();
+        let count = self.members.len();
+        let total = count.saturating_mul(image_len);
+        let mut pixels = (total as u64 <= self.options.limits.memory).then(|| vec![0u8; total]);
+        let mut outcomes: Vec<Result<u64, ImageProblem>> = vec![Ok(0); count];
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(count);
+        let done = AtomicUsize::new(0);
+        {
+            // Each item is one image with the places its outcome and its pixels go to.
+            let mut slots = pixels.as_mut().map(|pixels| pixels.chunks_exact_mut(image_len));
+            let work = outcomes
+                .iter_mut()
+                .enumerate()
+                .map(|(at, outcome)| (at, outcome, slots.as_mut().and_then(Iterator::next)));
+            let work = Mutex::new(work);
+            let worker = || {
+                let (mut scratch, mut bytes) = (Vec::new(), Vec::new());
+                loop {
+                    let next = work.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((at, outcome, slot)) = next else { break };
+                    *outcome = self.read(at, slot, kept, &mut scratch, &mut bytes);
+                    progress(done.fetch_add(1, Ordering::Relaxed) + 1, count);
+                }
+            };
+            thread::scope(|scope| {
+                for _ in 1..threads {
+                    scope.spawn(worker);
+                }
+                worker();
+            });
+        }
+        (pixels, outcomes)
     }
-    (pixels, outcomes)
+
+    /// Read the image at `at` into `slot`, where it is to be kept; the hash of its content is the result.
+    fn read(
+        &self,
+        at: usize,
+        slot: Option<&mut [u8]>,
+        kept: &Kept,
+        scratch: &mut Vec<u8>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<u64, ImageProblem> {
+        let wanted = slot.is_some() || kept.making.is_some();
+        let slot = slot.unwrap_or_else(|| {
+            scratch.resize(self.preprocessing.image_len(), 0);
+            scratch
+        });
+        if let Some((cache, place)) = kept.place(at) {
+            let record = cache.record(place);
+            // Where it is only asked for later, it is compared with its hash then.
+            if record.is_image() && (!wanted || cache.read(place, slot)) {
+                if let Some(making) = &kept.making {
+                    making.put(at, record, slot);
+                }
+                return Ok(record.content);
+            }
+        }
+        let member = self.members[at] as usize;
+        let limits = &self.options.limits;
+        let prepared = self.store.read(member, limits, bytes).and_then(|()| {
+            self.preprocessing.prepare_bytes(bytes, limits, slot)?;
+            Ok(xxh64(bytes))
+        });
+        if let Some(making) = &kept.making {
+            let stamp = kept.stamps.get(at).copied().unwrap_or(0);
+            let name = self.store.name_of(member);
+            match &prepared {
+                Ok(hash) => making.put(at, Record::new(&name, stamp, *hash, slot), slot),
+                Err(_) => making.put(at, Record::of_damaged(&name, stamp), &[]),
+            }
+        }
+        prepared
+    }
+
+    /// Seconds that preparing all images would take one thread, by a few of them.
+    fn estimate(&self) -> f64 {
+        const TRIED: usize = 8;
+        let count = self.members.len();
+        let (mut scratch, mut bytes) = (vec![0; self.preprocessing.image_len()], Vec::new());
+        let began = Instant::now();
+        for &member in self.members.iter().step_by(count.div_ceil(TRIED).max(1)) {
+            if self.store.read(member as usize, &self.options.limits, &mut bytes).is_ok() {
+                // What is damaged is told later.
+                let _ = self.preprocessing.prepare_bytes(&bytes, &self.options.limits, &mut scratch);
+            }
+        }
+        began.elapsed().as_secs_f64() * count as f64 / count.min(TRIED) as f64
+    }
+}
+
+/// What the cache has of a part's images, and the file that is made where it has not all.
+#[derive(Default)]
+struct Kept {
+    cache: Option<Cache>,
+    /// Of each image its record in the cache.
+    places: Vec<Option<u32>>,
+    stamps: Vec<u64>,
+    making: Option<Making>,
+}
+
+impl Kept {
+    fn find(reading: &Reading, catalog: &Catalog, part: &str, notes: &mut Vec<String>) -> Self {
+        let Some(options) = &reading.options.cache else { return Self::default() };
+        let path = cache::file_of(options, &catalog.path, part, reading.preprocessing);
+        let (count, image_len) = (reading.members.len(), reading.preprocessing.image_len());
+        let cache = Cache::open(&path, image_len);
+        if cache.is_none() && reading.estimate() < options.worth.as_secs_f64() {
+            return Self::default();
+        }
+        let stamps: Vec<u64> = reading.members.iter().map(|&member| reading.store.stamp_of(member as usize)).collect();
+        let names = reading.members.iter().map(|&member| reading.store.name_of(member as usize));
+        let places = cache.as_ref().map_or_else(Vec::new, |cache| cache.places(names.zip(stamps.iter().copied())));
+        let allowed = cache::allowed(options, count, image_len);
+        let missing = places.len() < count || places[..allowed].contains(&None);
+        let making = missing.then(|| Making::begin(options, &path, count, image_len));
+        let making =
+            making.and_then(|making| making.map_err(|error| notes.push(unwritten(options, &error.to_string()))).ok());
+        Self { cache, places, stamps, making }
+    }
+
+    /// The record of the image at `at`.
+    fn place(&self, at: usize) -> Option<(&Cache, u32)> {
+        Some((self.cache.as_ref()?, (*self.places.get(at)?)?))
+    }
+
+    /// The cache to read from, and of each image its record in it, where pixels are not in memory.
+    fn finish(self, wanted: bool, count: usize, notes: &mut Vec<String>) -> (Option<Cache>, Vec<Option<u32>>) {
+        let Some(making) = self.making else { return (self.cache.filter(|_| wanted), self.places) };
+        match making.finish() {
+            Ok(made) => {
+                let places = (0..count).map(|at| made.is_image(at).then_some(at as u32)).collect();
+                (Some(made).filter(|_| wanted), places)
+            }
+            Err(problem) => {
+                notes.push(problem);
+                (self.cache.filter(|_| wanted), self.places)
+            }
+        }
+    }
+}
+
+fn unwritten(options: &CacheOptions, problem: &str) -> String {
+    format!(
+        "prepared images could not be kept in {} ({problem}); they are decoded whenever asked for",
+        options.folder.display()
+    )
 }
 
 /// Good images, with their pixels where those fit into memory.
@@ -252,6 +387,8 @@ struct Images {
     preprocessing: Preprocessing,
     limits: Limits,
     pixels: Option<Vec<u8>>,
+    /// Of each image its record in the cache, where it has one.
+    cache: Option<(Cache, Vec<Option<u32>>)>,
 }
 
 impl Images {
@@ -268,6 +405,12 @@ impl Source for Images {
     fn copy_image(&self, index: usize, pixels: &mut [u8]) -> Result<(), DataError> {
         if let Some(all) = &self.pixels {
             pixels.copy_from_slice(&all[index * pixels.len()..][..pixels.len()]);
+            return Ok(());
+        }
+        if let Some((cache, places)) = &self.cache
+            && let Some(place) = places[index]
+            && cache.read(place, pixels)
+        {
             return Ok(());
         }
         let mut bytes = Vec::new();

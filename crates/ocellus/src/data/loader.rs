@@ -1,11 +1,12 @@
 //! `Loader`: a data set cut into shuffled batches, in buffers that are used again and again.
 
 mod prefetch;
+mod sampler;
 
 use prefetch::Prefetch;
+pub use sampler::Sampler;
 
 use super::{DataError, Dataset};
-use crate::random::{Purpose, Random};
 
 /// How a [`Loader`] makes batches.
 #[derive(Clone, Debug)]
@@ -18,11 +19,13 @@ pub struct LoaderOptions {
     pub seed: u64,
     /// For each class, how much its samples count; each counts 1 where this is absent.
     pub class_weight: Option<Vec<f32>>,
+    /// Which samples an epoch shows; each once by default.
+    pub sampler: Sampler,
 }
 
 impl Default for LoaderOptions {
     fn default() -> Self {
-        Self { batch_size: 32, shuffle: true, seed: 0, class_weight: None }
+        Self { batch_size: 32, shuffle: true, seed: 0, class_weight: None, sampler: Sampler::Uniform }
     }
 }
 
@@ -125,6 +128,7 @@ impl Loader {
                 )));
             }
         }
+        options.sampler.check(&dataset)?;
         let mut loader = Self {
             order: Vec::with_capacity(dataset.len()),
             position: 0,
@@ -141,11 +145,8 @@ impl Loader {
     pub fn start_epoch(&mut self, epoch: u64) {
         self.prefetch = None;
         self.position = 0;
-        self.order.clear();
-        self.order.extend(0..self.dataset.len() as u32);
-        if self.options.shuffle {
-            Random::new(self.options.seed, Purpose::Shuffle, epoch, 0).shuffle(&mut self.order);
-        }
+        let LoaderOptions { shuffle, seed, sampler, .. } = &self.options;
+        sampler.fill(&mut self.order, &self.dataset, *shuffle, *seed, epoch);
     }
 
     /// The next batch of the epoch, or none at its end.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::cache::CacheOptions;
 use super::catalog::{Catalog, CatalogImages};
 use super::cifar::Cifar;
 use super::folder::ClassFolders;
@@ -32,6 +33,8 @@ pub struct OpenOptions {
     pub strict: bool,
     /// How much a file may ask for.
     pub limits: Limits,
+    /// Where prepared images are kept between runs. By default nowhere.
+    pub cache: Option<CacheOptions>,
 }
 
 impl Default for OpenOptions {
@@ -44,6 +47,7 @@ impl Default for OpenOptions {
             classes: None,
             strict: false,
             limits: Limits::default(),
+            cache: None,
         }
     }
 }

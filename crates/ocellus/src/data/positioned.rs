@@ -26,6 +26,12 @@ impl Positioned {
         Ok(Self { file, path: path.to_owned(), length: metadata.len(), stamp: super::store::stamp(path) })
     }
 
+    /// A file that is open.
+    pub(super) fn of(file: &File, path: &Path) -> io::Result<Self> {
+        let (length, file) = (file.metadata()?.len(), file.try_clone()?);
+        Ok(Self { file, path: path.to_owned(), length, stamp: 0 })
+    }
+
     #[cfg(unix)]
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         std::os::unix::fs::FileExt::read_at(&self.file, bytes, offset)

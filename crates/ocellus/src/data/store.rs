@@ -22,7 +22,6 @@ pub(super) trait Store: Send + Sync {
     /// Put the encoded image in `bytes`, whatever was there.
     fn read(&self, index: usize, limits: &Limits, bytes: &mut Vec<u8>) -> Result<(), ImageProblem>;
 
-    #[expect(dead_code, reason = "for the cache of decoded images")]
     /// A number that changes whenever the image does, found without reading it. 0 where there is none.
     fn stamp_of(&self, index: usize) -> u64;
 }

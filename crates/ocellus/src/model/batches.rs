@@ -2,7 +2,7 @@
 
 use super::ModelError;
 use super::samples::{Images, Samples, Targets};
-use crate::data::{Loader, LoaderOptions};
+use crate::data::{Loader, LoaderOptions, Sampler};
 use crate::random::{Purpose, Random};
 use ocellus_engine::Input;
 
@@ -27,6 +27,7 @@ pub(super) struct BatchOptions {
     pub(super) shuffle: bool,
     pub(super) seed: u64,
     pub(super) class_weight: Option<Vec<f32>>,
+    pub(super) sampler: Sampler,
 }
 
 /// Some samples, ready for a step.
@@ -73,8 +74,8 @@ impl<'a> Batches<'a> {
         let targets = Vec::with_capacity(batch_size * outputs);
         let origin = match (samples.images, samples.targets) {
             (Images::Dataset(dataset), Targets::Classes(labels)) if std::ptr::eq(labels, dataset.labels()) => {
-                let BatchOptions { batch_size, shuffle, seed, class_weight } = options;
-                let options = LoaderOptions { batch_size, shuffle, seed, class_weight };
+                let BatchOptions { batch_size, shuffle, seed, class_weight, sampler } = options;
+                let options = LoaderOptions { batch_size, shuffle, seed, class_weight, sampler };
                 Origin::Loader(Box::new(Loader::new(dataset.clone(), options)?))
             }
             _ => Origin::Arrays(Box::new(Arrays::new(samples, count, image_shape.iter().product(), outputs, options))),

@@ -2,6 +2,7 @@
 
 use super::batches::{BatchOptions, Batches};
 use super::{Images, Model, ModelError, Samples};
+use crate::data::Sampler;
 use crate::losses::Loss;
 use crate::metrics::{Evaluation, Evaluator, Mean, Metric};
 
@@ -34,7 +35,8 @@ impl Model {
     /// Batches in the order of the samples.
     pub(super) fn batches<'a>(&self, samples: Samples<'a>, batch_size: usize) -> Result<Batches<'a>, ModelError> {
         self.check_class_names(samples)?;
-        let options = BatchOptions { batch_size, shuffle: false, seed: 0, class_weight: None };
+        let options =
+            BatchOptions { batch_size, shuffle: false, seed: 0, class_weight: None, sampler: Sampler::Uniform };
         Batches::new(samples, self.input_shape(), self.outputs(), options)
     }
 

@@ -58,9 +58,10 @@ impl Model {
         if self.compiled.is_none() {
             return Err(ModelError::NotCompiled);
         }
-        let FitOptions { batch_size, shuffle, seed, class_weight, .. } = &options;
+        let FitOptions { batch_size, shuffle, seed, class_weight, sampler, .. } = &options;
         let (batch_size, shuffle, seed) = (*batch_size, *shuffle, *seed);
-        let batching = BatchOptions { batch_size, shuffle, seed, class_weight: class_weight.clone() };
+        let batching =
+            BatchOptions { batch_size, shuffle, seed, class_weight: class_weight.clone(), sampler: sampler.clone() };
         let batches = Batches::new(samples, self.input_shape(), self.outputs(), batching)?;
         self.adopt(samples, seed)?;
         self.forget_calibration();

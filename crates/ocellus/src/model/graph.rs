@@ -90,7 +90,7 @@ impl Model {
         let (scale, offset) = (self.preprocessing.scale, self.preprocessing.offset);
         let as_they_are = scale == 1.0 && offset == 0.0 && self.network.takes_pixels();
         match images {
-            DType::F32 => Ok(pixels),
+            DType::F32 | DType::Bf16 => Ok(pixels),
             DType::U8 if as_they_are => Ok(pixels),
             DType::U8 => graph.add(ops::Affine { scale: vec![scale], offset: vec![offset] }, &[pixels]),
         }

@@ -2,6 +2,7 @@
 
 use super::Samples;
 use crate::callbacks::Callback;
+use crate::data::Sampler;
 
 /// The arguments of [`Model::fit`](super::Model::fit), with Keras' names and defaults.
 ///
@@ -34,6 +35,8 @@ pub struct FitOptions<'a> {
     pub validation_split: Option<f64>,
     /// For each class, how much its samples count in the loss; each counts 1 by default.
     pub class_weight: Option<Vec<f32>>,
+    /// Which samples of a data set an epoch shows; each once by default. Arrays have each once always.
+    pub sampler: Sampler,
     /// What is told on standard error; nothing by default.
     pub verbose: Verbose,
     /// What is done around epochs and steps, in this order.
@@ -79,6 +82,7 @@ impl Default for FitOptions<'_> {
             validation_data: None,
             validation_split: None,
             class_weight: None,
+            sampler: Sampler::Uniform,
             verbose: Verbose::Silent,
             callbacks: Vec::new(),
             seed: 0,
@@ -139,6 +143,11 @@ impl<'a> FitOptions<'a> {
     /// How much the samples of each class count in the loss.
     pub fn class_weight(self, weights: impl Into<Vec<f32>>) -> Self {
         FitOptions { class_weight: Some(weights.into()), ..self }
+    }
+
+    /// Which samples of a data set an epoch shows.
+    pub fn sampler(self, sampler: Sampler) -> Self {
+        FitOptions { sampler, ..self }
     }
 
     /// What is told on standard error: 0 nothing, 1 a bar, 2 a line for each epoch.

@@ -167,6 +167,10 @@ fn links_are_followed_but_not_in_circles() {
     let data = open(root.path(), Split::Train);
     assert_eq!(data.samples_per_class(), [1, 1, 2]);
     assert_eq!(data.skipped().len(), 1, "{:?}", data.skipped());
+    // Those that lead out of the data are told.
+    link(&outside.path().join("1.png"), "a/9.png");
+    let notes = open(root.path(), Split::Train).notes().join("\n");
+    assert!(notes.contains("a/9.png and 1 more links lead out of"), "{notes}");
 }
 
 #[test]

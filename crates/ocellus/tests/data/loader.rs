@@ -1,6 +1,6 @@
 //! Batches: complete, in the order that seed and epoch say, in buffers that stay.
 
-use ocellus::data::{Batch, Dataset, Loader, LoaderOptions, OpenOptions};
+use ocellus::data::{Batch, Dataset, Loader, LoaderOptions, OpenOptions, Sampler};
 
 use super::{folder, grey};
 
@@ -30,7 +30,13 @@ fn an_epoch_has_every_sample_once_with_its_label() {
     for (count, batch_size, shuffle) in
         [(10, 3, true), (10, 3, false), (9, 3, true), (2, 5, true), (1, 1, false), (10, usize::MAX, true)]
     {
-        let options = LoaderOptions { batch_size, shuffle, seed: 1, class_weight: Some(vec![1.0, 0.5, 0.0]) };
+        let options = LoaderOptions {
+            batch_size,
+            shuffle,
+            seed: 1,
+            class_weight: Some(vec![1.0, 0.5, 0.0]),
+            ..Default::default()
+        };
         let mut loader = Loader::new(numbered(count), options).unwrap();
         let batches = epoch(&mut loader, 4);
         assert_eq!(batches.len(), loader.batches_per_epoch());
@@ -137,4 +143,49 @@ fn senseless_options_are_refused() {
         let error = with(batch_size, class_weight).err().unwrap().to_string();
         assert!(error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn samplers_show_classes_or_samples_as_often_as_asked() {
+    // 12 samples of class 0, 3 of class 1, none of class 2.
+    let labels: Vec<u32> = (0..15).map(|index| u32::from(index >= 12)).collect();
+    let names = ["a", "b", "c"].map(String::from).to_vec();
+    let data = Dataset::from_pixels((0..15).collect(), [1, 1, 1], labels, names).unwrap();
+    let shown = |sampler: Sampler, shuffle, epochs: u64| {
+        let options = LoaderOptions { batch_size: 4, seed: 3, shuffle, sampler, ..Default::default() };
+        let mut loader = Loader::new(data.clone(), options).unwrap();
+        let of_epoch = |epoch| epoch_indices(&mut loader, epoch);
+        (0..epochs).map(of_epoch).collect::<Vec<_>>()
+    };
+    let counts = |epochs: &[Vec<u32>]| {
+        let mut counts = [0usize; 15];
+        epochs.iter().flatten().for_each(|&index| counts[index as usize] += 1);
+        counts
+    };
+    let balanced = shown(Sampler::Balanced, true, 8);
+    assert_eq!(balanced, shown(Sampler::Balanced, true, 8));
+    for epoch in &balanced {
+        let second = epoch.iter().filter(|&&index| index >= 12).count();
+        assert!(epoch.len() == 15 && (7..=8).contains(&second), "{epoch:?}");
+    }
+    // 60 places for each class: 5 for each of the twelve, 20 for each of the three.
+    let each = counts(&balanced);
+    assert!(each[..12].iter().all(|count| (4..=6).contains(count)), "{each:?}");
+    assert!(each[12..].iter().all(|count| (18..=22).contains(count)), "{each:?}");
+    assert!(shown(Sampler::Balanced, false, 1)[0].is_sorted());
+
+    let mut weights = vec![0.0; 15];
+    (weights[3], weights[14]) = (1.0, 3.0);
+    let each = counts(&shown(Sampler::Weighted(weights.into()), true, 40));
+    assert_eq!(each[3] + each[14], 600);
+    assert!((120..180).contains(&each[3]), "{each:?}");
+    for wrong in [vec![1.0; 14], vec![0.0; 15], vec![f32::NAN; 15], vec![-1.0; 15]] {
+        let options = LoaderOptions { sampler: Sampler::Weighted(wrong.into()), ..Default::default() };
+        assert!(Loader::new(data.clone(), options).is_err());
+    }
+}
+
+/// The samples of an epoch, in order.
+fn epoch_indices(loader: &mut Loader, number: u64) -> Vec<u32> {
+    epoch(loader, number).iter().flat_map(|batch| batch.indices.clone()).collect()
 }

@@ -1,0 +1,4 @@
+//! Manifests that are tables.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ocellus_fuzz::data("m.csv", bytes, &[]));
