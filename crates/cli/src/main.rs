@@ -2,11 +2,16 @@
 
 mod arguments;
 mod benchmark;
+mod check;
 mod comparison;
 mod datasets;
 mod evaluate;
 mod failure;
+mod fine_tuning;
+mod import;
+mod labels;
 mod loading;
+mod model_file;
 mod models;
 mod output;
 mod predict;
@@ -14,6 +19,7 @@ mod progress;
 mod quantize;
 mod results;
 mod settings;
+mod suggest;
 mod summary;
 mod train;
 
@@ -28,10 +34,14 @@ fn main() -> ExitCode {
         Err(error) => return failure::of_arguments(&error),
     };
     let done = match arguments.command {
-        Command::Train(arguments) => train::run(arguments),
+        Command::Train(arguments) => train::run(*arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
+        Command::Import(arguments) => import::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Labels(arguments) => labels::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
+        Command::Suggest(arguments) => suggest::run(arguments),
         Command::Summary(arguments) => summary::run(arguments),
         Command::Models(arguments) => models::run(arguments),
         Command::Datasets(arguments) => datasets::run(arguments),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arguments::{MOST_THREADS, positive, threads};
 use crate::failure::usage;
+use crate::fine_tuning::{FINE_EPOCHS, FineTuning};
 use crate::loading::Fold;
 
 /// What can be set for a training, on the command line or in a TOML file; nothing needs to be.
@@ -73,10 +74,22 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FOLDER")]
     pub(crate) output: Option<PathBuf>,
 
+    /// Leave out the images that a CSV file names, as `ocellus labels` and `ocellus check --drops` write it.
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) drop_labels: Option<PathBuf>,
+
+    /// Give the images that a CSV file names the labels in its column new_label.
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) relabel: Option<PathBuf>,
+
     /// Make damaged images an error instead of skipping them.
     #[arg(long)]
     #[serde(default)]
     pub(crate) strict: bool,
+
+    #[command(flatten)]
+    #[serde(default)]
+    pub(crate) fine_tuning: FineTuning,
 }
 
 /// An optimizer's name.
@@ -184,10 +197,16 @@ pub(crate) struct Resolved {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) threads: Option<usize>,
     pub(crate) precision: TrainingPrecision,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) drop_labels: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) relabel: Option<PathBuf>,
     pub(crate) strict: bool,
     /// Left out of the file, so that running it again does not write over this run.
     #[serde(skip)]
     pub(crate) output: Option<PathBuf>,
+    #[serde(skip_serializing_if = "FineTuning::is_empty")]
+    pub(crate) fine_tuning: FineTuning,
 }
 
 impl Settings {
@@ -218,7 +237,10 @@ impl Settings {
             threads: self.threads.or(other.threads),
             precision: self.precision.or(other.precision),
             output: self.output.or(other.output),
+            drop_labels: self.drop_labels.or(other.drop_labels),
+            relabel: self.relabel.or(other.relabel),
             strict: self.strict || other.strict,
+            fine_tuning: self.fine_tuning.over(other.fine_tuning),
         }
     }
 
@@ -229,7 +251,7 @@ impl Settings {
         Resolved {
             data: self.data.unwrap_or_else(|| Known::default_name().into()),
             model: self.model.unwrap_or_else(|| crate::models::DEFAULT.into()),
-            epochs: self.epochs.unwrap_or(10),
+            epochs: self.epochs.unwrap_or(if self.fine_tuning.fine_tune { FINE_EPOCHS } else { 10 }),
             batch_size: self.batch_size.unwrap_or(32),
             optimizer,
             learning_rate,
@@ -240,7 +262,10 @@ impl Settings {
             threads: self.threads,
             precision: self.precision.unwrap_or_default(),
             output: self.output,
+            drop_labels: self.drop_labels,
+            relabel: self.relabel,
             strict: self.strict,
+            fine_tuning: self.fine_tuning,
         }
     }
 
@@ -258,6 +283,7 @@ impl Settings {
         validation.map_err(|problem| format!("validation: {problem}"))?;
         let both = self.validation.is_some() && self.fold.is_some();
         named("fold", both, "expected no validation beside it")?;
+        self.fine_tuning.check()?;
         Ok(self)
     }
 }

@@ -1,22 +1,29 @@
 //! `ocellus train`: data, model, training, the test, and what is kept of it.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd};
+use ocellus::check::glance;
 use ocellus::data::{CacheOptions, Dataset, OpenOptions, Sampler, Split, Splits, splits_of};
 use ocellus::durable::{check_writable, create_folder, write_atomically};
 use ocellus::history::History;
+use ocellus::labels::{Corrected, Corrections, SampleRecord};
 use ocellus::losses::Loss;
 use ocellus::metrics::{Accuracy, Evaluation};
 use ocellus::model::{FitOptions, Model, ModelError, Precision};
 use ocellus::report;
+use ocellus::schedules::Schedule;
+use ocellus::suggest::CurvePoint;
 use serde::Serialize;
 
 use crate::arguments::Train;
-use crate::loading::Fold;
+use crate::fine_tuning::Pretrained;
+use crate::labels;
+use crate::loading::{Fold, Loading};
 use crate::models;
 use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
@@ -29,20 +36,23 @@ pub(crate) const TEST_FRACTION: f64 = 0.2;
 pub(crate) fn run(arguments: Train) -> Result<()> {
     let began = Instant::now();
     let file = arguments.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-    let settings = arguments.settings.over(file).resolve();
+    let mut settings = arguments.settings.over(file);
+    let pretrained = Pretrained::open(&mut settings)?;
+    let settings = settings.resolve();
     let config = settings.to_toml()?;
     let plan = models::Plan::find(&settings.model)?;
     let folder = run_folder(&settings, plan.name());
     check_writable(&folder)?;
 
-    let data = open(&settings, arguments.loading.cache())?;
+    let data = open(&settings, arguments.loading.cache(), pretrained.as_ref())?;
     let mut model = plan.build(data.train.image_shape(), data.train.class_count(), settings.seed)?;
-    model.compile(
-        settings.optimizer.optimizer(Some(settings.learning_rate)),
-        Loss::for_outputs(model.output_shape().iter().product()),
-        [Accuracy::new()],
-    )?;
+    if let Some(pretrained) = &pretrained {
+        model = pretrained.load_into(model, &settings.fine_tuning)?;
+    }
     introduce(&settings, &data, plan.name(), &model);
+    if !arguments.no_check {
+        glance_at(&data);
+    }
 
     let files = Files::new(folder);
     let history = fit(&mut model, &data, &settings, &files, &config)?;
@@ -53,6 +63,7 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     model.set_evaluation(evaluation.clone());
     model.save(&files.model)?;
     history.write_csv(&files.history)?;
+    keep_samples(&model, &data.train, &files.samples)?;
     write_atomically(&files.learning_curves, report::learning_curves_svg(&history))?;
     write_atomically(&files.confusion_matrix, report::confusion_matrix_svg(&evaluation.confusion_matrix))?;
 
@@ -87,8 +98,9 @@ struct Data {
     validation_origin: String,
 }
 
-fn open(settings: &Resolved, cache: Option<CacheOptions>) -> Result<Data> {
-    let options = OpenOptions { strict: settings.strict, cache, ..OpenOptions::default() };
+fn open(settings: &Resolved, cache: Option<CacheOptions>, pretrained: Option<&Pretrained>) -> Result<Data> {
+    let preprocessing = pretrained.and_then(Pretrained::preprocessing);
+    let options = OpenOptions { strict: settings.strict, cache, preprocessing, ..OpenOptions::default() };
     let reading = Reading::stderr();
     let progress = |done, all| reading.update(done, all);
     let mut splits = Splits::open(&settings.data, &options, &progress)?;
@@ -100,7 +112,8 @@ fn open(settings: &Resolved, cache: Option<CacheOptions>) -> Result<Data> {
     } else if splits.test.is_none() {
         test_origin = format!("{:.0}% of the training images of each class, kept apart", TEST_FRACTION * 100.0);
     }
-    let Splits { train, validation, test } = splits.hold_back_test(TEST_FRACTION, settings.seed)?;
+    let splits = splits.hold_back_test(TEST_FRACTION, settings.seed)?;
+    let Splits { train, validation, test } = correct(splits, settings)?;
     let test = test.context("the data has no test images")?;
     let mut undivided = None;
     let (train, validation, validation_origin) = if let Some(Fold { number, of }) = settings.fold {
@@ -141,6 +154,58 @@ fn open(settings: &Resolved, cache: Option<CacheOptions>) -> Result<Data> {
     Ok(Data { train, undivided, test, validation, test_origin, validation_origin })
 }
 
+/// Leaves out and labels anew what the settings' files name.
+fn correct(mut splits: Splits, settings: &Resolved) -> Result<Splits> {
+    let drops = settings.drop_labels.as_deref().map(|path| (path, Corrections::read_drops(path)));
+    let labels = settings.relabel.as_deref().map(|path| (path, Corrections::read_labels(path)));
+    for (path, corrections) in [labels, drops].into_iter().flatten() {
+        let corrections = corrections?;
+        let mut all = Corrected::default();
+        for part in [Some(&mut splits.train), splits.validation.as_mut(), splits.test.as_mut()].into_iter().flatten() {
+            let (changed, corrected) = corrections.apply(part)?;
+            *part = changed;
+            all.dropped += corrected.dropped;
+            all.relabelled += corrected.relabelled;
+            all.named += corrected.named;
+        }
+        if all.named == 0 && !corrections.is_empty() {
+            bail!("{}: names no image of {}; was it made for other data?", path.display(), settings.data.display());
+        }
+        note(format_args!(
+            "{}: {} of the {} images that it names are here, {} left out, {} labelled anew",
+            path.display(),
+            thousands(all.named as u64),
+            thousands(corrections.len() as u64),
+            thousands(all.dropped as u64),
+            thousands(all.relabelled as u64)
+        ));
+    }
+    Ok(splits)
+}
+
+/// Tells what a short look at the data finds.
+fn glance_at(data: &Data) {
+    let parts = [(Split::Train, &data.train), (Split::Validation, &data.validation), (Split::Test, &data.test)];
+    // Validation images may be the test images, or the other way round: then they are looked at once.
+    let last = |part: &Dataset| part.len().checked_sub(1).map(|at| (at, part.name_of(0), part.name_of(at)));
+    let same = |a: &Dataset, b: &Dataset| last(a) == last(b);
+    let parts = if same(&data.validation, &data.test) { vec![parts[0], parts[2]] } else { parts.to_vec() };
+    for finding in glance(&parts) {
+        note(format_args!("warning: {}: {} (--no-check skips this)", finding.kind.title(), finding.message));
+    }
+}
+
+/// Keeps how the training samples were seen, for `ocellus labels`.
+fn keep_samples(model: &Model, train: &Dataset, path: &Path) -> Result<()> {
+    let Some(trajectories) = model.trajectories().filter(|kept| kept.len() == train.len()) else { return Ok(()) };
+    let record = SampleRecord {
+        trajectories: trajectories.clone(),
+        names: (0..train.len()).map(|index| train.name_of(index)).collect(),
+        class_names: train.class_names().to_vec(),
+    };
+    Ok(record.save(path)?)
+}
+
 fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) {
     note(format_args!(
         "{}: {} training images of {}, {} classes",
@@ -162,35 +227,122 @@ fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) 
     ));
 }
 
+/// How well a class is recognised, by how many of its images were learnt from.
+pub(crate) struct ClassCurve {
+    pub(crate) class: String,
+    pub(crate) points: Vec<CurvePoint>,
+}
+
+/// The shares of the training images that learning curves are made from, and the seeds of each.
+const CURVE_PARTS: [usize; 4] = [8, 4, 2, 1];
+const CURVE_SEEDS: u64 = 3;
+/// Parts are gone through more often than all is, up to so many times, for the number of steps counts, too.
+const CURVE_EPOCHS: u64 = 4;
+
+/// The learning curve of each class: a run's training repeated on parts of its training images.
+pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<Vec<ClassCurve>> {
+    let mut settings = Settings { threads, ..Settings::default() }.over(Settings::read(config)?);
+    let pretrained = Pretrained::open(&mut settings)?;
+    let settings = settings.resolve();
+    let plan = models::Plan::find(&settings.model)?;
+    let data = open(&settings, Loading::default().cache(), pretrained.as_ref())?;
+    let names = data.train.class_names().iter();
+    let mut curves: Vec<_> = names.map(|class| ClassCurve { class: class.clone(), points: Vec::new() }).collect();
+    for part in CURVE_PARTS {
+        for seed in 0..CURVE_SEEDS {
+            let some = match part {
+                1 => data.train.clone(),
+                _ => data.train.split_stratified(1.0 / part as f64, seed)?.1,
+            };
+            note(format_args!("training on {} images, seed {seed}", thousands(some.len() as u64)));
+            let mut model = plan.build(some.image_shape(), some.class_count(), seed)?;
+            if let Some(pretrained) = &pretrained {
+                (model, _) = pretrained.loaded(model, settings.fine_tuning.partial_weights)?;
+            }
+            model.set_precision(settings.precision.precision())?;
+            let epochs = settings.epochs.saturating_mul(CURVE_EPOCHS.min(part as u64));
+            let steps = some.len().div_ceil(settings.batch_size) as u64 * epochs;
+            settings.fine_tuning.begin(&mut model)?;
+            compile(&mut model, &settings, settings.fine_tuning.learning_rate(settings.learning_rate, steps))?;
+            let options = FitOptions::new().batch_size(settings.batch_size).epochs(epochs).seed(seed);
+            model.set_threads(settings.threads);
+            model.fit(&some, options)?;
+            let evaluation = model.evaluate(&data.test)?;
+            let matrix = &evaluation.confusion_matrix;
+            for (class, (curve, samples)) in curves.iter_mut().zip(some.samples_per_class()).enumerate() {
+                let tested = matrix.support(class);
+                let wrong = (tested - matrix.count(class, class)) as usize;
+                curve.points.push(CurvePoint { samples, wrong, tested: tested as usize });
+            }
+        }
+    }
+    Ok(curves)
+}
+
 /// Trains; what was reached is kept after each epoch, so that a run that is ended loses one epoch at most.
 fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, config: &str) -> Result<History> {
     model.set_precision(settings.precision.precision())?;
-    let mut progress = Progress::stderr();
+    let tuning = &settings.fine_tuning;
+    let (mut progress, head_epochs) = (Progress::stderr(), tuning.head_epochs());
     let mut keeper = Keeper { files, config, history: History::new(), kept: None };
-    let options = FitOptions::new()
-        .batch_size(settings.batch_size)
-        .epochs(settings.epochs)
-        .seed(settings.seed)
-        .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform })
-        .callback(&mut progress)
-        .callback(&mut keeper);
-    let options = match settings.threads {
-        Some(threads) => options.threads(threads),
-        None => options,
-    };
-    // Left to `fit`, which divides alike, so that the model file tells how: `evaluate` finds the test images by it.
-    let fitted = match &data.undivided {
-        Some((images, share)) => model.fit(images, options.validation_split(*share)),
-        None => model.fit(&data.train, options.validation_data(&data.validation)),
-    };
+    let epochs = head_epochs + settings.epochs;
+    let steps = data.train.len().div_ceil(settings.batch_size) as u64 * settings.epochs;
+    let mut fitted = Ok(History::new());
+    // Told before anything is trained that does not fit.
+    tuning.begin(model)?;
+    if head_epochs > 0 {
+        tuning.begin_with_head(model)?;
+        compile(model, settings, settings.learning_rate)?;
+        fitted = fit_epochs(model, data, settings, 0..head_epochs, &mut progress, &mut keeper);
+    }
+    tuning.begin(model)?;
+    if fitted.is_ok() {
+        compile(model, settings, tuning.learning_rate(settings.learning_rate, steps))?;
+        fitted = fit_epochs(model, data, settings, head_epochs..epochs, &mut progress, &mut keeper);
+    }
     progress.clear();
-    fitted.map_err(|error| match (error, keeper.kept) {
+    let Keeper { history, kept, .. } = keeper;
+    fitted.map(|_| history).map_err(|error| match (error, kept) {
         (error @ (ModelError::NotFinite { .. } | ModelError::Callback(_)), Some(epoch)) => {
             anyhow!("{error}. The model after epoch {} is kept in {}", epoch + 1, files.model.display())
         }
         (error @ ModelError::NotFinite { .. }, None) => anyhow!("{error}. No epoch was finished: no model is kept"),
         (error, _) => error.into(),
     })
+}
+
+fn compile(model: &mut Model, settings: &Resolved, learning_rate: impl Into<Schedule>) -> Result<()> {
+    let optimizer = settings.optimizer.optimizer(None).with_learning_rate(learning_rate);
+    let loss = Loss::for_outputs(model.output_shape().iter().product());
+    Ok(model.compile(optimizer, loss, [Accuracy::new()])?)
+}
+
+fn fit_epochs(
+    model: &mut Model,
+    data: &Data,
+    settings: &Resolved,
+    epochs: Range<u64>,
+    progress: &mut Progress,
+    keeper: &mut Keeper<'_>,
+) -> Result<History, ModelError> {
+    let options = FitOptions::new()
+        .batch_size(settings.batch_size)
+        .initial_epoch(epochs.start)
+        .epochs(epochs.end)
+        .seed(settings.seed)
+        .record_samples(true)
+        .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform })
+        .callback(progress)
+        .callback(keeper);
+    let options = match settings.threads {
+        Some(threads) => options.threads(threads),
+        None => options,
+    };
+    // Left to `fit`, which divides alike, so that the model file tells how: `evaluate` finds the test images by it.
+    match &data.undivided {
+        Some((images, share)) => model.fit(images, options.validation_split(*share)),
+        None => model.fit(&data.train, options.validation_data(&data.validation)),
+    }
 }
 
 /// Keeps what each epoch reached. Before the first one is done it leaves the folder as it is: an earlier run's files are
@@ -226,6 +378,7 @@ struct Files {
     learning_curves: PathBuf,
     confusion_matrix: PathBuf,
     example: PathBuf,
+    samples: PathBuf,
 }
 
 impl Files {
@@ -237,6 +390,7 @@ impl Files {
             learning_curves: folder.join("learning_curves.svg"),
             confusion_matrix: folder.join("confusion_matrix.svg"),
             example: folder.join("example.png"),
+            samples: folder.join(labels::FILE),
             folder,
         }
     }

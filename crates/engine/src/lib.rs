@@ -25,7 +25,7 @@ mod update;
 mod value;
 
 pub use error::GraphError;
-pub use fuse::{Fused, fuse, fuse_for_inference};
+pub use fuse::{Fused, fuse, fuse_for_inference, fuse_for_training};
 pub use graph::{Graph, Node};
 pub use inputs::{Input, Inputs};
 pub use join::join_for_inference;

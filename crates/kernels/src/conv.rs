@@ -45,6 +45,7 @@ mod forward;
 mod geometry;
 #[cfg(test)]
 mod joined_tests;
+pub(crate) mod matrix;
 mod pack;
 mod paired_weights;
 mod patch_weights;

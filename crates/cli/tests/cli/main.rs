@@ -1,7 +1,9 @@
 //! The command line through the real binary, in temporary folders.
 
 mod bad_input;
+mod check;
 mod harness;
+mod pretrained;
 mod quantize;
 mod results;
 mod sources;

@@ -2,10 +2,11 @@
 
 use super::batches::{Batch, BatchOptions, Batches};
 use super::golden::GoldenImages;
-use super::graph::Training;
+use super::graph::{Inference, Training};
 use super::{FitOptions, Images, Model, ModelError, Samples, Snapshot, Verbose};
 use crate::callbacks::{self, BatchEnd, Callback, CallbackResult, Control, EpochEnd, Progress};
 use crate::history::{History, SECONDS};
+use crate::labels::Trajectories;
 use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
 use crate::schedules::Schedule;
@@ -30,6 +31,7 @@ impl Model {
         let samples = samples.into();
         self.check_class_names(samples)?;
         self.history = History::new();
+        self.trajectories = None;
         let validation = options.validation_data.take();
         let Some(share) = options.validation_split.filter(|_| validation.is_none()) else {
             return self.fit_and_validate(samples, validation, FitOptions { validation_split: None, ..options });
@@ -62,11 +64,11 @@ impl Model {
         let (batch_size, shuffle, seed) = (*batch_size, *shuffle, *seed);
         let batching =
             BatchOptions { batch_size, shuffle, seed, class_weight: class_weight.clone(), sampler: sampler.clone() };
-        let batches = Batches::new(samples, self.input_shape(), self.outputs(), batching)?;
+        let batches = Batches::new(samples, self.input_shape(), self.outputs(), batching.clone())?;
         self.adopt(samples, seed)?;
         self.forget_calibration();
         // Only now, since the training data may be what tells the classes.
-        let validation = validation.map(|samples| self.batches(samples, batch_size)).transpose()?;
+        let mut validation_batches = validation.map(|samples| self.batches(samples, batch_size)).transpose()?;
         if options.threads.is_some() {
             self.engine.set_threads(options.threads);
         }
@@ -76,14 +78,35 @@ impl Model {
         let (loss, optimizer) = (compiled.loss, compiled.optimizer.clone());
         self.record.begin(&options, &batches, &optimizer, &loss, (level, self.precision));
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
-        let (plan, total, predictions) = self.training_plan(&optimizer, &loss, images, batches.batch_size(), level)?;
+        let cut = self.cut().filter(|cut| {
+            let count = batches.count() + validation_batches.as_ref().map_or(0, Batches::count);
+            options.cache_features && Model::can_keep(cut, count)
+        });
+        // Computed once; the epochs begin with them.
+        let of = |model: &mut Self, samples| cut.as_ref().map(|cut| model.features(cut, samples)).transpose();
+        let features = of(self, samples)?;
+        let validation_features = validation.map(|samples| of(self, samples)).transpose()?.flatten();
+        let (mut batches, mut measuring) = (batches, None);
+        if let (Some(cut), Some(features)) = (&cut, &features) {
+            batches = Batches::new(features.samples(), &cut.shape, self.outputs(), batching)?;
+            if let Some(features) = &validation_features {
+                let options = BatchOptions::in_order(batch_size);
+                let batches = Batches::new(features.samples(), &cut.shape, self.outputs(), options)?;
+                measuring = Some(self.measuring_from(cut, &loss, batches.batch_size())?);
+                validation_batches = Some(batches);
+            }
+        }
+        let (plan, total, predictions) =
+            self.training_plan(&optimizer, &loss, cut.as_ref(), images, batches.batch_size(), level)?;
         let mut runner = Runner::new(plan, threads);
         runner.set_profile(options.profile);
         let mut callbacks = options.callbacks;
         if options.verbose != Verbose::Silent {
             callbacks.push(Box::new(Progress::stderr(options.verbose == Verbose::Bar)));
         }
+        let trajectories = options.record_samples.then(|| Trajectories::new(batches.count(), options.epochs, &loss));
         let mut fit = Fit {
+            trajectories,
             predictions: vec![0.0; batches.batch_size() * self.outputs()],
             safe: self.snapshot(),
             compiled: self.compile_count,
@@ -91,7 +114,8 @@ impl Model {
             model: self,
             samples,
             batches,
-            validation,
+            validation: validation_batches,
+            measuring,
             training: Training { runner, total, predictions },
             threads,
             loss,
@@ -103,7 +127,8 @@ impl Model {
         };
         let result = fit.run(options.initial_epoch, options.epochs);
         let profiled = options.profile.then(|| fit.training.runner.profile());
-        let metrics = fit.metrics;
+        let (metrics, trajectories) = (fit.metrics, fit.trajectories);
+        self.trajectories = trajectories;
         if let Some(compiled) = &mut self.compiled {
             compiled.metrics = metrics;
         }
@@ -134,6 +159,8 @@ struct Fit<'a, 'b> {
     samples: Samples<'b>,
     batches: Batches<'b>,
     validation: Option<Batches<'b>>,
+    /// The plan for validation on features, where frozen layers' were computed before.
+    measuring: Option<Inference>,
     training: Training,
     threads: usize,
     loss: Loss,
@@ -144,6 +171,8 @@ struct Fit<'a, 'b> {
     callbacks: Vec<Box<dyn Callback + 'b>>,
     stop: bool,
     predictions: Vec<f32>,
+    /// How each sample was seen, where that is kept.
+    trajectories: Option<Trajectories>,
     /// The weights after the last epoch in which all was finite, or those of the beginning.
     safe: Snapshot,
     /// How often the model had been compiled when the training began.
@@ -187,6 +216,9 @@ impl Fit<'_, '_> {
         let mut values: Vec<(String, f64)> = [("loss".to_owned(), 0.0)].into_iter().chain(named).collect();
         let (mut step, mut samples) = (0, 0);
         self.batches.start_epoch(epoch);
+        if let Some(trajectories) = &mut self.trajectories {
+            trajectories.begin_epoch(epoch);
+        }
         while let Some(batch) = self.batches.next_batch()? {
             step += 1;
             samples += batch.samples();
@@ -199,6 +231,9 @@ impl Fit<'_, '_> {
                 loss?.map_err(|loss| not_finite("loss", loss, self.model, &self.safe, at, self.learning_rate))?;
             mean.update(loss, batch.samples() as f64);
             let predictions = &predictions[..batch.samples() * self.model.outputs()];
+            if let Some(trajectories) = &mut self.trajectories {
+                trajectories.record(batch.indices, batch.labels, predictions);
+            }
             for (metric, value) in self.metrics.iter_mut().zip(&mut values[1..]) {
                 metric.update(predictions, batch.labels, None);
                 value.1 = metric.value();
@@ -213,7 +248,8 @@ impl Fit<'_, '_> {
         }
         let mut spoiled = self.model.first_not_finite().map(|value| ("weights", value));
         if let (None, Some(validation)) = (spoiled, &mut self.validation) {
-            let loss = self.model.validate(validation, &self.loss, &mut self.metrics, &mut values)?;
+            let loss =
+                self.model.validate(validation, &self.loss, self.measuring.as_mut(), &mut self.metrics, &mut values)?;
             spoiled = (!loss.is_finite()).then_some(("validation loss", loss as f32));
         }
         if spoiled.is_none() {

@@ -45,8 +45,13 @@ pub struct FitOptions<'a> {
     pub seed: u64,
     /// How many threads compute; as many as the machine has by default. Results do not depend on it.
     pub threads: Option<usize>,
+    /// Whether what frozen layers give is computed once for all epochs where it fits into a gibibyte; it is by default.
+    pub cache_features: bool,
     /// Whether each operation is timed, for [`Model::step_times`](super::Model::step_times); it is not by default.
     pub profile: bool,
+    /// Whether each sample's loss and margin are kept, epoch by epoch, for [`Model::trajectories`](super::Model::trajectories); they are
+    /// not by default.
+    pub record_samples: bool,
 }
 
 /// What a training tells on standard error.
@@ -87,7 +92,9 @@ impl Default for FitOptions<'_> {
             callbacks: Vec::new(),
             seed: 0,
             threads: None,
+            cache_features: true,
             profile: false,
+            record_samples: false,
         }
     }
 }
@@ -161,9 +168,19 @@ impl<'a> FitOptions<'a> {
         self
     }
 
+    /// Whether each sample's loss and margin are kept, epoch by epoch.
+    pub fn record_samples(self, record_samples: bool) -> Self {
+        FitOptions { record_samples, ..self }
+    }
+
     /// Key of everything random in the training.
     pub fn seed(self, seed: u64) -> Self {
         FitOptions { seed, ..self }
+    }
+
+    /// Whether what frozen layers give is computed once for all epochs.
+    pub fn cache_features(self, cache_features: bool) -> Self {
+        FitOptions { cache_features, ..self }
     }
 
     /// How many threads compute.
