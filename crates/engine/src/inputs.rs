@@ -70,6 +70,12 @@ impl<'a> Inputs<'a> {
         self.memory.u8(self.step.inputs[n])
     }
 
+    /// Whether the n-th input's values are where the first output's will be, and are found there.
+    pub fn is_overwritten(&self, n: usize) -> bool {
+        let plan = self.memory.plan;
+        plan.place(self.step.inputs[n]) == plan.place(self.step.outputs[0])
+    }
+
     /// Whether the n-th input holds bytes.
     pub fn is_u8(&self, n: usize) -> bool {
         self.memory.plan.spec(self.step.inputs[n]).dtype == DType::U8

@@ -35,6 +35,12 @@ pub trait Op: Debug + Send + Sync + Any {
         false
     }
 
+    /// The input of the first output's shape that the output may be written over, if nothing reads it afterwards; then
+    /// [`Inputs::is_overwritten`].
+    fn overwrites(&self) -> Option<usize> {
+        None
+    }
+
     /// Whether each pixel of the outputs, sums apart, follows from the same pixel of the inputs alone, so that bands of an
     /// image's rows may be computed one after another as if they were images.
     fn is_pixelwise(&self, _inputs: &[&Spec]) -> bool {

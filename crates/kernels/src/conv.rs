@@ -10,9 +10,10 @@
 //! | way | for | file |
 //! |---|---|---|
 //! | matrix tiles whose rows are arbitrary offsets into the input, so that no image is ever unrolled | everything | `tile`, `pooled_tile` |
-//! | minimal filtering: 16 multiplications for 36 | 3x3, unit strides | `winograd`, `winograd_weights` |
+//! | minimal filtering: 16 multiplications for 36, or 36 for 144 | 3x3, unit strides | `winograd`, `winograd_four`, `winograd_weights` |
 //! | what is multiplied in registers, sums streamed | weight gradients over few pixels | `weight_tile` |
 //! | vectors over channels | depthwise | `depthwise_tile`, `depthwise_data`, `depthwise_weights`; kernels other than 3x3 and 5x5, dilation: `depthwise` |
+//! | a 1x1 convolution and the depthwise one behind it, some rows at a time | inference of inverted residual blocks | `expanded_depthwise` |
 //! | only the maxima have a gradient | behind a max-pool | `sparse_data`, `sparse_weights` |
 //! | products of bytes, whole-number sums | 8-bit inference | `quantized`, `quantized_tile` |
 //! | permutations fetch each filter's pixel | first layers before a max-pool | `patch_weights` |
@@ -36,11 +37,14 @@ mod depthwise;
 mod depthwise_data;
 mod depthwise_tile;
 mod depthwise_weights;
+mod expanded_depthwise;
 mod factors;
 #[cfg(test)]
 mod filtered_magnitude;
 mod forward;
 mod geometry;
+#[cfg(test)]
+mod joined_tests;
 pub(crate) mod matrix;
 mod pack;
 mod paired_weights;
@@ -65,11 +69,13 @@ mod tests;
 mod tile;
 mod weight_tile;
 mod winograd;
+mod winograd_four;
 mod winograd_row_weights;
 mod winograd_weights;
 
 pub use backward_data::BackwardData;
 pub use backward_weights::BackwardWeights;
+pub use expanded_depthwise::{ConvWeights, ExpandedDepthwise};
 pub use forward::Forward;
 pub use pooled_backward_data::PooledBackwardData;
 pub use pooled_backward_weights::PooledBackwardWeights;

@@ -76,8 +76,24 @@ impl<'a> Builder<'a> {
         kept.extend(options.guard);
         kept.extend(graph.moving_averages.iter().map(|m| m.value));
         let mut root: Vec<usize> = (0..values).collect();
-        for node in graph.nodes.iter().filter(|node| node.op.is_view()) {
-            root[node.outputs[0].index()] = root[node.inputs[0].index()];
+        let mut last_reader = vec![0; values];
+        for (i, node) in graph.nodes.iter().enumerate() {
+            node.inputs.iter().for_each(|v| last_reader[v.index()] = i);
+        }
+        for (i, node) in graph.nodes.iter().enumerate() {
+            if node.op.is_view() {
+                root[node.outputs[0].index()] = root[node.inputs[0].index()];
+            }
+            if let Some(input) = node.op.overwrites().map(|n| node.inputs[n].index()) {
+                // Nothing else may see the memory, under whatever name.
+                let names = (0..values).filter(|&v| root[v] == root[input]);
+                let mut unread = names.map(|v| last_reader[v] <= i && !kept.contains(&Value(v as u32)));
+                let once = node.inputs.iter().filter(|v| root[v.index()] == root[input]).count() == 1;
+                let made = matches!(graph.values[root[input]].source, Source::Node(_));
+                if options.share_memory && made && once && unread.all(|unread| unread) {
+                    root[node.outputs[0].index()] = root[input];
+                }
+            }
         }
         let places = graph.values.iter().map(|value| match value.source {
             Source::Input(n) => Some(Place::Input(n)),
@@ -216,6 +232,7 @@ impl<'a> Builder<'a> {
         nodes
             .filter(|&(i, node)| self.needed[i] && !node.op.is_view())
             .flat_map(|(i, node)| node.outputs.iter().map(move |&v| (i, v)))
+            .filter(|&(_, v)| self.root[v.index()] == v.index())
     }
 
     fn bytes(&self, value: Value) -> usize {

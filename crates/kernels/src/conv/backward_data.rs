@@ -5,7 +5,7 @@
 
 use super::depthwise::{self, Depthwise, is_depthwise};
 use super::depthwise_data::TileData;
-use super::depthwise_tile::{Tiles, Windows};
+use super::depthwise_tile::{Layout, Tiles, Windows};
 use super::factors::rounds_to_pairs;
 use super::geometry::{Segment, Source, Tap, segments};
 use super::pack::{Matrix, TileSize};
@@ -106,7 +106,7 @@ fn winograd(shape: &ConvShape, level: Level, precision: Precision) -> Option<Win
     let [height, width, channels] = shape.input;
     let before = [2 - shape.padding[0] as isize, 2 - shape.padding[2] as isize];
     let suits = winograd::suits(shape, [height, width]);
-    suits.then(|| Winograd::new(shape.output(), before, [height, width], channels, level, precision))
+    suits.then(|| Winograd::in_small_tiles(shape.output(), before, [height, width], channels, level, precision))
 }
 
 /// Values of a phase's packed weights.
@@ -238,7 +238,7 @@ impl BackwardData {
         assert_eq!(dy.len(), samples * shape.output_len(), "dy of {shape:?}");
         assert_eq!(dx.len(), samples * shape.input_len(), "dx of {shape:?}");
         let Some(winograd) = &self.winograd else { panic!("{shape:?} has no bf16 gradient") };
-        let output = Output::Plain { epilogue: Epilogue::Linear, y: ValuesMut::Bf16(dx) };
+        let output = Output::Plain { epilogue: Epilogue::Linear, accumulate: false, y: ValuesMut::Bf16(dx) };
         winograd.run(samples, dy, packed, None, output, scratch);
     }
 
@@ -252,14 +252,15 @@ impl BackwardData {
             return;
         }
         if let Some(winograd) = &self.winograd {
-            let output = Output::Plain { epilogue: Epilogue::Linear, y: dx.into() };
+            let output = Output::Plain { epilogue: Epilogue::Linear, accumulate: false, y: dx.into() };
             return winograd.run(samples, dy, packed, None, output, scratch);
         }
         if let Some(DepthwiseTiles { windows, .. }) = self.depthwise.as_deref() {
             let rows = 0..shape.input[0];
             if windows.stride == 1 {
                 let (x, bias, epilogue, y) = (dy, None, Epilogue::Linear, dx);
-                return Tiles { windows, rows, samples, x, packed, bias, epilogue, y }.run_on(self.level);
+                return Tiles { windows, rows, samples, x, weights: packed, layout: Layout::Packed, bias, epilogue, y }
+                    .run_on(self.level);
             }
             return TileData { windows, rows, samples, dy, packed, dx }.run_on(self.level);
         }

@@ -197,6 +197,15 @@ impl Iterator for Places<'_> {
     }
 }
 
+/// How weights lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// As [`depthwise::pack`](super::depthwise::pack) makes them.
+    Packed,
+    /// `[tap][channel]`, as they are given.
+    Plain,
+}
+
 /// `y = epilogue(convolution(x, weights) + bias)` of some rows of each sample's output.
 pub(super) struct Tiles<'a> {
     pub(super) windows: &'a Windows,
@@ -204,8 +213,8 @@ pub(super) struct Tiles<'a> {
     pub(super) rows: Range<usize>,
     pub(super) samples: usize,
     pub(super) x: &'a [f32],
-    /// As [`depthwise::pack`](super::depthwise::pack) makes it.
-    pub(super) packed: &'a [f32],
+    pub(super) weights: &'a [f32],
+    pub(super) layout: Layout,
     pub(super) bias: Option<&'a [f32]>,
     pub(super) epilogue: Epilogue,
     /// Those rows, sample by sample.
@@ -245,7 +254,11 @@ impl Tiles<'_> {
         assert!(self.rows.end <= windows.output[0], "rows of the output");
         assert_eq!(self.x.len(), self.samples * windows.input_len(), "inputs of every pixel");
         assert_eq!(self.y.len(), self.samples * per_sample, "outputs of every pixel");
-        assert!(K * K * windows.channels.next_multiple_of(I::LANES) <= self.packed.len(), "weights of every tap");
+        let padded = match self.layout {
+            Layout::Packed => windows.channels.next_multiple_of(I::LANES),
+            Layout::Plain => windows.channels,
+        };
+        assert!(K * K * padded <= self.weights.len(), "weights of every tap");
         assert!(self.bias.is_none_or(|bias| bias.len() >= windows.channels), "a bias for each channel");
         for sample in 0..self.samples {
             let (input, output) = (sample * windows.input_len(), sample * per_sample);
@@ -288,10 +301,14 @@ impl Tiles<'_> {
         // SAFETY: the caller's promise, and the mask ends at the channels.
         unsafe {
             let mut weights = [[isa.zero(); K]; K];
-            let packed = self.packed.as_ptr().add(channel * K * K);
+            let (from, tap) = match self.layout {
+                Layout::Packed => (self.weights.as_ptr().add(channel * K * K), I::LANES),
+                Layout::Plain => (self.weights.as_ptr().add(channel), channels),
+            };
             for row in 0..K {
                 for column in 0..K {
-                    weights[row][column] = isa.load(packed.add((row * K + column) * I::LANES));
+                    let from = from.add((row * K + column) * tap);
+                    weights[row][column] = if PART { isa.load_masked(mask, from) } else { isa.load(from) };
                 }
             }
             let bias = match self.bias {

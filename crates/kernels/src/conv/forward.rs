@@ -1,7 +1,7 @@
 //! The convolution itself, with bias and activation applied before the sums leave the registers.
 
 use super::depthwise::{self, Depthwise, is_depthwise};
-use super::depthwise_tile::{Tiles, Windows};
+use super::depthwise_tile::{Layout, Tiles, Windows};
 use super::factors::rounds_to_pairs;
 use super::geometry::{Segment, Source, Tap, forward_taps, segments, unaliased, window_offset};
 use super::pack::{Matrix, TileSize};
@@ -47,6 +47,8 @@ struct Weights<'a> {
     packed: &'a [f32],
     bias: Option<&'a [f32]>,
     epilogue: Epilogue,
+    /// Whether the sums are added to what the output holds.
+    accumulate: bool,
 }
 
 /// How the weights of a forward pass become a matrix.
@@ -164,19 +166,41 @@ impl Forward {
         y: &mut [f32],
         scratch: &mut [f32],
     ) {
+        self.compute(samples, x, Weights { packed, bias, epilogue, accumulate: false }, y, scratch);
+    }
+
+    /// As [`run`](Self::run), with what `y` holds added before the epilogue: a residual block's shortcut. Not depthwise.
+    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
+    pub fn run_onto(
+        &self,
+        samples: usize,
+        x: &[f32],
+        packed: &[f32],
+        bias: Option<&[f32]>,
+        epilogue: Epilogue,
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        self.compute(samples, x, Weights { packed, bias, epilogue, accumulate: true }, y, scratch);
+    }
+
+    fn compute(&self, samples: usize, x: &[f32], weights: Weights<'_>, y: &mut [f32], scratch: &mut [f32]) {
         let shape = &self.shape;
         assert_eq!(x.len(), samples * shape.input_len(), "x of {shape:?}");
         assert_eq!(y.len(), samples * shape.output_len(), "y of {shape:?}");
-        let weights = self.weights(packed, bias, epilogue);
+        self.check(weights);
+        let Weights { packed, bias, epilogue, accumulate } = weights;
         if y.is_empty() {
             return;
         }
         if let Some(winograd) = &self.winograd {
-            return winograd.run(samples, x, packed, bias, Output::Plain { epilogue, y: y.into() }, scratch);
+            let output = Output::Plain { epilogue, accumulate, y: y.into() };
+            return winograd.run(samples, x, packed, bias, output, scratch);
         }
         if let Some(windows) = &self.depthwise {
             let rows = 0..windows.output[0];
-            return Tiles { windows, rows, samples, x, packed, bias, epilogue, y }.run_on(self.level);
+            return Tiles { windows, rows, samples, x, weights: packed, layout: Layout::Packed, bias, epilogue, y }
+                .run_on(self.level);
         }
         let (x_len, y_len) = (shape.input_len(), shape.output_len());
         for first in (0..samples).step_by(self.block_samples.max(1)) {
@@ -220,9 +244,10 @@ impl Forward {
         let shape = &self.shape;
         assert_eq!(x.len(), samples * shape.input_len(), "x of {shape:?}");
         assert_eq!(y.len(), samples * shape.output_len(), "y of {shape:?}");
-        self.weights(packed, bias, epilogue);
+        self.check(Weights { packed, bias, epilogue, accumulate: false });
         let Some(winograd) = &self.winograd else { panic!("{shape:?} has no bf16 outputs") };
-        winograd.run(samples, x, packed, bias, Output::Plain { epilogue, y: ValuesMut::Bf16(y) }, scratch);
+        let output = Output::Plain { epilogue, accumulate: false, y: ValuesMut::Bf16(y) };
+        winograd.run(samples, x, packed, bias, output, scratch);
     }
 
     /// Values in the smallest piece of a sample's output that [`run_piece`](Self::run_piece) computes; 0 where there are none.
@@ -253,10 +278,30 @@ impl Forward {
         y: &mut [f32],
         scratch: &mut [f32],
     ) {
+        self.compute_piece(part, x, Weights { packed, bias, epilogue, accumulate: false }, y, scratch);
+    }
+
+    /// As [`run_piece`](Self::run_piece), with what `y` holds added before the epilogue.
+    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
+    pub fn run_piece_onto(
+        &self,
+        part: Range<usize>,
+        x: &[f32],
+        packed: &[f32],
+        bias: Option<&[f32]>,
+        epilogue: Epilogue,
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        self.compute_piece(part, x, Weights { packed, bias, epilogue, accumulate: true }, y, scratch);
+    }
+
+    fn compute_piece(&self, part: Range<usize>, x: &[f32], weights: Weights<'_>, y: &mut [f32], scratch: &mut [f32]) {
         let shape = &self.shape;
         assert_eq!(x.len(), shape.input_len(), "x of {shape:?}");
         assert!(part.end <= shape.output_len() && part.len() == y.len(), "y of {shape:?}");
-        let weights = self.weights(packed, bias, epilogue);
+        self.check(weights);
+        let Weights { packed, bias, epilogue, accumulate } = weights;
         if y.is_empty() {
             return;
         }
@@ -264,11 +309,13 @@ impl Forward {
         assert!(part.start.is_multiple_of(unit), "pieces of {unit} values of {shape:?}");
         if let Some(winograd) = &self.winograd {
             let rows = part.start / unit..part.end.div_ceil(unit);
-            return winograd.run_rows(rows, x, packed, bias, Output::Plain { epilogue, y: y.into() }, scratch);
+            let output = Output::Plain { epilogue, accumulate, y: y.into() };
+            return winograd.run_rows(rows, x, packed, bias, output, scratch);
         }
         if let Some(windows) = &self.depthwise {
             let rows = part.start / unit..part.end.div_ceil(unit);
-            return Tiles { windows, rows, samples: 1, x, packed, bias, epilogue, y }.run_on(self.level);
+            return Tiles { windows, rows, samples: 1, x, weights: packed, layout: Layout::Packed, bias, epilogue, y }
+                .run_on(self.level);
         }
         if self.windows.len() > 1 || shape.groups > 1 {
             assert!(part.end.is_multiple_of(unit), "whole pixels of {shape:?}");
@@ -285,16 +332,16 @@ impl Forward {
             columns: part.len(),
             bias: bias.map(|bias| &bias[part]),
             epilogue,
-            accumulate: false,
+            accumulate,
             out: y,
         };
         if self.pairs { product.run_pairs_on(self.level) } else { product.run_on(self.level) }
     }
 
-    fn weights<'a>(&self, packed: &'a [f32], bias: Option<&'a [f32]>, epilogue: Epilogue) -> Weights<'a> {
-        assert_eq!(packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
-        assert!(bias.is_none_or(|bias| bias.len() == self.shape.filters), "bias of {:?}", self.shape);
-        Weights { packed, bias, epilogue }
+    fn check(&self, weights: Weights<'_>) {
+        assert_eq!(weights.packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
+        assert!(weights.bias.is_none_or(|bias| bias.len() == self.shape.filters), "bias of {:?}", self.shape);
+        assert!(!(weights.accumulate && is_depthwise(&self.shape)), "no shortcut in {:?}", self.shape);
     }
 
     /// Some pixels of one sample, a block at a time.
@@ -354,7 +401,7 @@ impl Forward {
 
     fn product(&self, rows: Rows<'_>, x: &[f32], weights: Weights<'_>, y: &mut [f32]) {
         let shape = &self.shape;
-        let Weights { packed, bias, epilogue } = weights;
+        let Weights { packed, bias, epilogue, accumulate } = weights;
         let (channels, filters) = (shape.group_channels(), shape.group_filters());
         let slots = self.source.channels / shape.groups;
         if x.is_empty() {
@@ -375,7 +422,7 @@ impl Forward {
                 columns: filters,
                 bias: bias.map(|bias| &bias[group * filters..]),
                 epilogue,
-                accumulate: false,
+                accumulate,
                 out: &mut y[group * filters..],
             };
             if self.pairs { product.run_pairs_on(self.level) } else { product.run_on(self.level) }

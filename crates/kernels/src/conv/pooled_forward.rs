@@ -250,7 +250,7 @@ fn winograd(shape: &PooledShape, level: Level, precision: Precision) -> Option<W
     let [height, width, filters] = shape.output();
     let before = [conv.padding[0] as isize, conv.padding[2] as isize];
     let suits = shape.pool == [2, 2] && winograd::suits(conv, [2 * height, 2 * width]);
-    suits.then(|| Winograd::new(conv.input, before, [2 * height, 2 * width], filters, level, precision))
+    suits.then(|| Winograd::in_small_tiles(conv.input, before, [2 * height, 2 * width], filters, level, precision))
 }
 
 /// Finds the maxima of a convolution whose pixels lie window by window.

@@ -60,7 +60,7 @@ impl Sum {
 /// value with few terms of its own has the rounding of its neighbours' terms.
 fn neighbours(shape: &ConvShape, want: &[Sum]) -> f64 {
     let greatest = want.iter().map(|sum| sum.magnitude).fold(0.0, f64::max);
-    if may_be_filtered(shape) { f64::from(f32::EPSILON) * greatest } else { 0.0 }
+    if may_be_filtered(shape) { 4.0 * f64::from(f32::EPSILON) * greatest } else { 0.0 }
 }
 
 fn may_be_filtered(shape: &ConvShape) -> bool {

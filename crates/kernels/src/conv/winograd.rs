@@ -1,8 +1,9 @@
-//! 3x3 convolution with unit strides by Winograd's minimal filtering: 16 multiplications for 2x2 outputs instead of 36.
+//! 3x3 convolution with unit strides by Winograd's minimal filtering: 16 multiplications for 2x2 outputs instead of 36, or 36 for
+//! 4x4 instead of 144.
 //!
-//! F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2015). Patches of 4x4 pixels and the
-//! kernels are transformed by additions, multiplied as sixteen matrices, and transformed back, for the tiles of
-//! one matrix tile at a time, so that the products never leave the cache. Where a patch is constant along an axis,
+//! F(2x2, 3x3) and F(4x4, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2015). Patches of 4x4 or 6x6
+//! pixels and the kernels are transformed by additions, multiplied as sixteen or 36 matrices, and transformed back, for the tiles of
+//! one matrix tile at a time, so that the products never leave the cache. Where a patch of 4x4 is constant along an axis,
 //! so are its outputs, to the bit: ties between the pixels of a pooling window stay ties.
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
@@ -12,18 +13,27 @@ use super::geometry::{Segment, Source, Tap, unaliased};
 use super::pack::{Matrix, TileSize};
 use super::pooled_tile::maximum;
 use super::tile::{Ahead, MOST_ROWS, Reduction, multiply_add, tile_rows};
+use super::winograd_four as four;
 use super::{ConvShape, Epilogue};
 use crate::isa::{Isa, Kernel};
 use crate::values::{store, store_first};
 use crate::{Level, Pool, Precision, ValuesMut};
 use std::ops::Range;
 
-/// Matrices: one for each pixel of a transformed patch.
+/// Matrices of tiles of 2x2: one for each pixel of a transformed patch.
 pub(super) const PARTS: usize = 16;
 
 /// Bytes of padded image that are copied together, and of transformed patches: a part of a common second-level cache.
 const COPY_BYTES: usize = 256 << 10;
 const PATCH_BYTES: usize = 512 << 10;
+
+/// The same of tiles of 4x4, whose products take as much again.
+const PATCH_BYTES_OF_FOUR: usize = 600 << 10;
+
+/// The most bytes of weights transformed for tiles of 4x4. Measured with ResNet-50, whose weights pass once for each image: 3x3 convolutions
+/// of 64 channels (0.6 MB) take 0.6 of their time in tiles of 2x2 and of 128 channels (2.3 MB) 0.65; of 256 (9.4 MB) they take 1.0
+/// to 1.4 times as long on a memory that others use, too.
+const MOST_WEIGHTS: usize = 4 << 20;
 
 /// Bytes of a part of the weights beyond which the next part is not asked for ahead.
 const MOST_AHEAD: usize = 32 << 10;
@@ -38,6 +48,8 @@ pub(super) struct Winograd {
     precision: Precision,
     size: TileSize,
     source: Source,
+    /// Height and width of a tile of outputs, 2 or 4.
+    tile: usize,
     /// Height and width of the output, and its tiles down and across.
     output: [usize; 2],
     tiles: [usize; 2],
@@ -67,10 +79,19 @@ pub(super) fn suits(shape: &ConvShape, [height, width]: [usize; 2]) -> bool {
         && 3 * height * width >= 2 * covered.max(1)
 }
 
+/// Whether tiles of 4x4 outputs need clearly fewer multiplications than such of 2x2 for that many pixels, and the weights, which become
+/// four times as many, are not too many. Rounded factors would be magnified too much.
+fn suits_four(output: [usize; 2], channels: usize, filters: usize, precision: Precision) -> bool {
+    let products = |tile: usize, parts: usize| output.map(|n| n.div_ceil(tile)).iter().product::<usize>() * parts;
+    precision == Precision::F32
+        && 5 * products(4, four::PARTS) <= 4 * products(2, PARTS)
+        && 4 * four::PARTS * channels * filters <= MOST_WEIGHTS
+}
+
 /// What becomes of the outputs.
 pub(super) enum Output<'a> {
-    /// Each is stored.
-    Plain { epilogue: Epilogue, y: ValuesMut<'a> },
+    /// Each is stored, where `accumulate` says so added to what is there before the epilogue.
+    Plain { epilogue: Epilogue, accumulate: bool, y: ValuesMut<'a> },
     /// The maximum of each tile is stored, and where it was.
     Pooled { relu: bool, maxima: &'a mut [f32], positions: &'a mut [u8] },
 }
@@ -79,9 +100,10 @@ impl<'a> Output<'a> {
     /// Cuts off what belongs to the first tiles: `values` of every output, or `maxima` of their maxima.
     fn split(self, values: usize, maxima_len: usize) -> (Self, Self) {
         match self {
-            Output::Plain { epilogue, y } => {
+            Output::Plain { epilogue, accumulate, y } => {
                 let (first, rest) = y.split_at_mut(values);
-                (Output::Plain { epilogue, y: first }, Output::Plain { epilogue, y: rest })
+                let part = |y| Output::Plain { epilogue, accumulate, y };
+                (part(first), part(rest))
             }
             Output::Pooled { relu, maxima, positions } => {
                 let (first, rest) = maxima.split_at_mut(maxima_len);
@@ -105,21 +127,49 @@ impl Winograd {
         level: Level,
         precision: Precision,
     ) -> Self {
+        let tile = if suits_four(output, image[2], filters, precision) { 4 } else { 2 };
+        Winograd::of_tiles(tile, image, before, output, filters, level, precision)
+    }
+
+    /// The same in tiles of 2x2, which can be [`Output::Pooled`]; also for gradients, whose few large values among zeros round less in them.
+    pub(super) fn in_small_tiles(
+        image: [usize; 3],
+        before: [isize; 2],
+        output: [usize; 2],
+        filters: usize,
+        level: Level,
+        precision: Precision,
+    ) -> Self {
+        Winograd::of_tiles(2, image, before, output, filters, level, precision)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "all of them are of one convolution")]
+    fn of_tiles(
+        tile: usize,
+        image: [usize; 3],
+        before: [isize; 2],
+        output: [usize; 2],
+        filters: usize,
+        level: Level,
+        precision: Precision,
+    ) -> Self {
         let size = TileSize::of(level);
-        let tiles = output.map(|n| n.div_ceil(2));
+        let tiles = output.map(|n| n.div_ceil(tile));
         // The rows of a tile must not drive each other out of the first-level cache.
         let values = if precision == Precision::Bf16 { 2 } else { 1 };
         let patch = unaliased(size.padded(image[2]) / values, 2048);
-        let source = Source::new(image, before, tiles.map(|n| 2 * n + 2));
+        let source = Source::new(image, before, tiles.map(|n| tile * n + 2));
         let product_pitch = size.padded(filters).min(size.columns);
-        let most = (PATCH_BYTES / (4 * PARTS * patch)).clamp(size.rows, MOST_TILES);
+        let patches = if tile == 4 { PATCH_BYTES_OF_FOUR } else { PATCH_BYTES };
+        let most = (patches / (4 * (tile + 2) * (tile + 2) * patch)).clamp(size.rows, MOST_TILES);
         let copies = COPY_BYTES / (4 * source.sample()).max(1);
         // Two rows more than the tiles cover are copied.
-        let rows = (COPY_BYTES / (4 * source.pitch()).max(1)).saturating_sub(2) / 2;
+        let rows = (COPY_BYTES / (4 * source.pitch()).max(1)).saturating_sub(2) / tile;
         Winograd {
             level,
             precision,
             size,
+            tile,
             output,
             tiles,
             filters,
@@ -136,14 +186,22 @@ impl Winograd {
         self.source.channels
     }
 
+    /// Matrices: one for each pixel of a transformed patch.
+    fn parts(&self) -> usize {
+        (self.tile + 2) * (self.tile + 2)
+    }
+
     pub(super) fn packed_len(&self) -> usize {
-        PARTS * self.channels() * self.size.padded(self.filters)
+        self.parts() * self.channels() * self.size.padded(self.filters)
     }
 
     /// Packs the nine taps of the matrix, given in the order of the window, as `[panel][part][channel][panel columns]`.
     pub(super) fn pack(&self, pool: &mut Pool, matrix: &Matrix, taps: &[Tap], weights: &[f32], packed: &mut [f32]) {
         assert_eq!(taps.len(), 9, "taps of a 3x3 kernel");
-        matrix.pack_transformed(self.level, pool, taps, weights, packed, PARTS, |panel, width| {
+        matrix.pack_transformed(self.level, pool, taps, weights, packed, self.parts(), |panel, width| {
+            if self.tile == 4 {
+                return self.level.dispatch(four::TransformWeights { channels: self.channels(), width, panel });
+            }
             self.level.dispatch(TransformWeights { channels: self.channels(), width, panel: &mut *panel });
             if self.precision == Precision::Bf16 {
                 pair_rows(self.level, panel, PARTS, self.channels(), width);
@@ -151,13 +209,19 @@ impl Winograd {
         });
     }
 
+    /// Values from one part of the patches, and of the products, to the next: the parts of one vector must not drive each other out
+    /// of the first-level cache.
+    fn strides(&self) -> [usize; 2] {
+        [self.block * self.patch, self.block * self.product_pitch].map(|len| unaliased(len, 1024))
+    }
+
     fn parts_len(&self) -> [usize; 2] {
-        [PARTS * self.block * self.patch, PARTS * self.block * self.product_pitch]
+        self.strides().map(|stride| self.parts() * stride)
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
         let copies = match self.block_samples {
-            0 => self.source.rows_len(2 * self.block_rows + 2),
+            0 => self.source.rows_len(self.tile * self.block_rows + 2),
             most => self.source.scratch_len(samples.min(most)),
         };
         copies + self.parts_len().iter().sum::<usize>()
@@ -165,12 +229,12 @@ impl Winograd {
 
     /// Values of the output that a row of tiles gives, but for the last row where the height is odd.
     pub(super) fn row_len(&self) -> usize {
-        2 * self.output[1] * self.filters
+        self.tile * self.output[1] * self.filters
     }
 
     /// Values and maxima that these rows of tiles of one sample give.
     fn len(&self, rows: Range<usize>) -> [usize; 2] {
-        let pixel_rows = (2 * rows.end).min(self.output[0]) - 2 * rows.start;
+        let pixel_rows = (self.tile * rows.end).min(self.output[0]) - self.tile * rows.start;
         [pixel_rows * self.output[1] * self.filters, rows.len() * self.tiles[1] * self.filters]
     }
 
@@ -233,9 +297,9 @@ impl Winograd {
             let [patches, products] = self.parts_len();
             let (patches, scratch) = scratch.split_at_mut(patches);
             let (products, scratch) = scratch.split_at_mut(products);
-            let x = self.source.prepare_rows(2 * rows.start..2 * rows.end + 2, x, scratch);
+            let x = self.source.prepare_rows(self.tile * rows.start..self.tile * rows.end + 2, x, scratch);
             let tiles = [rows.len(), self.tiles[1]];
-            let size = [(2 * rows.end).min(self.output[0]) - 2 * rows.start, self.output[1]];
+            let size = [(self.tile * rows.end).min(self.output[0]) - self.tile * rows.start, self.output[1]];
             self.compute(Run { plan: self, samples: 1, tiles, size, x, packed, bias, output: part, patches, products });
         }
     }
@@ -362,16 +426,18 @@ impl Run<'_> {
         assert_eq!(self.packed.len(), plan.packed_len(), "packed weights");
         assert_eq!([self.patches.len(), self.products.len()], plan.parts_len(), "room for the parts");
         assert!(self.bias.is_none_or(|bias| bias.len() == plan.filters), "a bias for each filter");
-        let [rows, columns] = self.tiles.map(|n| 2 * n + 2);
+        let [rows, columns] = self.tiles.map(|n| plan.tile * n + 2);
         let last = plan.source.origin() + (rows - 1) * plan.source.pitch() + columns * plan.channels();
         assert!(last + (self.samples - 1) * plan.source.sample() <= self.x.len(), "patches inside x");
         match &self.output {
-            Output::Plain { y, .. } => {
+            Output::Plain { accumulate, y, .. } => {
                 assert!(!y.is_bf16() || plan.precision == Precision::Bf16, "bf16 outputs of bf16 factors");
+                assert!(!(y.is_bf16() && *accumulate), "single-precision sums to add to");
                 let pixels = self.size[0] * self.size[1];
                 assert_eq!(y.len(), self.samples * pixels * plan.filters, "outputs of every pixel");
             }
             Output::Pooled { maxima, positions, .. } => {
+                assert!(plan.tile == 2, "tiles that are pooling windows");
                 assert!(
                     maxima.len() == tiles * plan.filters && positions.len() == maxima.len(),
                     "maxima of every tile"
@@ -416,7 +482,11 @@ impl Run<'_> {
                 self.transform::<I, F>(isa, first, count);
                 for column in (0..plan.filters).step_by(plan.size.columns) {
                     self.multiply::<I, F>(isa, count, column);
-                    self.finish::<I, F>(isa, first, count, column);
+                    if plan.tile == 4 {
+                        self.finish_four(isa, first, count, column);
+                    } else {
+                        self.finish::<I, F>(isa, first, count, column);
+                    }
                 }
             }
         }
@@ -432,17 +502,22 @@ impl Run<'_> {
     unsafe fn transform<I: Isa, F: Factors>(&mut self, isa: I, first: usize, count: usize) {
         let plan = self.plan;
         let (channels, pitch) = (plan.channels(), plan.source.pitch());
-        let part = plan.block * plan.patch;
+        let [part, _] = plan.strides();
         let mut place = TilePlace::new(first, self.tiles);
         for tile in 0..count {
             let [sample, row, column] = place.next_tile();
-            let corner = sample * plan.source.sample() + plan.source.origin() + 2 * row * pitch + 2 * column * channels;
+            let inside = plan.tile * (row * pitch + column * channels);
+            let corner = sample * plan.source.sample() + plan.source.origin() + inside;
             for channel in (0..channels).step_by(I::LANES) {
                 // SAFETY: the caller's promise; a part has whole vectors for every tile.
                 unsafe {
                     let from = self.x.as_ptr().add(corner + channel);
                     let to = self.patches.as_mut_ptr().add(tile * plan.patch + channel / F::VALUES);
-                    transform_patch::<I, F>(isa, from, pitch, channels, channels - channel, to, part);
+                    if plan.tile == 4 {
+                        four::transform_patch(isa, from, pitch, channels, channels - channel, to, part);
+                    } else {
+                        transform_patch::<I, F>(isa, from, pitch, channels, channels - channel, to, part);
+                    }
                 }
             }
         }
@@ -469,7 +544,7 @@ impl Run<'_> {
                 }
             };
         }
-        for part in 0..PARTS {
+        for part in 0..self.plan.parts() {
             let (mut row, mut tile) = (0, [0, count.div_ceil(most)]);
             while row < count {
                 let rows = tile_rows(count - row, most);
@@ -505,9 +580,10 @@ impl Run<'_> {
         let reduction = Reduction::once(&segments);
         // SAFETY: the caller's promise.
         unsafe {
-            let patches = self.patches.as_ptr().add((part * plan.block + row) * plan.patch);
+            let [patch_stride, product_stride] = plan.strides();
+            let patches = self.patches.as_ptr().add(part * patch_stride + row * plan.patch);
             let a: [*const f32; ROWS] = std::array::from_fn(|r| patches.add(r * plan.patch));
-            let panel = self.packed.as_ptr().add(PARTS * channels * column + part * depth * width);
+            let panel = self.packed.as_ptr().add(plan.parts() * channels * column + part * depth * width);
             // Weights that pass as fast as memory gives them gain nothing by being asked for twice.
             let ahead = match 4 * depth * width <= MOST_AHEAD {
                 true => Ahead::next(panel, depth, width, tile, tiles),
@@ -515,7 +591,7 @@ impl Run<'_> {
             };
             let zero = [[isa.zero(); VECTORS]; ROWS];
             let sums = multiply_add::<I, F, ROWS, VECTORS>(isa, &reduction, a, panel, width, ahead, zero);
-            let to = self.products.as_mut_ptr().add((part * plan.block + row) * plan.product_pitch);
+            let to = self.products.as_mut_ptr().add(part * product_stride + row * plan.product_pitch);
             for r in 0..ROWS {
                 for v in 0..VECTORS {
                     isa.store(to.add(r * plan.product_pitch + v * I::LANES), sums[r][v]);
@@ -532,7 +608,7 @@ impl Run<'_> {
     unsafe fn finish<I: Isa, F: Factors>(&mut self, isa: I, first: usize, count: usize, column: usize) {
         let plan = self.plan;
         let [height, width] = self.size;
-        let part = plan.block * plan.product_pitch;
+        let [_, part] = plan.strides();
         let columns = plan.size.columns.min(plan.filters - column);
         // Only with pairs are outputs bf16.
         let half = F::VALUES == 2 && matches!(&self.output, Output::Plain { y, .. } if y.is_bf16());
@@ -579,21 +655,81 @@ impl Run<'_> {
                             isa.store_bytes(positions.as_mut_ptr().add(to), used, position);
                         }
                     }
-                    Output::Plain { epilogue, y } => {
+                    Output::Plain { epilogue, accumulate, y } => {
                         let (low, high) = epilogue.bounds();
                         let (low, high) = (isa.splat(low), isa.splat(high));
                         for i in 0..4 {
                             let (row, column) = (2 * row + i / 2, 2 * column + i % 2);
                             if row < height && column < width {
-                                let value = isa.min(high, isa.max(low, isa.add(outputs[i], bias)));
+                                let mut value = isa.add(outputs[i], bias);
                                 let to = ((sample * height + row) * width + column) * plan.filters + filter;
                                 // SAFETY: the caller's promise, and the mask ends at the filters.
                                 unsafe {
+                                    if *accumulate {
+                                        value = isa.add(value, isa.load_masked(mask, y.as_mut_ptr().add(to)));
+                                    }
+                                    let value = isa.min(high, isa.max(low, value));
                                     match used == I::LANES {
                                         true => store::<I, true>(isa, y.as_mut_ptr(), half, to, value),
                                         false => store_first::<I, true>(isa, y.as_mut_ptr(), half, to, used, value),
                                     }
                                 }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    /// As [`finish`](Self::finish), of tiles of 4x4 outputs.
+    ///
+    /// # Safety
+    /// As for [`transform`](Self::transform).
+    #[inline(always)]
+    unsafe fn finish_four<I: Isa>(&mut self, isa: I, first: usize, count: usize, column: usize) {
+        let plan = self.plan;
+        let Output::Plain { epilogue, accumulate, y } = &mut self.output else { return };
+        let [height, width] = self.size;
+        let [_, part] = plan.strides();
+        let columns = plan.size.columns.min(plan.filters - column);
+        let (low, high) = epilogue.bounds();
+        let (low, high) = (isa.splat(low), isa.splat(high));
+        let mut place = TilePlace::new(first, self.tiles);
+        for tile in 0..count {
+            let [sample, row, place_across] = place.next_tile();
+            let corner = [4 * row, 4 * place_across];
+            let [rows, pixels] = [(height - corner[0]).min(4), (width - corner[1]).min(4)];
+            let corner = ((sample * height + corner[0]) * width + corner[1]) * plan.filters + column;
+            for vector in (0..columns).step_by(I::LANES) {
+                let used = I::LANES.min(columns - vector);
+                let mask = isa.first(used);
+                // SAFETY: the products hold whole vectors for every row of a tile; the mask ends at the filters; rows and
+                // pixels end at the output's.
+                unsafe {
+                    let bias = match self.bias {
+                        Some(bias) => isa.load_masked(mask, bias.as_ptr().add(column + vector)),
+                        None => isa.zero(),
+                    };
+                    let products = self.products.as_ptr().add(tile * plan.product_pitch + vector);
+                    let outputs = four::restore(isa, products, part);
+                    for i in 0..4 {
+                        for j in 0..4 {
+                            if i >= rows || j >= pixels {
+                                continue;
+                            }
+                            let to = y.as_mut_ptr().add(corner + (i * width + j) * plan.filters + vector);
+                            let mut value = isa.add(outputs[i][j], bias);
+                            if *accumulate {
+                                value = isa.add(value, isa.load_masked(mask, to));
+                            }
+                            let value = isa.min(high, isa.max(low, value));
+                            if used == I::LANES {
+                                isa.store(to, value);
+                            } else {
+                                isa.store_masked(mask, to, value);
                             }
                         }
                     }

@@ -10,7 +10,7 @@ use crate::losses::Loss;
 use crate::optimizers::Optimizer;
 use ocellus_engine::{
     DType, Graph, GraphError, Level, ParameterId, Plan, PlanOptions, Runner, Update, Value, fuse_for_inference,
-    fuse_for_training, ops, quantizable, quantize,
+    fuse_for_training, join_for_inference, ops, quantizable, quantize,
 };
 
 /// The layers in a graph.
@@ -206,7 +206,10 @@ impl Model {
         let precision = self.precision.factors();
         let options = PlanOptions { threads, precision, ..PlanOptions::new(batch, level) };
         let Some(calibration) = self.calibration.as_ref().filter(|_| self.precision == Precision::Int8) else {
-            return Ok((Plan::new(&fused.graph, &fetched, options)?, predictions, total));
+            let joined = join_for_inference(&fused.graph, &fetched, precision)?;
+            let of = |value: Value| joined.value(value).expect("kept values stay");
+            let fetched: Vec<Value> = fetched.into_iter().map(of).collect();
+            return Ok((Plan::new(&joined.graph, &fetched, options)?, of(predictions), total.map(of)));
         };
         let quantized = quantize(&fused.graph, &fetched, |layer| calibration.ranges.get(layer).copied())?;
         let of = |value: Value| quantized.value(value).expect("kept values stay");

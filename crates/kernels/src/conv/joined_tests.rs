@@ -1,0 +1,116 @@
+//! What is joined for inference against its parts: a shortcut added before the epilogue, a 1x1 convolution with the depthwise one behind it.
+
+use super::tests::{SHAPES, dirty, noise};
+use super::*;
+use crate::{Level, Pool, Precision};
+
+#[test]
+fn a_shortcut_is_added_before_the_epilogue() {
+    let dense = |shape: &&ConvShape| shape.groups == 1 && shape.output_len() > 0;
+    for (&shape, level) in
+        SHAPES.iter().filter(dense).flat_map(|shape| Level::available().into_iter().map(move |l| (shape, l)))
+    {
+        let forward = Forward::new(shape, level, Precision::F32);
+        let samples = 3;
+        let (x, w) = (noise(1, samples * shape.input_len()), noise(2, shape.weights_len()));
+        let (bias, shortcut) = (noise(3, shape.filters), noise(4, samples * shape.output_len()));
+        let mut packed = dirty(forward.packed_len());
+        forward.pack(&mut Pool::new(1), &w, &mut packed);
+        let mut sums = dirty(shortcut.len());
+        forward.run(
+            samples,
+            &x,
+            &packed,
+            Some(&bias),
+            Epilogue::Linear,
+            &mut sums,
+            &mut dirty(forward.scratch_len(samples)),
+        );
+        for epilogue in [Epilogue::Linear, Epilogue::Relu, Epilogue::Relu6] {
+            let (low, high) = epilogue.bounds();
+            let mut y = shortcut.clone();
+            forward.run_onto(
+                samples,
+                &x,
+                &packed,
+                Some(&bias),
+                epilogue,
+                &mut y,
+                &mut dirty(forward.scratch_len(samples)),
+            );
+            // Only the order of the sum differs.
+            let rounding = f32::EPSILON * (shape.weights_len() / shape.filters + 2) as f32;
+            for ((&got, &sum), &shortcut) in y.iter().zip(&sums).zip(&shortcut) {
+                let want = (sum + shortcut).clamp(low, high);
+                assert!((got - want).abs() <= rounding, "{got} instead of {want}: {shape:?} on {level:?}");
+            }
+            let (mut cut, unit) = (shortcut.clone(), forward.unit());
+            for (n, y) in cut[..shape.output_len()].chunks_mut(2 * unit).enumerate() {
+                let part = 2 * n * unit..2 * n * unit + y.len();
+                let x = &x[..shape.input_len()];
+                let mut scratch = dirty(forward.scratch_len(1));
+                forward.run_piece_onto(part, x, &packed, Some(&bias), epilogue, y, &mut scratch);
+            }
+            assert_eq!(cut[..shape.output_len()], y[..shape.output_len()], "{shape:?} on {level:?}");
+        }
+    }
+}
+
+#[test]
+fn expansion_and_depthwise_convolution_together() {
+    // Image, channels, expanded channels, kernel, stride, padding of the depthwise convolution.
+    let cases = [
+        ([37, 41], 5, 96, 3, 1, [1, 1, 1, 1]),
+        ([38, 41], 16, 100, 3, 2, [0, 1, 0, 1]),
+        ([31, 30], 3, 160, 5, 1, [2, 2, 2, 2]),
+        ([41, 37], 8, 97, 5, 2, [1, 2, 2, 1]),
+        ([200, 43], 4, 16, 3, 1, [0, 0, 0, 0]),
+        ([3, 300], 4, 160, 3, 2, [1, 1, 1, 1]),
+    ];
+    for ([height, width], channels, filters, size, stride, padding) in cases {
+        let ones = ConvShape { input: [height, width, channels], ..ConvShape::dense(channels, filters) };
+        let depthwise = ConvShape {
+            input: ones.output(),
+            filters,
+            kernel: [size, size],
+            strides: [stride, stride],
+            padding,
+            dilation: [1, 1],
+            groups: filters,
+        };
+        assert!(ExpandedDepthwise::suits(&ones, &depthwise));
+        for level in Level::available() {
+            let samples = 2;
+            let x = noise(1, samples * ones.input_len());
+            let (w, b) = (noise(2, ones.weights_len()), noise(3, filters));
+            let (w2, b2) = (noise(4, depthwise.weights_len()), noise(5, filters));
+            let alone = |shape: ConvShape, x: &[f32], w: &[f32], bias: &[f32], epilogue| {
+                let forward = Forward::new(shape, level, Precision::F32);
+                let mut packed = dirty(forward.packed_len());
+                forward.pack(&mut Pool::new(1), w, &mut packed);
+                let mut y = dirty(samples * shape.output_len());
+                let mut scratch = dirty(forward.scratch_len(samples));
+                forward.run(samples, x, &packed, Some(bias), epilogue, &mut y, &mut scratch);
+                y
+            };
+            let between = alone(ones, &x, &w, &b, Epilogue::Relu6);
+            let want = alone(depthwise, &between, &w2, &b2, Epilogue::Relu);
+            let both = ExpandedDepthwise::new(ones, depthwise, level);
+            let mut packed = dirty(both.packed_len());
+            both.pack(&mut Pool::new(1), &w, &mut packed);
+            let first = ConvWeights { weights: &packed, bias: &b, epilogue: Epilogue::Relu6 };
+            let second = ConvWeights { weights: &w2, bias: &b2, epilogue: Epilogue::Relu };
+            let mut y = dirty(want.len());
+            both.run(samples, &x, first, second, &mut y, &mut dirty(both.scratch_len()));
+            assert_eq!(y, want, "{ones:?}, then {depthwise:?} on {level:?}");
+            for each in [1, 2, 3, 7] {
+                let (mut cut, unit) = (dirty(depthwise.output_len()), both.unit());
+                for (n, y) in cut.chunks_mut(each * unit).enumerate() {
+                    let rows = n * each..n * each + y.len() / unit;
+                    both.run_rows(rows, &x[..ones.input_len()], first, second, y, &mut dirty(both.scratch_len()));
+                }
+                assert_eq!(cut, want[..cut.len()], "{each} rows of {ones:?}, then {depthwise:?} on {level:?}");
+            }
+        }
+    }
+}
