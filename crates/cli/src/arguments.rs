@@ -22,19 +22,22 @@ Examples:
   ocellus train photos --epochs 20            train on a folder with a folder of images per class
   ocellus evaluate runs/photos/model.safetensors photos
   ocellus predict runs/photos/model.safetensors new.jpg
+  ocellus import efficientnet_lite0.safetensors   make a model of weights that others have trained
 
 Results go to stdout, progress to stderr. Exit code: 0 done, 1 the work failed, 2 wrong usage.";
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Train a classifier on labelled images, then measure it on images kept apart.
-    Train(Train),
+    Train(Box<Train>),
     /// Look for what is damaged, doubled, leaked or odd in labelled images.
     Check(crate::check::Check),
     /// Measure a model on labelled images.
     Evaluate(Evaluate),
     /// Name what images show.
     Predict(Predict),
+    /// Make a model file of weights that others have trained.
+    Import(crate::import::Import),
     /// List the likeliest label errors among a run's training images.
     Labels(crate::labels::Labels),
     /// Tell which unlabelled images to label next, and what more labels would bring.

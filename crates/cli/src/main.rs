@@ -7,8 +7,11 @@ mod comparison;
 mod datasets;
 mod evaluate;
 mod failure;
+mod fine_tuning;
+mod import;
 mod labels;
 mod loading;
+mod model_file;
 mod models;
 mod output;
 mod predict;
@@ -31,8 +34,9 @@ fn main() -> ExitCode {
         Err(error) => return failure::of_arguments(&error),
     };
     let done = match arguments.command {
-        Command::Train(arguments) => train::run(arguments),
+        Command::Train(arguments) => train::run(*arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
+        Command::Import(arguments) => import::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Labels(arguments) => labels::run(arguments),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arguments::{MOST_THREADS, positive, threads};
 use crate::failure::usage;
+use crate::fine_tuning::{FINE_EPOCHS, FineTuning};
 use crate::loading::Fold;
 
 /// What can be set for a training, on the command line or in a TOML file; nothing needs to be.
@@ -85,6 +86,10 @@ pub(crate) struct Settings {
     #[arg(long)]
     #[serde(default)]
     pub(crate) strict: bool,
+
+    #[command(flatten)]
+    #[serde(default)]
+    pub(crate) fine_tuning: FineTuning,
 }
 
 /// An optimizer's name.
@@ -200,6 +205,8 @@ pub(crate) struct Resolved {
     /// Left out of the file, so that running it again does not write over this run.
     #[serde(skip)]
     pub(crate) output: Option<PathBuf>,
+    #[serde(skip_serializing_if = "FineTuning::is_empty")]
+    pub(crate) fine_tuning: FineTuning,
 }
 
 impl Settings {
@@ -233,6 +240,7 @@ impl Settings {
             drop_labels: self.drop_labels.or(other.drop_labels),
             relabel: self.relabel.or(other.relabel),
             strict: self.strict || other.strict,
+            fine_tuning: self.fine_tuning.over(other.fine_tuning),
         }
     }
 
@@ -243,7 +251,7 @@ impl Settings {
         Resolved {
             data: self.data.unwrap_or_else(|| Known::default_name().into()),
             model: self.model.unwrap_or_else(|| crate::models::DEFAULT.into()),
-            epochs: self.epochs.unwrap_or(10),
+            epochs: self.epochs.unwrap_or(if self.fine_tuning.fine_tune { FINE_EPOCHS } else { 10 }),
             batch_size: self.batch_size.unwrap_or(32),
             optimizer,
             learning_rate,
@@ -257,6 +265,7 @@ impl Settings {
             drop_labels: self.drop_labels,
             relabel: self.relabel,
             strict: self.strict,
+            fine_tuning: self.fine_tuning,
         }
     }
 
@@ -274,6 +283,7 @@ impl Settings {
         validation.map_err(|problem| format!("validation: {problem}"))?;
         let both = self.validation.is_some() && self.fold.is_some();
         named("fold", both, "expected no validation beside it")?;
+        self.fine_tuning.check()?;
         Ok(self)
     }
 }

@@ -1,6 +1,7 @@
 //! `ocellus train`: data, model, training, the test, and what is kept of it.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -15,10 +16,12 @@ use ocellus::losses::Loss;
 use ocellus::metrics::{Accuracy, Evaluation};
 use ocellus::model::{FitOptions, Model, ModelError, Precision};
 use ocellus::report;
+use ocellus::schedules::Schedule;
 use ocellus::suggest::CurvePoint;
 use serde::Serialize;
 
 use crate::arguments::Train;
+use crate::fine_tuning::Pretrained;
 use crate::labels;
 use crate::loading::{Fold, Loading};
 use crate::models;
@@ -33,19 +36,19 @@ pub(crate) const TEST_FRACTION: f64 = 0.2;
 pub(crate) fn run(arguments: Train) -> Result<()> {
     let began = Instant::now();
     let file = arguments.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-    let settings = arguments.settings.over(file).resolve();
+    let mut settings = arguments.settings.over(file);
+    let pretrained = Pretrained::open(&mut settings)?;
+    let settings = settings.resolve();
     let config = settings.to_toml()?;
     let plan = models::Plan::find(&settings.model)?;
     let folder = run_folder(&settings, plan.name());
     check_writable(&folder)?;
 
-    let data = open(&settings, arguments.loading.cache())?;
+    let data = open(&settings, arguments.loading.cache(), pretrained.as_ref())?;
     let mut model = plan.build(data.train.image_shape(), data.train.class_count(), settings.seed)?;
-    model.compile(
-        settings.optimizer.optimizer(Some(settings.learning_rate)),
-        Loss::for_outputs(model.output_shape().iter().product()),
-        [Accuracy::new()],
-    )?;
+    if let Some(pretrained) = &pretrained {
+        model = pretrained.load_into(model, &settings.fine_tuning)?;
+    }
     introduce(&settings, &data, plan.name(), &model);
     if !arguments.no_check {
         glance_at(&data);
@@ -95,8 +98,9 @@ struct Data {
     validation_origin: String,
 }
 
-fn open(settings: &Resolved, cache: Option<CacheOptions>) -> Result<Data> {
-    let options = OpenOptions { strict: settings.strict, cache, ..OpenOptions::default() };
+fn open(settings: &Resolved, cache: Option<CacheOptions>, pretrained: Option<&Pretrained>) -> Result<Data> {
+    let preprocessing = pretrained.and_then(Pretrained::preprocessing);
+    let options = OpenOptions { strict: settings.strict, cache, preprocessing, ..OpenOptions::default() };
     let reading = Reading::stderr();
     let progress = |done, all| reading.update(done, all);
     let mut splits = Splits::open(&settings.data, &options, &progress)?;
@@ -237,9 +241,11 @@ const CURVE_EPOCHS: u64 = 4;
 
 /// The learning curve of each class: a run's training repeated on parts of its training images.
 pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<Vec<ClassCurve>> {
-    let settings = Settings { threads, ..Settings::default() }.over(Settings::read(config)?).resolve();
+    let mut settings = Settings { threads, ..Settings::default() }.over(Settings::read(config)?);
+    let pretrained = Pretrained::open(&mut settings)?;
+    let settings = settings.resolve();
     let plan = models::Plan::find(&settings.model)?;
-    let data = open(&settings, Loading::default().cache())?;
+    let data = open(&settings, Loading::default().cache(), pretrained.as_ref())?;
     let names = data.train.class_names().iter();
     let mut curves: Vec<_> = names.map(|class| ClassCurve { class: class.clone(), points: Vec::new() }).collect();
     for part in CURVE_PARTS {
@@ -250,13 +256,14 @@ pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<V
             };
             note(format_args!("training on {} images, seed {seed}", thousands(some.len() as u64)));
             let mut model = plan.build(some.image_shape(), some.class_count(), seed)?;
-            model.compile(
-                settings.optimizer.optimizer(Some(settings.learning_rate)),
-                Loss::for_outputs(model.output_shape().iter().product()),
-                [Accuracy::new()],
-            )?;
+            if let Some(pretrained) = &pretrained {
+                (model, _) = pretrained.loaded(model, settings.fine_tuning.partial_weights)?;
+            }
             model.set_precision(settings.precision.precision())?;
             let epochs = settings.epochs.saturating_mul(CURVE_EPOCHS.min(part as u64));
+            let steps = some.len().div_ceil(settings.batch_size) as u64 * epochs;
+            settings.fine_tuning.begin(&mut model)?;
+            compile(&mut model, &settings, settings.fine_tuning.learning_rate(settings.learning_rate, steps))?;
             let options = FitOptions::new().batch_size(settings.batch_size).epochs(epochs).seed(seed);
             model.set_threads(settings.threads);
             model.fit(&some, options)?;
@@ -275,33 +282,67 @@ pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<V
 /// Trains; what was reached is kept after each epoch, so that a run that is ended loses one epoch at most.
 fn fit(model: &mut Model, data: &Data, settings: &Resolved, files: &Files, config: &str) -> Result<History> {
     model.set_precision(settings.precision.precision())?;
-    let mut progress = Progress::stderr();
+    let tuning = &settings.fine_tuning;
+    let (mut progress, head_epochs) = (Progress::stderr(), tuning.head_epochs());
     let mut keeper = Keeper { files, config, history: History::new(), kept: None };
-    let options = FitOptions::new()
-        .batch_size(settings.batch_size)
-        .epochs(settings.epochs)
-        .seed(settings.seed)
-        .record_samples(true)
-        .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform })
-        .callback(&mut progress)
-        .callback(&mut keeper);
-    let options = match settings.threads {
-        Some(threads) => options.threads(threads),
-        None => options,
-    };
-    // Left to `fit`, which divides alike, so that the model file tells how: `evaluate` finds the test images by it.
-    let fitted = match &data.undivided {
-        Some((images, share)) => model.fit(images, options.validation_split(*share)),
-        None => model.fit(&data.train, options.validation_data(&data.validation)),
-    };
+    let epochs = head_epochs + settings.epochs;
+    let steps = data.train.len().div_ceil(settings.batch_size) as u64 * settings.epochs;
+    let mut fitted = Ok(History::new());
+    // Told before anything is trained that does not fit.
+    tuning.begin(model)?;
+    if head_epochs > 0 {
+        tuning.begin_with_head(model)?;
+        compile(model, settings, settings.learning_rate)?;
+        fitted = fit_epochs(model, data, settings, 0..head_epochs, &mut progress, &mut keeper);
+    }
+    tuning.begin(model)?;
+    if fitted.is_ok() {
+        compile(model, settings, tuning.learning_rate(settings.learning_rate, steps))?;
+        fitted = fit_epochs(model, data, settings, head_epochs..epochs, &mut progress, &mut keeper);
+    }
     progress.clear();
-    fitted.map_err(|error| match (error, keeper.kept) {
+    let Keeper { history, kept, .. } = keeper;
+    fitted.map(|_| history).map_err(|error| match (error, kept) {
         (error @ (ModelError::NotFinite { .. } | ModelError::Callback(_)), Some(epoch)) => {
             anyhow!("{error}. The model after epoch {} is kept in {}", epoch + 1, files.model.display())
         }
         (error @ ModelError::NotFinite { .. }, None) => anyhow!("{error}. No epoch was finished: no model is kept"),
         (error, _) => error.into(),
     })
+}
+
+fn compile(model: &mut Model, settings: &Resolved, learning_rate: impl Into<Schedule>) -> Result<()> {
+    let optimizer = settings.optimizer.optimizer(None).with_learning_rate(learning_rate);
+    let loss = Loss::for_outputs(model.output_shape().iter().product());
+    Ok(model.compile(optimizer, loss, [Accuracy::new()])?)
+}
+
+fn fit_epochs(
+    model: &mut Model,
+    data: &Data,
+    settings: &Resolved,
+    epochs: Range<u64>,
+    progress: &mut Progress,
+    keeper: &mut Keeper<'_>,
+) -> Result<History, ModelError> {
+    let options = FitOptions::new()
+        .batch_size(settings.batch_size)
+        .initial_epoch(epochs.start)
+        .epochs(epochs.end)
+        .seed(settings.seed)
+        .record_samples(true)
+        .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform })
+        .callback(progress)
+        .callback(keeper);
+    let options = match settings.threads {
+        Some(threads) => options.threads(threads),
+        None => options,
+    };
+    // Left to `fit`, which divides alike, so that the model file tells how: `evaluate` finds the test images by it.
+    match &data.undivided {
+        Some((images, share)) => model.fit(images, options.validation_split(*share)),
+        None => model.fit(&data.train, options.validation_data(&data.validation)),
+    }
 }
 
 /// Keeps what each epoch reached. Before the first one is done it leaves the folder as it is: an earlier run's files are

@@ -45,7 +45,24 @@ impl Fused {
 /// # Errors
 /// None that a checked graph can have; they are passed on all the same.
 pub fn fuse(graph: &Graph, kept: &[Value]) -> Result<Fused, GraphError> {
-    rewrite(graph, kept, false)
+    rewrite(graph, kept, Fold::Never)
+}
+
+/// As [`fuse`], for a training in which only `learned` parameters change: batch normalisation by moving averages disappears in the
+/// weights before it where none of both is learned. No gradient can be taken of what then is computed from the others.
+///
+/// # Errors
+/// As for [`fuse`].
+pub fn fuse_for_training(graph: &Graph, kept: &[Value], learned: &[Value]) -> Result<Fused, GraphError> {
+    let mut changing = vec![false; graph.values.len()];
+    learned.iter().for_each(|value| changing[value.index()] = true);
+    // What is computed from a parameter alone, such as its other shape, changes with it.
+    for node in &graph.nodes {
+        if node.inputs.iter().any(|value| changing[value.index()]) {
+            node.outputs.iter().for_each(|value| changing[value.index()] = true);
+        }
+    }
+    rewrite(graph, kept, Fold::Unless(changing))
 }
 
 /// Rewrites a graph that no gradient is taken of, so that batch normalisation can disappear in the weights before it.
@@ -53,10 +70,10 @@ pub fn fuse(graph: &Graph, kept: &[Value]) -> Result<Fused, GraphError> {
 /// # Errors
 /// As for [`fuse`].
 pub fn fuse_for_inference(graph: &Graph, kept: &[Value]) -> Result<Fused, GraphError> {
-    rewrite(graph, kept, true)
+    rewrite(graph, kept, Fold::Always)
 }
 
-fn rewrite(graph: &Graph, kept: &[Value], fold: bool) -> Result<Fused, GraphError> {
+fn rewrite(graph: &Graph, kept: &[Value], fold: Fold) -> Result<Fused, GraphError> {
     let mut fuser = Fuser::new(graph, kept, fold);
     for index in 0..graph.nodes.len() {
         if !fuser.done[index] {
@@ -75,7 +92,15 @@ struct Fuser<'a> {
     kept: Vec<bool>,
     done: Vec<bool>,
     /// Whether batch normalisation may be folded into weights.
-    fold: bool,
+    fold: Fold,
+}
+
+/// Where batch normalisation may be folded into weights.
+enum Fold {
+    Never,
+    Always,
+    /// Where none of the values involved is marked.
+    Unless(Vec<bool>),
 }
 
 /// A node with what is joined to it: one operation that does the work of all up to the last.
@@ -89,7 +114,7 @@ struct Joined {
 }
 
 impl<'a> Fuser<'a> {
-    fn new(old: &'a Graph, kept: &[Value], fold: bool) -> Self {
+    fn new(old: &'a Graph, kept: &[Value], fold: Fold) -> Self {
         let mut new = Graph::new();
         let mut map = vec![None; old.values.len()];
         let mut readers = vec![Vec::new(); old.values.len()];
@@ -206,7 +231,12 @@ impl<'a> Fuser<'a> {
             Source::Node(index) => self.old.nodes[index].inputs.is_empty(),
             _ => true,
         };
-        self.fold && linear && norm && next.inputs[0] == node.outputs[0] && next.inputs[1..].iter().all(known)
+        let allowed = match &self.fold {
+            Fold::Never => false,
+            Fold::Always => true,
+            Fold::Unless(learned) => !node.inputs[1..].iter().chain(&next.inputs[1..]).any(|v| learned[v.index()]),
+        };
+        allowed && linear && norm && next.inputs[0] == node.outputs[0] && next.inputs[1..].iter().all(known)
     }
 
     /// What is added to this batch normalisation's result, where it is computed before it.

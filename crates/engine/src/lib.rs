@@ -24,7 +24,7 @@ mod update;
 mod value;
 
 pub use error::GraphError;
-pub use fuse::{Fused, fuse, fuse_for_inference};
+pub use fuse::{Fused, fuse, fuse_for_inference, fuse_for_training};
 pub use graph::{Graph, Node};
 pub use inputs::{Input, Inputs};
 pub use op::{At, Backward, Op, Output, Piece, Run, Scalars, Target};

@@ -1,8 +1,11 @@
 //! The operations, one file each; see [`Op`](crate::Op) for what an operation is.
 
 mod activate;
+mod adaptive_pool2d;
 mod add;
+mod add_parameter;
 mod affine;
+mod attention;
 mod batch_norm;
 mod batch_norm_backward;
 mod concat;
@@ -12,18 +15,24 @@ mod convert;
 mod dense;
 mod dropout;
 mod fold_batch_norm;
+mod layer_norm;
 mod loss;
+mod multiply_channels;
 mod pool2d;
 mod pooled_conv2d;
 mod quantized;
 mod reshape;
 mod sample_mean;
 mod softmax;
+mod stochastic_depth;
 mod zero_pad2d;
 
 pub use activate::Activate;
+pub use adaptive_pool2d::AdaptiveAveragePool2d;
 pub use add::{Add, AddRectified};
+pub use add_parameter::{AddParameter, FirstRow, PrependRow};
 pub use affine::Affine;
+pub use attention::Attention;
 pub use batch_norm::{BatchNorm, FinishMoments, Moments, batch_norm_inference, batch_norm_training};
 pub use concat::Concat;
 pub use constant::Constant;
@@ -32,15 +41,18 @@ pub(crate) use convert::Convert;
 pub use dense::Dense;
 pub use dropout::Dropout;
 pub(crate) use fold_batch_norm::FoldBatchNorm;
+pub use layer_norm::LayerNorm;
 pub use loss::{
     BinaryCrossEntropy, CategoricalCrossEntropy, MeanSquaredError, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy,
 };
+pub use multiply_channels::MultiplyChannels;
 pub use pool2d::{AveragePool2d, GlobalAveragePool2d, GlobalMaxPool2d, MaxPool2d};
 pub use pooled_conv2d::PooledConv2d;
 pub(crate) use quantized::{Bytes, Kind, Quantize, Quantized};
 pub use reshape::Reshape;
 pub use sample_mean::SampleMean;
 pub use softmax::Softmax;
+pub use stochastic_depth::StochasticDepth;
 pub use zero_pad2d::ZeroPad2d;
 
 pub use ocellus_kernels::activation::Activation;

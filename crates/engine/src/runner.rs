@@ -384,7 +384,7 @@ impl Runner {
             step.gradient_scale = scale_to(limit, squares);
         }
         for u in &self.plan.updates {
-            step = update::Step { l1: u.l1, l2: u.l2, ..step };
+            step = update::Step { l1: u.l1, l2: u.l2, learning_rate: scalars.learning_rate * u.rate, ..step };
             let mut parts: [&[f32]; MOST_SLOTS] = [&[]; MOST_SLOTS];
             let parts = self.gradient_parts(u.gradient, &mut parts);
             let mut parameter = std::mem::take(&mut parameters.entries[u.parameter.0].values);

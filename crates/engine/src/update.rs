@@ -18,6 +18,8 @@ pub struct Update {
     pub l1: f32,
     /// Factor of the sum of squares in the loss.
     pub l2: f32,
+    /// What the step's learning rate is multiplied by for this parameter.
+    pub rate: f32,
 }
 
 /// Bounds on gradients, as Keras' optimizers have them; at most one is meant to be set.

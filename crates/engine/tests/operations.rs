@@ -103,6 +103,9 @@ const BODIES: &[(&str, BodyFn)] = &[
     ("silu", |net, x| activate(net, x, Activation::Silu)),
     ("sigmoid", |net, x| activate(net, x, Activation::Sigmoid)),
     ("tanh", |net, x| activate(net, x, Activation::Tanh)),
+    ("gelu, tanh form", |net, x| activate(net, x, Activation::GeluTanh)),
+    ("hard sigmoid", |net, x| activate(net, x, Activation::HardSigmoid)),
+    ("hard silu", |net, x| activate(net, x, Activation::HardSilu)),
     ("softmax", |net, x| net.graph.add(Softmax, &[x])),
     ("batch norm", batch_norm),
     ("conv, batch norm, relu, twice", |net, x| {
@@ -176,6 +179,43 @@ const BODIES: &[(&str, BodyFn)] = &[
         activate(net, y, Activation::Relu)
     }),
     ("affine", |net, x| net.graph.add(Affine { scale: vec![1.0, 2.0, 0.5, -1.0], offset: vec![0.5] }, &[x])),
+    ("layer norm", |net, x| {
+        let (gamma, beta) = (net.weight(&[4], 1.0), net.weight(&[4], 0.3));
+        net.graph.add(LayerNorm { epsilon: 1e-3 }, &[x, gamma, beta])
+    }),
+    ("layer scale", |net, x| {
+        let scale = net.weight(&[4], 1.0);
+        net.graph.add(MultiplyChannels, &[x, scale])
+    }),
+    ("squeeze and excitation", |net, x| {
+        let squeezed = net.graph.add(GlobalAveragePool2d, &[x])?;
+        let (w, b) = (net.weight(&[4, 4], 2.0), net.weight(&[4], 0.5));
+        let s = net.graph.add(Dense { epilogue: Epilogue::Linear }, &[squeezed, w, b])?;
+        let s = activate(net, s, Activation::Sigmoid)?;
+        net.graph.add(MultiplyChannels, &[x, s])
+    }),
+    ("stochastic depth", |net, x| {
+        let y = net.conv(x, 4, 3, 1)?;
+        let y = net.graph.add(StochasticDepth { rate: 0.4, key: 5 }, &[y])?;
+        net.graph.add(Add, &[x, y])
+    }),
+    ("adaptive average pool", |net, x| net.graph.add(AdaptiveAveragePool2d { output: [3, 8] }, &[x])),
+    ("attention", |net, x| {
+        let x = net.graph.add(Reshape { shape: vec![42, 4] }, &[x])?;
+        let (w, b) = (net.weight(&[4, 18], 1.0), net.weight(&[18], 0.1));
+        let qkv = net.graph.add(Dense { epilogue: Epilogue::Linear }, &[x, w, b])?;
+        net.graph.add(Attention { heads: 2 }, &[qkv])
+    }),
+    ("class token and positions", |net, x| {
+        let x = net.graph.add(Reshape { shape: vec![42, 4] }, &[x])?;
+        let (token, positions) = (net.weight(&[4], 1.0), net.weight(&[43, 4], 0.5));
+        let x = net.graph.add(PrependRow, &[x, token])?;
+        let x = net.graph.add(AddParameter, &[x, positions])?;
+        let (w, b) = (net.weight(&[4, 12], 1.0), net.weight(&[12], 0.1));
+        let qkv = net.graph.add(Dense { epilogue: Epilogue::Linear }, &[x, w, b])?;
+        let y = net.graph.add(Attention { heads: 1 }, &[qkv])?;
+        net.graph.add(FirstRow, &[y])
+    }),
     ("a parameter used twice", |net, x| {
         let w = net.weight(&[3, 3, 4, 4], 0.3);
         let y = net.graph.add(conv2d(1), &[x, w])?;
@@ -312,7 +352,15 @@ fn updates_lower_the_loss_and_do_not_depend_on_threads() {
                 net.parameters.add(name, &shape, ParameterKind::OptimizerState, &zeros)
             });
             let state = state.collect();
-            net.graph.update(Update { parameter, gradient: gradient.unwrap(), rule, state, l1: 1e-4, l2: 1e-4 });
+            net.graph.update(Update {
+                parameter,
+                gradient: gradient.unwrap(),
+                rule,
+                state,
+                l1: 1e-4,
+                l2: 1e-4,
+                rate: 1.0,
+            });
         }
         net.graph.set_clip(clip);
         let options = PlanOptions { guard: Some(total), slots: Some(3), ..PlanOptions::new(BATCH, Level::detect()) };
@@ -352,7 +400,7 @@ fn a_loss_that_is_not_finite_changes_nothing() {
     let (parameter, value) = net.weights[0];
     let gradient = net.graph.gradients(total, &[value]).unwrap()[0].unwrap();
     let rule = Rule::Sgd { momentum: 0.0, nesterov: false };
-    net.graph.update(Update { parameter, gradient, rule, state: Vec::new(), l1: 0.0, l2: 0.0 });
+    net.graph.update(Update { parameter, gradient, rule, state: Vec::new(), l1: 0.0, l2: 0.0, rate: 1.0 });
     let options = PlanOptions { guard: Some(total), ..PlanOptions::new(BATCH, Level::detect()) };
     let mut runner = Runner::new(Plan::new(&net.graph, &[total], options).unwrap(), 1);
     let (pixels, targets, mut weights) = batch_inputs();

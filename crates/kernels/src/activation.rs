@@ -25,18 +25,33 @@ pub enum Activation {
     },
     /// `x Φ(x)` with the exact normal distribution
     Gelu,
+    /// `x (1 + tanh(sqrt(2/π) (x + 0.044715 x³))) / 2`
+    GeluTanh,
     /// `x / (1 + e^-x)`
     Silu,
     /// `1 / (1 + e^-x)`
     Sigmoid,
     /// `tanh x`
     Tanh,
+    /// `min(max(x + 3, 0), 6) / 6`
+    HardSigmoid,
+    /// `x min(max(x + 3, 0), 6) / 6`
+    HardSilu,
 }
 
 impl Activation {
     /// Whether [`backward`] reads `x`; where not, `x` may be empty.
     pub fn needs_input(self) -> bool {
-        matches!(self, Self::LeakyRelu { .. } | Self::Elu { .. } | Self::Gelu | Self::Silu)
+        matches!(
+            self,
+            Self::LeakyRelu { .. }
+                | Self::Elu { .. }
+                | Self::Gelu
+                | Self::GeluTanh
+                | Self::Silu
+                | Self::HardSigmoid
+                | Self::HardSilu
+        )
     }
 
     /// Whether [`backward`] reads `y`; where not, `y` may be empty.
@@ -57,6 +72,9 @@ pub fn forward(level: Level, activation: Activation, x: &[f32], y: &mut [f32]) {
         Activation::Silu => map(level, Silu, [x], y),
         Activation::Sigmoid => map(level, Sigmoid, [x], y),
         Activation::Tanh => map(level, Tanh, [x], y),
+        Activation::GeluTanh => map(level, GeluTanh, [x], y),
+        Activation::HardSigmoid => map(level, HardSigmoid, [x], y),
+        Activation::HardSilu => map(level, HardSilu, [x], y),
     }
 }
 
@@ -73,6 +91,9 @@ pub fn backward(level: Level, activation: Activation, x: &[f32], y: &[f32], dy: 
         Activation::Silu => map(level, SiluGradient, [x, dy], dx),
         Activation::Sigmoid => map(level, SigmoidGradient, [y, dy], dx),
         Activation::Tanh => map(level, TanhGradient, [y, dy], dx),
+        Activation::GeluTanh => map(level, GeluTanhGradient, [x, dy], dx),
+        Activation::HardSigmoid => map(level, HardSigmoidGradient, [x, dy], dx),
+        Activation::HardSilu => map(level, HardSiluGradient, [x, dy], dx),
     }
 }
 
@@ -119,6 +140,41 @@ function!(GeluGradient, 2, |isa, [x, dy]| {
     isa.mul(dy, isa.mul_add(x, density, distribution))
 });
 
+/// Twice `sqrt(2/π)`, and that times 0.044715.
+const GELU_LINEAR: f32 = 1.595_769;
+const GELU_CUBIC: f32 = 7.135_481_6e-2;
+// (1 + tanh u) / 2 is the sigmoid of 2u.
+function!(GeluTanh, 1, |isa, [x]| isa.mul(x, math::sigmoid(isa, gelu_argument(isa, x))));
+function!(GeluTanhGradient, 2, |isa, [x, dy]| {
+    // s + x u' s', with s' made of e^-|u|, since 1 - s has no digits left where s is nearly 1.
+    let (one, u) = (isa.splat(1.0), gelu_argument(isa, x));
+    let e = math::exp(isa, isa.min(u, isa.sub(isa.zero(), u)));
+    let share = isa.div(one, isa.add(one, e));
+    let s = isa.mul(isa.select(isa.greater(u, isa.zero()), one, e), share);
+    let slope = isa.mul_add(isa.mul(x, x), isa.splat(3.0 * GELU_CUBIC), isa.splat(GELU_LINEAR));
+    isa.mul(dy, isa.mul_add(isa.mul(x, slope), isa.mul(isa.mul(e, share), share), s))
+});
+#[inline(always)]
+fn gelu_argument<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    isa.mul(x, isa.mul_add(isa.mul(x, x), isa.splat(GELU_CUBIC), isa.splat(GELU_LINEAR)))
+}
+
+function!(HardSigmoid, 1, |isa, [x]| isa.mul(rising(isa, x), isa.splat(1.0 / 6.0)));
+function!(HardSigmoidGradient, 2, |isa, [x, dy]| {
+    let inside = isa.select(isa.greater(x, isa.splat(-3.0)), dy, isa.zero());
+    isa.mul(isa.select(isa.greater(isa.splat(3.0), x), inside, isa.zero()), isa.splat(1.0 / 6.0))
+});
+function!(HardSilu, 1, |isa, [x]| isa.mul(x, isa.mul(rising(isa, x), isa.splat(1.0 / 6.0))));
+function!(HardSiluGradient, 2, |isa, [x, dy]| {
+    let inside = isa.mul(dy, isa.mul_add(x, isa.splat(1.0 / 3.0), isa.splat(0.5)));
+    let right = isa.select(isa.greater(isa.splat(3.0), x), inside, dy);
+    isa.select(isa.greater(x, isa.splat(-3.0)), right, isa.zero())
+});
+#[inline(always)]
+fn rising<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    isa.min(isa.splat(6.0), isa.max(isa.zero(), isa.add(x, isa.splat(3.0))))
+}
+
 function!(Silu, 1, |isa, [x]| isa.mul(x, math::sigmoid(isa, x)));
 function!(SiluGradient, 2, |isa, [x, dy]| {
     // s (1 + x (1 - s))
@@ -137,7 +193,7 @@ mod tests {
     use super::*;
     use crate::testing::{LENGTHS, STALE, close, erf, gradient, output, values, wide};
 
-    const ALL: [Activation; 10] = [
+    const ALL: [Activation; 13] = [
         Activation::Linear,
         Activation::Relu,
         Activation::Relu6,
@@ -148,6 +204,9 @@ mod tests {
         Activation::Silu,
         Activation::Sigmoid,
         Activation::Tanh,
+        Activation::GeluTanh,
+        Activation::HardSigmoid,
+        Activation::HardSilu,
     ];
 
     fn exact(activation: Activation, x: f64) -> f64 {
@@ -162,6 +221,11 @@ mod tests {
             Activation::Silu => x / (1.0 + (-x).exp()),
             Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
             Activation::Tanh => x.tanh(),
+            Activation::GeluTanh => {
+                x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()) / 2.0
+            }
+            Activation::HardSigmoid => (x + 3.0).clamp(0.0, 6.0) / 6.0,
+            Activation::HardSilu => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
         }
     }
 

@@ -41,6 +41,7 @@ mod factors;
 mod filtered_magnitude;
 mod forward;
 mod geometry;
+pub(crate) mod matrix;
 mod pack;
 mod paired_weights;
 mod patch_weights;

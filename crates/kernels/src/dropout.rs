@@ -15,6 +15,13 @@ pub fn forward(level: Level, rate: f32, seed: u64, first: u64, x: &[f32], y: &mu
     level.dispatch(Dropout { threshold, factor, seed, first, x, y });
 }
 
+/// What all values of one sample are multiplied by where it is left out as a whole with probability `rate`: zero, or
+/// `1 / (1 - rate)`. It depends on `seed` and on the sample's position in the batch alone.
+pub fn sample_factor(rate: f32, seed: u64, sample: u64) -> f32 {
+    let uniform = (mix(seed ^ mix(sample)) >> 40) as f32 / (1u64 << 24) as f32;
+    if uniform < rate { 0.0 } else { (1.0 / (1.0 - f64::from(rate))) as f32 }
+}
+
 struct Dropout<'a> {
     threshold: u32,
     factor: f32,
@@ -104,6 +111,18 @@ mod tests {
             assert!((kept - n * p).abs() <= 5.0 * (n * p * (1.0 - p)).sqrt(), "rate {rate}: kept {kept} of {n}");
             assert!(y.iter().all(|&v| v == 0.0 || (f64::from(v) * p - 1.0).abs() < 1e-6));
         }
+    }
+
+    #[test]
+    fn whole_samples_are_left_out_as_often_as_asked() {
+        for rate in [0.0f32, 0.1, 0.5, 0.9] {
+            let factors: Vec<f32> = (0..50_000).map(|sample| sample_factor(rate, 3, sample)).collect();
+            let kept = factors.iter().filter(|&&factor| factor != 0.0).count() as f64 / 50_000.0;
+            assert!((kept - f64::from(1.0 - rate)).abs() < 0.012, "rate {rate}: kept {kept}");
+            assert!(factors.iter().all(|&f| f == 0.0 || (f * (1.0 - rate) - 1.0).abs() < 1e-6));
+        }
+        let other = (0..1000).filter(|&n| sample_factor(0.5, 3, n) == sample_factor(0.5, 4, n)).count();
+        assert!((400..600).contains(&other), "{other} of 1000 the same for another seed");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![allow(clippy::needless_range_loop, reason = "kernels index several arrays with one index")]
 
 pub mod activation;
+pub mod attention;
 pub mod batch_norm;
 mod bf16;
 mod buffer;
@@ -14,6 +15,7 @@ pub mod conv;
 pub mod dropout;
 pub mod elementwise;
 mod isa;
+pub mod layer_norm;
 pub mod loss;
 mod map;
 mod math;

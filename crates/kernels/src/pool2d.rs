@@ -2,10 +2,12 @@
 //!
 //! Vectors run over channels. Padding is never a maximum and is not counted in an average, as in TensorFlow.
 
+mod adaptive;
 mod average;
 mod global;
 mod max;
 
+pub use adaptive::{AdaptiveShape, adaptive_average_backward, adaptive_average_forward};
 pub use average::{average_backward, average_forward};
 pub use global::{global_average_backward, global_average_forward, global_max_backward, global_max_forward};
 pub use max::{max_backward, max_forward};

@@ -39,6 +39,11 @@ pub trait Layer {
         false
     }
 
+    /// Whether the layer does something else in training than otherwise.
+    fn differs_in_training(&self) -> bool {
+        false
+    }
+
     /// The output's shape (without the batch) for inputs of these shapes, or what is wrong with them.
     ///
     /// # Errors
@@ -232,20 +237,30 @@ macro_rules! layers {
 
 layers! {
     activation::ActivationLayer, "Activation", "activation";
+    adaptive_average_pooling2d::AdaptiveAveragePooling2d, "AdaptiveAveragePooling2D", "adaptive_average_pooling2d";
     add::Add, "Add", "add";
     average_pooling2d::AveragePooling2d, "AveragePooling2D", "average_pooling2d";
     batch_normalization::BatchNormalization, "BatchNormalization", "batch_normalization";
+    class_token::ClassToken, "ClassToken", "class_token";
     concatenate::Concatenate, "Concatenate", "concatenate";
     conv2d::Conv2d, "Conv2D", "conv2d";
     dense::Dense, "Dense", "dense";
     depthwise_conv2d::DepthwiseConv2d, "DepthwiseConv2D", "depthwise_conv2d";
     dropout::Dropout, "Dropout", "dropout";
+    first_token::FirstToken, "FirstToken", "first_token";
     flatten::Flatten, "Flatten", "flatten";
     global_average_pooling2d::GlobalAveragePooling2d, "GlobalAveragePooling2D", "global_average_pooling2d";
     global_max_pooling2d::GlobalMaxPooling2d, "GlobalMaxPooling2D", "global_max_pooling2d";
+    layer_normalization::LayerNormalization, "LayerNormalization", "layer_normalization";
+    layer_scale::LayerScale, "LayerScale", "layer_scale";
     max_pooling2d::MaxPooling2d, "MaxPooling2D", "max_pooling2d";
+    multiply::Multiply, "Multiply", "multiply";
     normalization::Normalization, "Normalization", "normalization";
+    position_embedding::PositionEmbedding, "PositionEmbedding", "position_embedding";
     rescaling::Rescaling, "Rescaling", "rescaling";
+    reshape::Reshape, "Reshape", "reshape";
+    self_attention::SelfAttention, "SelfAttention", "self_attention";
+    stochastic_depth::StochasticDepth, "StochasticDepth", "stochastic_depth";
     zero_padding2d::ZeroPadding2d, "ZeroPadding2D", "zero_padding2d";
 }
 

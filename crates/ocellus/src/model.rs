@@ -10,6 +10,7 @@ mod file;
 mod fit;
 mod golden;
 mod graph;
+mod learning;
 mod network;
 mod options;
 mod predict;
@@ -20,6 +21,8 @@ mod samples;
 mod sequential;
 mod summary;
 mod tensor;
+mod weights;
+mod without_classes;
 
 pub use calibration::{Calibration, Precision};
 pub use costs::LayerCosts;
@@ -32,16 +35,19 @@ pub use record::TrainingRecord;
 pub use samples::{Images, Samples, Targets};
 pub use sequential::Sequential;
 pub use tensor::{Input, IntoInputs, Tensor};
+pub use weights::{LoadedWeights, Mismatch, Published, ReplacedHead, Strictness, WeightFile, WeightsError};
 
 use crate::data::Preprocessing;
 use crate::history::History;
 use crate::labels::Trajectories;
+use crate::layers::{AnyLayer, Normalization, Rescaling};
 use crate::losses::Loss;
 use crate::metrics::{Evaluation, Metric};
 use crate::optimizers::Optimizer;
 use crate::regularizers::Regularizer;
 use golden::GoldenImages;
-use network::Network;
+use learning::Learning;
+use network::{INPUT, Network};
 use ocellus_engine::{Level, ParameterId, ParameterKind, Parameters, StepTime};
 use predict::Engine;
 use std::collections::HashMap;
@@ -69,6 +75,8 @@ pub struct Model {
     parameters: Parameters,
     /// For each layer, where its parameters are.
     layer_parameters: Vec<Vec<ParameterId>>,
+    /// For each layer, whether and how fast it learns.
+    learning: Vec<Learning>,
     class_names: Vec<String>,
     preprocessing: Preprocessing,
     compiled: Option<Compiled>,
@@ -141,6 +149,7 @@ impl Model {
             (preprocessing.scale, preprocessing.offset) = (1.0, 0.0);
         }
         Model {
+            learning: vec![Learning::default(); network.nodes.len()],
             network,
             parameters,
             layer_parameters,
@@ -200,6 +209,42 @@ impl Model {
         Ok(())
     }
 
+    /// The model with a first layer that takes this mean off each channel of pixels and divides by the deviation, both of pixels
+    /// from 0 to 1; a rescaling or normalisation that is the first layer so far gives way to it.
+    ///
+    /// # Errors
+    /// Where the layer does not suit the images.
+    pub fn with_pixels_normalized(self, mean: [f32; 3], deviation: [f32; 3]) -> Result<Self, LayerError> {
+        let alike = |values: [f32; 3]| values.iter().all(|&value| value == values[0]);
+        let layer: AnyLayer = if alike(mean) && alike(deviation) {
+            Rescaling::new(1.0 / (255.0 * deviation[0])).offset(-mean[0] / deviation[0]).into()
+        } else {
+            let variance = deviation.map(|deviation| (255.0 * deviation).powi(2));
+            Normalization::new(mean.map(|mean| 255.0 * mean), variance).into()
+        };
+        let mut architecture = self.network.architecture.clone();
+        let mut first =
+            architecture.layers.iter_mut().filter(|config| config.inputs.iter().any(|input| input == INPUT));
+        match (first.next(), first.next()) {
+            (Some(config), None) if matches!(config.layer, AnyLayer::Rescaling(_) | AnyLayer::Normalization(_)) => {
+                config.layer = layer;
+            }
+            _ => {
+                let mut name = layer.default_name().to_owned();
+                while architecture.layers.iter().any(|config| config.name == name) {
+                    name.push('_');
+                }
+                let inputs = architecture.layers.iter_mut().flat_map(|config| &mut config.inputs);
+                inputs.filter(|input| *input == INPUT).for_each(|input| input.clone_from(&name));
+                architecture.layers.insert(0, LayerConfig { name, inputs: vec![INPUT.into()], layer });
+            }
+        }
+        let mut values = self.weights().map(|(_, _, values)| values.to_vec());
+        let mut model = Self::from_network(architecture.check()?, |_, _| values.next().unwrap_or_default());
+        model.class_names.clone_from(&self.class_names);
+        Ok(model)
+    }
+
     /// Makes the optimizer's memory anew.
     fn reset_optimizer(&mut self) {
         self.parameters.remove_optimizer_state();
@@ -237,6 +282,11 @@ impl Model {
     /// The architecture, as files hold it.
     pub fn architecture(&self) -> &Architecture {
         &self.network.architecture
+    }
+
+    /// Whether the first layers take pixels as they are, 0 to 255.
+    pub fn takes_pixels(&self) -> bool {
+        self.network.takes_pixels()
     }
 
     /// Shape of a sample: (height, width, channels).

@@ -177,7 +177,7 @@ mod tests {
                     parameters.add("state", &[8, 1], ParameterKind::OptimizerState, &values)
                 })
                 .collect();
-            graph.update(Update { parameter, gradient: gradient.unwrap(), rule, state, l1: 0.0, l2: 0.0 });
+            graph.update(Update { parameter, gradient: gradient.unwrap(), rule, state, l1: 0.0, l2: 0.0, rate: 1.0 });
         }
         graph.set_clip(optimizer.clip());
         let plan = Plan::new(&graph, &[total], PlanOptions::new(1, Level::detect())).unwrap();

@@ -83,7 +83,7 @@ fn an_architecture_that_cannot_be_is_told_with_its_file_and_layer() {
     place.photos("photos", 4);
     place.write("nets/big.toml", "[[layers]]\nname = 'first'\nclass = 'Conv2D'\nfilters = 3\nkernel_size = 50");
     for line in ["train photos --model nets/big.toml", "summary nets/big.toml", "benchmark --model nets/big.toml"] {
-        place.run(line).fails(1, &["error: nets/big.toml: first (Conv2d): the kernel covers 50x50"]);
+        place.run(line).fails(1, &["error: nets/big.toml:1: first (Conv2d): the kernel covers 50x50"]);
     }
     assert!(!place.exists("runs"));
 }

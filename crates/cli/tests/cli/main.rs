@@ -3,6 +3,7 @@
 mod bad_input;
 mod check;
 mod harness;
+mod pretrained;
 mod quantize;
 mod results;
 mod sources;

@@ -1,7 +1,7 @@
 //! Dropout (Srivastava et al., 2014), scaled in training so that inference needs no change.
 
 use super::sample;
-use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec, Target};
+use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Scalars, Spec, Target};
 use ocellus_kernels::{Level, dropout};
 
 /// Each value is zero with probability `rate`, else divided by `1 - rate`. For training graphs only.
@@ -48,10 +48,15 @@ struct RunDropout {
 
 impl Run for RunDropout {
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], _scratch: &mut [f32], at: &At<'_>) {
-        let seed = mix(mix(mix(at.scalars.seed) ^ self.op.key) ^ at.scalars.step);
+        let seed = key_of(at.scalars, self.op.key);
         let first = (at.first * self.len) as u64;
         dropout::forward(self.level, self.op.rate, seed, first, inputs.f32(0), outputs[0].f32());
     }
+}
+
+/// What a layer's randomness in one step is keyed by.
+pub(super) fn key_of(scalars: &Scalars, key: u64) -> u64 {
+    mix(mix(mix(scalars.seed) ^ key) ^ scalars.step)
 }
 
 /// SplitMix64's finaliser (Steele, Lea and Flood, 2014): every input bit changes about half of the output's.

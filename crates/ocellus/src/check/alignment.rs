@@ -203,9 +203,9 @@ impl Warp {
 
 /// The solution of six linear equations, none where they have no single one.
 fn solve(mut rows: [[f64; 7]; 6]) -> Option<[f64; 6]> {
-    for at in 0..6 {
+    for (at, row) in rows.iter_mut().enumerate() {
         // A little weight on "no change" keeps flat images from running away.
-        rows[at][at] += 1e-6 + 1e-4 * rows[at][at];
+        row[at] += 1e-6 + 1e-4 * row[at];
     }
     for at in 0..6 {
         let pivot = (at..6).max_by(|&a, &b| rows[a][at].abs().total_cmp(&rows[b][at].abs()))?;
@@ -213,11 +213,10 @@ fn solve(mut rows: [[f64; 7]; 6]) -> Option<[f64; 6]> {
         if rows[at][at].abs() < 1e-12 {
             return None;
         }
-        for below in at + 1..6 {
-            let factor = rows[below][at] / rows[at][at];
-            for column in at..7 {
-                rows[below][column] -= factor * rows[at][column];
-            }
+        let (done, below) = rows.split_at_mut(at + 1);
+        for row in below {
+            let factor = row[at] / done[at][at];
+            row.iter_mut().zip(&done[at]).skip(at).for_each(|(value, pivot)| *value -= factor * pivot);
         }
     }
     let mut solution = [0.0; 6];

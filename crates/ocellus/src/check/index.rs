@@ -44,8 +44,8 @@ pub(super) fn similar_pairs(hashes: &[Option<Hashes>], threads: usize) -> (Vec<P
                 if start >= hashes.len() {
                     break;
                 }
-                for query in start..(start + STRETCH).min(hashes.len()) {
-                    if let Some(windows) = &hashes[query]
+                for (query, windows) in hashes.iter().enumerate().skip(start).take(STRETCH) {
+                    if let Some(windows) = windows
                         && !table.partners(query as u32, windows, &mut mine)
                     {
                         cut.push(query);

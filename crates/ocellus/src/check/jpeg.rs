@@ -125,14 +125,12 @@ impl<'a> Reader<'a> {
 
     /// The next marker; bytes that belong to nothing are stepped over, as all decoders do.
     fn marker(&mut self) -> Result<u8, Stop> {
-        loop {
-            let rest = self.bytes.get(self.at..).unwrap_or_default();
-            let Some(skip) = rest.windows(2).position(|two| two[0] == 0xff && !matches!(two[1], 0 | 0xff)) else {
-                return flawed("it ends without an end marker");
-            };
-            self.at += skip + 2;
-            return Ok(rest[skip + 1]);
-        }
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let Some(skip) = rest.windows(2).position(|two| two[0] == 0xff && !matches!(two[1], 0 | 0xff)) else {
+            return flawed("it ends without an end marker");
+        };
+        self.at += skip + 2;
+        Ok(rest[skip + 1])
     }
 
     fn segment(&mut self) -> Result<&'a [u8], Stop> {

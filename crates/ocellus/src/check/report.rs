@@ -276,7 +276,7 @@ const MOST_TOLD: usize = 5;
 
 impl Report {
     pub(super) fn new(catalog: &Catalog, usable: usize, mut findings: Vec<Finding>) -> Self {
-        findings.sort_by(|a, b| (a.weight, a.kind).cmp(&(b.weight, b.kind)));
+        findings.sort_by_key(|finding| (finding.weight, finding.kind));
         let names = catalog.class_names().iter();
         let mut classes: Vec<_> =
             names.map(|name| ClassCount { name: name.clone(), train: 0, validation: 0, test: 0 }).collect();

@@ -356,7 +356,7 @@ impl Dataset {
     /// The same samples, each brought to what `preprocessing` says: at once where all fit into `memory` bytes, or else
     /// whenever one is asked for.
     pub(super) fn prepared(mut self, preprocessing: Preprocessing, memory: u64) -> Result<Self, DataError> {
-        if preprocessing.image_shape() == self.image_shape() {
+        if preprocessing.image_shape() == self.image_shape() && preprocessing.crop == 1.0 {
             self.preprocessing = preprocessing;
             return Ok(self);
         }

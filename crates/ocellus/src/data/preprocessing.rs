@@ -26,6 +26,10 @@ pub struct Preprocessing {
     /// How an image of another size is brought to this one.
     #[serde(default)]
     pub resize: Resize,
+    /// The share of the sides of the part that is resized, and of its middle, which is kept: 1 for all of it. Published
+    /// weights are mostly measured with 0.875, "resized to 256, cropped to 224".
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub crop: f32,
     /// The kernel that resizing averages with.
     #[serde(default)]
     pub filter: Filter,
@@ -95,6 +99,14 @@ fn white() -> [u8; 3] {
     [255; 3]
 }
 
+fn whole() -> f32 {
+    1.0
+}
+
+fn is_whole(crop: &f32) -> bool {
+    *crop == 1.0
+}
+
 fn one_255th() -> f32 {
     1.0 / 255.0
 }
@@ -106,6 +118,7 @@ impl Default for Preprocessing {
             image_size: [28, 28],
             channels: 1,
             resize: Resize::default(),
+            crop: whole(),
             filter: Filter::default(),
             background: white(),
             scale: one_255th(),
@@ -134,6 +147,9 @@ impl Preprocessing {
         }
         if !matches!(self.channels, 1 | 3) {
             return Err(DataError::Argument(format!("channels: expected 1 (grey) or 3 (RGB), got {}", self.channels)));
+        }
+        if !(self.crop > 0.0 && self.crop <= 1.0) {
+            return Err(DataError::Argument(format!("crop: expected a share above 0, at most 1, got {}", self.crop)));
         }
         Ok(())
     }
@@ -191,7 +207,7 @@ impl Preprocessing {
         assert_eq!(pixels.len(), self.image_len(), "buffer for one image");
         let image = self.reduce_channels(image);
         let [height, width] = self.image_size;
-        let resized = if [image.height, image.width] == self.image_size {
+        let resized = if [image.height, image.width] == self.image_size && is_whole(&self.crop) {
             image.data
         } else {
             self.resized(image.data, [image.height, image.width], image.channels)?
@@ -248,12 +264,22 @@ impl Preprocessing {
             Filter::CatmullRom => resize::FilterType::CatmullRom,
         };
         let options = resize::ResizeOptions::new().resize_alg(resize::ResizeAlg::Convolution(filter));
-        let options = match self.resize {
-            Resize::Stretch => options,
-            Resize::CenterCrop => options.fit_into_destination(None),
-        };
+        let (left, top, width, height) = self.part(from);
+        let options = options.crop(left, top, width, height);
         resize::Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;
         Ok(target.into_vec())
+    }
+
+    /// The part of an image that is resized: left, top, width, height.
+    fn part(&self, [height, width]: [usize; 2]) -> (f64, f64, f64, f64) {
+        let ([height, width], [to_height, to_width]) = ([height as f64, width as f64], self.image_size);
+        let proportions = to_width as f64 / to_height as f64;
+        let (part_width, part_height) = match self.resize {
+            Resize::Stretch => (width, height),
+            Resize::CenterCrop => (width.min(height * proportions), height.min(width / proportions)),
+        };
+        let (part_width, part_height) = (part_width * f64::from(self.crop), part_height * f64::from(self.crop));
+        ((width - part_width) / 2.0, (height - part_height) / 2.0, part_width, part_height)
     }
 
     /// The numbers that the model sees: `pixel * scale + offset`.

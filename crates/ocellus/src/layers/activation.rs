@@ -23,6 +23,8 @@ pub enum Activation {
     Elu,
     /// `x Φ(x)`, with the normal distribution itself and not an approximation
     Gelu,
+    /// `x (1 + tanh(sqrt(2/π) (x + 0.044715 x³))) / 2`, an approximation of [`Gelu`](Self::Gelu)
+    GeluTanh,
     /// `x / (1 + e^-x)`, also called swish
     #[serde(alias = "swish")]
     Silu,
@@ -30,22 +32,30 @@ pub enum Activation {
     Sigmoid,
     /// `tanh x`
     Tanh,
+    /// `min(max(x + 3, 0), 6) / 6`
+    HardSigmoid,
+    /// `x min(max(x + 3, 0), 6) / 6`, also called hard swish
+    #[serde(alias = "hard_swish")]
+    HardSilu,
     /// `e^x / Σ e^x` over the last axis
     Softmax,
 }
 
 impl Activation {
     /// All of them.
-    pub const ALL: [Activation; 10] = [
+    pub const ALL: [Activation; 13] = [
         Self::Linear,
         Self::Relu,
         Self::Relu6,
         Self::LeakyRelu,
         Self::Elu,
         Self::Gelu,
+        Self::GeluTanh,
         Self::Silu,
         Self::Sigmoid,
         Self::Tanh,
+        Self::HardSigmoid,
+        Self::HardSilu,
         Self::Softmax,
     ];
 
@@ -62,6 +72,9 @@ impl Activation {
             Self::Silu => ops::Activation::Silu,
             Self::Sigmoid => ops::Activation::Sigmoid,
             Self::Tanh => ops::Activation::Tanh,
+            Self::GeluTanh => ops::Activation::GeluTanh,
+            Self::HardSigmoid => ops::Activation::HardSigmoid,
+            Self::HardSilu => ops::Activation::HardSilu,
         };
         graph.add(ops::Activate(function), &[x])
     }

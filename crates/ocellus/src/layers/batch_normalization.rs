@@ -78,6 +78,10 @@ impl Layer for BatchNormalization {
         Self::NAME
     }
 
+    fn differs_in_training(&self) -> bool {
+        true
+    }
+
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         if inputs[0].is_empty() {
             return Err("expected channels as the last axis, received a scalar".into());

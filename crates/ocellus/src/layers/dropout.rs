@@ -31,6 +31,10 @@ impl Layer for Dropout {
         Self::NAME
     }
 
+    fn differs_in_training(&self) -> bool {
+        true
+    }
+
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         if !(0.0..1.0).contains(&self.rate) {
             return Err(format!("expected a rate of at least 0 and below 1, received {}", self.rate));

@@ -72,6 +72,9 @@ fn poolings() {
     check(AveragePooling2d::new(3).strides(2).padding(Padding::Same), &IMAGE, &[4, 3, 4], 0);
     check(GlobalAveragePooling2d::new(), &IMAGE, &[4], 0);
     check(GlobalMaxPooling2d::new(), &IMAGE, &[4], 0);
+    check(GlobalAveragePooling2d::new().keepdims(true), &IMAGE, &[1, 1, 4], 0);
+    check(AdaptiveAveragePooling2d::new((3, 8)), &IMAGE, &[3, 8, 4], 0);
+    check(AdaptiveAveragePooling2d::new((7, 6)), &IMAGE, &IMAGE, 0);
 }
 
 #[test]
@@ -79,6 +82,8 @@ fn dense_and_shapes() {
     check(Dense::new(5), &[9], &[5], 9 * 5 + 5);
     check(Dense::new(5).use_bias(false).activation(Activation::Elu), &IMAGE, &[7, 6, 5], 20);
     check(Flatten::new(), &IMAGE, &[168], 0);
+    check(Reshape::new([14, -1]), &IMAGE, &[14, 12], 0);
+    check(Reshape::new([4, 42]), &IMAGE, &[4, 42], 0);
     check(ZeroPadding2d::new((2, 1)), &IMAGE, &[11, 8, 4], 0);
     check(ZeroPadding2d::sides([[0, 1], [2, 3]]), &IMAGE, &[8, 11, 4], 0);
 }
@@ -92,6 +97,20 @@ fn normalisations() {
     check(Normalization::new([0.5, 0.4, 0.3, 0.2], [0.1, 0.2, 0.3, 0.0]), &IMAGE, &IMAGE, 0);
     check(Rescaling::new(2.0).offset(-1.0), &IMAGE, &IMAGE, 0);
     check(Dropout::new(0.25), &IMAGE, &IMAGE, 0);
+    check(LayerNormalization::new(), &IMAGE, &IMAGE, 8);
+    check(LayerNormalization::new().epsilon(1e-6), &[9], &[9], 18);
+    check(LayerScale::new().initial(0.5), &IMAGE, &IMAGE, 4);
+    check(StochasticDepth::new(0.25), &IMAGE, &IMAGE, 0);
+}
+
+#[test]
+fn tokens() {
+    check(SelfAttention::new(2), &[5, 12], &[5, 4], 0);
+    check(ClassToken::new(), &[5, 4], &[6, 4], 4);
+    check(FirstToken::new(), &[5, 4], &[4], 0);
+    check(PositionEmbedding::new(), &[5, 4], &[5, 4], 20);
+    assert_eq!(SelfAttention::new(2).multiply_adds(&[&[5, 12]], &[5, 4]), 2 * 5 * 5 * 4);
+    assert_eq!(PositionEmbedding::new().multiply_adds(&[&[5, 4]], &[5, 4]), 0);
 }
 
 #[test]
@@ -114,6 +133,12 @@ fn layers_of_several_inputs() {
         Concatenate::new().call([&a, x, &b])
     };
     check_call("concatenate", &IMAGE, concatenate, &[7, 6, 10], 30);
+    let excite = |x: &Tensor| {
+        let squeezed = GlobalAveragePooling2d::new().keepdims(true).call(x);
+        let factors = Conv2d::new(4, 1).activation(Activation::Sigmoid).call(squeezed);
+        Multiply::new().call([x, &factors])
+    };
+    check_call("multiply", &IMAGE, excite, &IMAGE, 20);
 }
 
 #[test]
@@ -145,6 +170,27 @@ fn errors_say_what_was_expected_and_received() {
     check(BatchNormalization::new().epsilon(-1.0), &[4], "expected an epsilon of at least 0");
     check(Normalization::new([0.0], [1.0]), &IMAGE, "each of the 4 channels of 7x6x4, received 1 and 1");
     check(Rescaling::new(f32::INFINITY), &[4], "expected finite numbers");
+    check(LayerNormalization::new().epsilon(0.0), &[4], "expected an epsilon above 0, received 0");
+    check(LayerScale::new().initial(f32::NAN), &[4], "expected a finite number, received NaN");
+    check(StochasticDepth::new(1.0), &[4], "expected a rate of at least 0 and below 1, received 1");
+    check(
+        SelfAttention::new(2),
+        &[5, 8],
+        "3 times num_heads divides, for queries, keys and values; received 2 heads for 5x8",
+    );
+    check(SelfAttention::new(0), &[5, 12], "received 0 heads");
+    check(SelfAttention::new(1), &[1 << 14, 12], "at most 8192 tokens, received 16384; use larger patches");
+    check(SelfAttention::new(1), &IMAGE, "expected (tokens, channels), received 7x6x4");
+    check(ClassToken::new(), &[4], "expected (tokens, channels), received 4");
+    check(FirstToken::new(), &IMAGE, "expected (tokens, channels), received 7x6x4");
+    check(AdaptiveAveragePooling2d::new(0), &IMAGE, "expected an output_size of 1 to 65536, received 0x0");
+    check(AdaptiveAveragePooling2d::new(2), &[4], "expected an image (height, width, channels), received 4");
+    for target_shape in [vec![13, -1], vec![167], vec![-1, -1], vec![-2, 84], vec![0, -1], vec![isize::MAX, 8]] {
+        check(Reshape::new(target_shape), &IMAGE, "a target_shape of as many values as its input");
+    }
+    let (image, factors): (&[usize], &[usize]) = (&[7, 6, 4], &[3]);
+    let error = Multiply::new().output_shape(&[image, factors]).unwrap_err();
+    assert!(error.contains("a factor for each channel as its second input, received 7x6x4 and 3"), "{error}");
     let (wide, narrow): (&[usize], &[usize]) = (&[7, 6, 4], &[7, 5, 4]);
     let error = Concatenate::new().output_shape(&[wide, narrow]).unwrap_err();
     assert!(error.contains("received 7x6x4 and 7x5x4"), "{error}");

@@ -30,6 +30,13 @@ pub(super) struct BatchOptions {
     pub(super) sampler: Sampler,
 }
 
+impl BatchOptions {
+    /// Every sample once, in the order in which they lie there, as they are measured.
+    pub(super) fn in_order(batch_size: usize) -> Self {
+        Self { batch_size, shuffle: false, seed: 0, class_weight: None, sampler: Sampler::Uniform }
+    }
+}
+
 /// Some samples, ready for a step.
 pub(super) struct Batch<'b> {
     pub(super) images: Input<'b>,

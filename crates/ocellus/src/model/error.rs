@@ -2,6 +2,7 @@
 
 use super::file::FileError;
 use super::network::LayerError;
+use super::weights::WeightsError;
 use crate::data::DataError;
 use ocellus_engine::{GraphError, UnknownLevel};
 
@@ -47,6 +48,9 @@ pub enum ModelError {
     /// A model file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Pretrained weights.
+    #[error(transparent)]
+    Weights(Box<WeightsError>),
     /// `OCELLUS_ISA` names an instruction set that this machine lacks.
     #[error("OCELLUS_ISA: {0}; name one of these or unset it")]
     Level(#[from] UnknownLevel),
@@ -55,5 +59,11 @@ pub enum ModelError {
 impl ModelError {
     pub(super) fn argument(problem: impl Into<String>) -> Self {
         ModelError::Argument(problem.into())
+    }
+}
+
+impl From<WeightsError> for ModelError {
+    fn from(error: WeightsError) -> Self {
+        ModelError::Weights(Box::new(error))
     }
 }

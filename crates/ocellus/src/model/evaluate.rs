@@ -1,8 +1,8 @@
 //! How good a model is on labelled samples.
 
 use super::batches::{BatchOptions, Batches};
+use super::graph::Inference;
 use super::{Images, Model, ModelError, Samples};
-use crate::data::Sampler;
 use crate::losses::Loss;
 use crate::metrics::{Evaluation, Evaluator, Mean, Metric};
 
@@ -26,7 +26,7 @@ impl Model {
         };
         let mut evaluator = Evaluator::new(names);
         let mut batches = self.batches(samples, 32)?;
-        self.measure(&mut batches, &loss, |predictions, labels, loss| {
+        self.measure(&mut batches, &loss, None, |predictions, labels, loss| {
             evaluator.update(predictions, labels, f64::from(loss));
         })?;
         Ok(evaluator.finish())
@@ -35,8 +35,7 @@ impl Model {
     /// Batches in the order of the samples.
     pub(super) fn batches<'a>(&self, samples: Samples<'a>, batch_size: usize) -> Result<Batches<'a>, ModelError> {
         self.check_class_names(samples)?;
-        let options =
-            BatchOptions { batch_size, shuffle: false, seed: 0, class_weight: None, sampler: Sampler::Uniform };
+        let options = BatchOptions::in_order(batch_size);
         Batches::new(samples, self.input_shape(), self.outputs(), options)
     }
 
@@ -60,17 +59,18 @@ impl Model {
         }))
     }
 
-    /// Loss and metrics on validation samples, as `val_…` values; gives the loss.
+    /// Loss and metrics on validation samples, or on features with the plan for these, as `val_…` values; gives the loss.
     pub(super) fn validate(
         &mut self,
         batches: &mut Batches<'_>,
         loss: &Loss,
+        features: Option<&mut Inference>,
         metrics: &mut [Box<dyn Metric + Send>],
         values: &mut Vec<(String, f64)>,
     ) -> Result<f64, ModelError> {
         let mut mean = Mean::new();
         metrics.iter_mut().for_each(|metric| metric.reset());
-        self.measure(batches, loss, |predictions, labels, loss| {
+        self.measure(batches, loss, features, |predictions, labels, loss| {
             mean.update(f64::from(loss), labels.len() as f64);
             metrics.iter_mut().for_each(|metric| metric.update(predictions, labels, None));
         })?;
@@ -84,6 +84,7 @@ impl Model {
         &mut self,
         batches: &mut Batches<'_>,
         loss: &Loss,
+        mut features: Option<&mut Inference>,
         mut take: impl FnMut(&[f32], &[u32], f32),
     ) -> Result<(), ModelError> {
         let (outputs, batch_size) = (self.outputs(), batches.batch_size());
@@ -91,7 +92,10 @@ impl Model {
         batches.start_epoch(0);
         while let Some(batch) = batches.next_batch()? {
             let predictions = &mut predictions[..batch.samples() * outputs];
-            let mean = self.infer(&batch.inputs(), batch.samples(), batch_size, Some(loss), predictions)?;
+            let mean = match &mut features {
+                Some(plan) => self.measure_from(plan, &batch.inputs(), batch.samples(), predictions),
+                None => self.infer(&batch.inputs(), batch.samples(), batch_size, Some(loss), predictions)?,
+            };
             take(predictions, batch.labels, mean.unwrap_or(f32::NAN));
         }
         Ok(())

@@ -1,30 +1,129 @@
-//! The model without its classifier: what the last layer with weights sees of an image.
+//! What frozen layers give, computed once: where a model is cut, and a training that begins behind the cut.
+//!
+//! Layers that do not learn give the same for an image in every epoch. Where all that learns reads one value only, this value is
+//! computed once for each image, and epochs run from there on.
 
-use super::{Model, ModelError};
+use super::batches::{BatchOptions, Batches};
+use super::graph::{Forward, Inference};
+use super::samples::{Samples, Targets};
+use super::{Images, Model, ModelError};
+use crate::losses::Loss;
+use ocellus_engine::{DType, Input, Plan, PlanOptions, Runner, Scalars, fuse_for_inference};
+
+/// Bytes that features may take.
+const MOST_BYTES: usize = 1 << 30;
+/// Images for each step that computes features.
+const BATCH: usize = 32;
+
+/// Where a model is cut.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Cut {
+    /// The layer whose output is kept.
+    layer: usize,
+    /// Its shape.
+    pub(super) shape: Vec<usize>,
+    /// For each layer, whether it comes before the cut.
+    pub(super) before: Vec<bool>,
+}
+
+/// The features of some samples.
+pub(super) struct Features<'a> {
+    values: Vec<f32>,
+    targets: FeatureTargets<'a>,
+}
+
+/// The classes that a data set's samples have, or what was given.
+enum FeatureTargets<'a> {
+    Classes(&'a [u32]),
+    Values(&'a [f32]),
+}
+
+impl Features<'_> {
+    /// As samples of a model that begins behind the cut.
+    pub(super) fn samples(&self) -> Samples<'_> {
+        let targets = match self.targets {
+            FeatureTargets::Classes(classes) => Targets::Classes(classes),
+            FeatureTargets::Values(values) => Targets::Values(values),
+        };
+        Samples { images: Images::F32(&self.values), targets }
+    }
+}
 
 impl Model {
-    /// A model that gives what this one's last layer with weights takes: its view of an image, before it decides on a class.
-    /// It has this one's weights, preprocessing and threads. None where that layer sees the image itself.
-    ///
-    /// # Errors
-    /// The layers up to there make no model.
-    pub fn without_classes(&self) -> Result<Option<Self>, ModelError> {
-        let architecture = self.architecture();
-        let mut nodes = self.layer_parameters.iter();
-        let Some(last) = nodes.rposition(|parameters| !parameters.is_empty()) else { return Ok(None) };
-        let Some(input) = architecture.layers[last].inputs.first() else { return Ok(None) };
-        let Some(at) = architecture.layers.iter().position(|layer| layer.name == *input) else { return Ok(None) };
-        let mut shorter = architecture.clone();
-        shorter.layers.truncate(at + 1);
-        let mut model = Self::from_architecture(shorter, 0)?;
-        model.set_preprocessing(self.preprocessing().clone());
-        model.set_level(self.level()?);
-        let kept: Vec<String> = model.weights().map(|(name, ..)| name.to_owned()).collect();
-        for (name, _, values) in self.weights() {
-            if kept.iter().any(|known| known == name) {
-                model.set_weight(name, values)?;
-            }
+    /// Where the layers that stay the same end, if what follows reads one value of theirs only.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        let learns = self.layers_that_learn();
+        let layers = self.network.architecture.layers.iter();
+        let mut before: Vec<bool> = Vec::with_capacity(learns.len());
+        for (at, (config, node)) in layers.zip(&self.network.nodes).enumerate() {
+            let changes = self.layer_parameters[at].iter().any(|&id| self.is_learned(id))
+                || learns[at] && config.layer.differs_in_training();
+            before.push(!changes && node.inputs.iter().all(|&input| input == 0 || before[input - 1]));
         }
-        Ok(Some(model))
+        let read = self.network.nodes.iter().zip(&before).filter(|(_, before)| !**before);
+        let mut read = read.flat_map(|(node, _)| &node.inputs).filter(|&&input| input == 0 || before[input - 1]);
+        let first = *read.next()?;
+        if !read.all(|&other| other == first) {
+            return None;
+        }
+        let layer = first.checked_sub(1)?;
+        Some(Cut { layer, shape: self.network.nodes[layer].output_shape.clone(), before })
+    }
+
+    /// Whether the features of so many samples are few enough to keep.
+    pub(super) fn can_keep(cut: &Cut, samples: usize) -> bool {
+        cut.shape.iter().product::<usize>().saturating_mul(4 * samples) <= MOST_BYTES
+    }
+
+    /// What the layers before the cut give for each sample.
+    pub(super) fn features<'a>(&mut self, cut: &Cut, samples: Samples<'a>) -> Result<Features<'a>, ModelError> {
+        let options = BatchOptions::in_order(BATCH);
+        let mut batches = Batches::new(samples, self.input_shape(), self.outputs(), options)?;
+        let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
+        let Forward { graph, outputs, .. } = self.forward(images, false)?;
+        let fused = fuse_for_inference(&graph, &[outputs[cut.layer]])?;
+        let value = fused.value(outputs[cut.layer]).expect("kept values stay");
+        let (level, threads) = (self.engine.level()?, self.engine.pool().threads());
+        let precision = self.precision.factors();
+        let options = PlanOptions { threads, precision, ..PlanOptions::new(batches.batch_size(), level) };
+        let mut runner = Runner::new(Plan::new(&fused.graph, &[value], options)?, threads);
+        let length: usize = cut.shape.iter().product();
+        let mut values = vec![0.0; batches.count() * length];
+        let mut rest = &mut values[..];
+        batches.start_epoch(0);
+        while let Some(batch) = batches.next_batch()? {
+            let count = batch.samples();
+            runner.run(self.engine.pool(), &mut self.parameters, &[batch.images], count, &Scalars::default());
+            let (these, others) = rest.split_at_mut(count * length);
+            runner.read(value, these);
+            rest = others;
+        }
+        let targets = match samples.targets {
+            Targets::Classes(classes) => FeatureTargets::Classes(classes),
+            Targets::Values(values) => FeatureTargets::Values(values),
+        };
+        Ok(Features { values, targets })
+    }
+
+    /// The plan that measures from features on.
+    pub(super) fn measuring_from(&mut self, cut: &Cut, loss: &Loss, batch: usize) -> Result<Inference, ModelError> {
+        let (level, threads) = (self.engine.level()?, self.engine.pool().threads());
+        let (plan, predictions, total) =
+            self.inference_plan_from(Some(cut), Some(loss), DType::F32, batch, level, threads)?;
+        Ok(Inference { runner: Runner::new(plan, threads), predictions, total })
+    }
+
+    /// Runs a batch on a plan of [`measuring_from`](Self::measuring_from): fills in the predictions, gives the mean loss.
+    pub(super) fn measure_from(
+        &mut self,
+        inference: &mut Inference,
+        inputs: &[Input<'_>],
+        samples: usize,
+        predictions: &mut [f32],
+    ) -> Option<f32> {
+        let (pool, parameters) = (self.engine.pool(), &mut self.parameters);
+        inference.runner.run(pool, parameters, inputs, samples, &Scalars::default());
+        inference.runner.read(inference.predictions, predictions);
+        inference.total.map(|total| inference.runner.sum(total)[0])
     }
 }

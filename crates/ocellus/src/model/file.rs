@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// The version of the format that this version writes, and the newest that it reads.
 const FORMAT_VERSION: u32 = 1;
 /// The metadata's key.
-const KEY: &str = "ocellus";
+pub(super) const KEY: &str = "ocellus";
 const IMAGES: &str = "golden/images";
 const OUTPUTS: &str = "golden/outputs";
 /// Bytes of the largest file that is read.
@@ -210,7 +210,7 @@ impl Model {
     }
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     // Asked before opening: opening a pipe would wait for a writer, and a device may never end.
     let metadata = std::fs::metadata(path)?;
     if metadata.is_dir() {
@@ -293,6 +293,9 @@ impl Reader<'_> {
         }
         if !(preprocessing.scale.is_finite() && preprocessing.offset.is_finite()) {
             return Err(self.format("the preprocessing scales pixels by no finite number"));
+        }
+        if !(preprocessing.crop > 0.0 && preprocessing.crop <= 1.0) {
+            return Err(self.format("the preprocessing keeps no part of an image"));
         }
         Ok(())
     }

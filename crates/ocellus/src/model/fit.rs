@@ -2,7 +2,7 @@
 
 use super::batches::{Batch, BatchOptions, Batches};
 use super::golden::GoldenImages;
-use super::graph::Training;
+use super::graph::{Inference, Training};
 use super::{FitOptions, Images, Model, ModelError, Samples, Snapshot, Verbose};
 use crate::callbacks::{self, BatchEnd, Callback, CallbackResult, Control, EpochEnd, Progress};
 use crate::history::{History, SECONDS};
@@ -64,11 +64,11 @@ impl Model {
         let (batch_size, shuffle, seed) = (*batch_size, *shuffle, *seed);
         let batching =
             BatchOptions { batch_size, shuffle, seed, class_weight: class_weight.clone(), sampler: sampler.clone() };
-        let batches = Batches::new(samples, self.input_shape(), self.outputs(), batching)?;
+        let batches = Batches::new(samples, self.input_shape(), self.outputs(), batching.clone())?;
         self.adopt(samples, seed)?;
         self.forget_calibration();
         // Only now, since the training data may be what tells the classes.
-        let validation = validation.map(|samples| self.batches(samples, batch_size)).transpose()?;
+        let mut validation_batches = validation.map(|samples| self.batches(samples, batch_size)).transpose()?;
         if options.threads.is_some() {
             self.engine.set_threads(options.threads);
         }
@@ -78,7 +78,26 @@ impl Model {
         let (loss, optimizer) = (compiled.loss, compiled.optimizer.clone());
         self.record.begin(&options, &batches, &optimizer, &loss, (level, self.precision));
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
-        let (plan, total, predictions) = self.training_plan(&optimizer, &loss, images, batches.batch_size(), level)?;
+        let cut = self.cut().filter(|cut| {
+            let count = batches.count() + validation_batches.as_ref().map_or(0, Batches::count);
+            options.cache_features && Model::can_keep(cut, count)
+        });
+        // Computed once; the epochs begin with them.
+        let of = |model: &mut Self, samples| cut.as_ref().map(|cut| model.features(cut, samples)).transpose();
+        let features = of(self, samples)?;
+        let validation_features = validation.map(|samples| of(self, samples)).transpose()?.flatten();
+        let (mut batches, mut measuring) = (batches, None);
+        if let (Some(cut), Some(features)) = (&cut, &features) {
+            batches = Batches::new(features.samples(), &cut.shape, self.outputs(), batching)?;
+            if let Some(features) = &validation_features {
+                let options = BatchOptions::in_order(batch_size);
+                let batches = Batches::new(features.samples(), &cut.shape, self.outputs(), options)?;
+                measuring = Some(self.measuring_from(cut, &loss, batches.batch_size())?);
+                validation_batches = Some(batches);
+            }
+        }
+        let (plan, total, predictions) =
+            self.training_plan(&optimizer, &loss, cut.as_ref(), images, batches.batch_size(), level)?;
         let mut runner = Runner::new(plan, threads);
         runner.set_profile(options.profile);
         let mut callbacks = options.callbacks;
@@ -95,7 +114,8 @@ impl Model {
             model: self,
             samples,
             batches,
-            validation,
+            validation: validation_batches,
+            measuring,
             training: Training { runner, total, predictions },
             threads,
             loss,
@@ -139,6 +159,8 @@ struct Fit<'a, 'b> {
     samples: Samples<'b>,
     batches: Batches<'b>,
     validation: Option<Batches<'b>>,
+    /// The plan for validation on features, where frozen layers' were computed before.
+    measuring: Option<Inference>,
     training: Training,
     threads: usize,
     loss: Loss,
@@ -226,7 +248,8 @@ impl Fit<'_, '_> {
         }
         let mut spoiled = self.model.first_not_finite().map(|value| ("weights", value));
         if let (None, Some(validation)) = (spoiled, &mut self.validation) {
-            let loss = self.model.validate(validation, &self.loss, &mut self.metrics, &mut values)?;
+            let loss =
+                self.model.validate(validation, &self.loss, self.measuring.as_mut(), &mut self.metrics, &mut values)?;
             spoiled = (!loss.is_finite()).then_some(("validation loss", loss as f32));
         }
         if spoiled.is_none() {

@@ -1,5 +1,6 @@
 //! The model's layers as the engine's graphs and plans: one to train, one to infer, over the same parameters.
 
+use super::features::Cut;
 use super::network::INPUT;
 use super::{Model, ModelError, Precision};
 use crate::initializers::name_key;
@@ -7,8 +8,8 @@ use crate::layers::Build;
 use crate::losses::Loss;
 use crate::optimizers::Optimizer;
 use ocellus_engine::{
-    DType, Graph, GraphError, Level, ParameterId, ParameterKind, Plan, PlanOptions, Runner, Update, Value, fuse,
-    fuse_for_inference, ops, quantizable, quantize,
+    DType, Graph, GraphError, Level, ParameterId, Plan, PlanOptions, Runner, Update, Value, fuse_for_inference,
+    fuse_for_training, ops, quantizable, quantize,
 };
 
 /// The layers in a graph.
@@ -43,10 +44,21 @@ pub(super) struct Inference {
 impl Model {
     /// Adds all layers to a new graph.
     pub(super) fn forward(&self, images: DType, training: bool) -> Result<Forward, GraphError> {
+        self.forward_from(None, images, training)
+    }
+
+    /// Adds all layers to a new graph, or with a cut those that learn, which begin with the features that the others give.
+    pub(super) fn forward_from(&self, cut: Option<&Cut>, images: DType, training: bool) -> Result<Forward, GraphError> {
+        let learns = self.layers_that_learn();
         let mut graph = Graph::new();
         graph.set_place(INPUT);
-        let pixels = graph.input(self.network.input_shape(), images);
-        let input = self.scaled(&mut graph, pixels, images)?;
+        let input = match cut {
+            Some(cut) => graph.input(&cut.shape, DType::F32),
+            None => {
+                let pixels = graph.input(self.network.input_shape(), images);
+                self.scaled(&mut graph, pixels, images)?
+            }
+        };
         let mut forward = Forward {
             graph,
             #[cfg(test)]
@@ -56,6 +68,11 @@ impl Model {
             moving_averages: Vec::new(),
         };
         for (at, (config, node)) in self.network.architecture.layers.iter().zip(&self.network.nodes).enumerate() {
+            if cut.is_some_and(|cut| cut.before[at]) {
+                // Of these only the features are read.
+                forward.outputs.push(input);
+                continue;
+            }
             let graph = &mut forward.graph;
             graph.set_place(config.name.clone());
             let inputs: Vec<Value> =
@@ -67,7 +84,7 @@ impl Model {
                 graph,
                 inputs: &inputs,
                 parameters: &parameters,
-                training,
+                training: training && learns[at],
                 key: name_key(&config.name),
                 moving_averages: Vec::new(),
             };
@@ -101,19 +118,20 @@ impl Model {
         &self,
         optimizer: &Optimizer,
         loss: &Loss,
+        cut: Option<&Cut>,
         images: DType,
         batch: usize,
         level: Level,
     ) -> Result<(Plan, Value, Value), ModelError> {
-        let Forward { mut graph, outputs, parameters, moving_averages, .. } = self.forward(images, true)?;
+        let Forward { mut graph, outputs, parameters, moving_averages, .. } = self.forward_from(cut, images, true)?;
         let (losses, predictions, weight) = add_loss(&mut graph, loss, outputs[outputs.len() - 1])?;
         let total = graph.weighted_mean(losses, weight)?;
         let weights: Vec<(ParameterId, Value)> =
-            parameters.into_iter().filter(|&(id, _)| self.parameters.get(id).kind == ParameterKind::Weight).collect();
+            parameters.into_iter().filter(|&(id, _)| self.is_learned(id)).collect();
+        let learned: Vec<Value> = weights.iter().map(|&(_, value)| value).collect();
         let means = moving_averages.iter().map(|&(_, value, _)| value);
-        let kept: Vec<Value> =
-            [total, predictions].into_iter().chain(weights.iter().map(|&(_, value)| value)).chain(means).collect();
-        let fused = fuse(&graph, &kept)?;
+        let kept: Vec<Value> = [total, predictions].into_iter().chain(learned.iter().copied()).chain(means).collect();
+        let fused = fuse_for_training(&graph, &kept, &learned)?;
         let of = |value: Value| fused.value(value).expect("kept values stay");
         let mut graph = fused.graph.clone();
         let (total, predictions) = (of(total), of(predictions));
@@ -125,7 +143,8 @@ impl Model {
             let penalty = self.regularizer(parameter);
             let rule = optimizer.rule();
             let state = self.optimizer_state(parameter, rule.state_count());
-            graph.update(Update { parameter, gradient, rule, state, l1: penalty.l1, l2: penalty.l2 });
+            let rate = self.rate(parameter);
+            graph.update(Update { parameter, gradient, rule, state, l1: penalty.l1, l2: penalty.l2, rate });
         }
         for (parameter, value, momentum) in moving_averages {
             graph.moving_average(parameter, of(value), momentum);
@@ -145,7 +164,20 @@ impl Model {
         level: Level,
         threads: usize,
     ) -> Result<(Plan, Value, Option<Value>), ModelError> {
-        let Forward { mut graph, outputs, .. } = self.forward(images, false)?;
+        self.inference_plan_from(None, loss, images, batch, level, threads)
+    }
+
+    /// The plan that infers from the features that a cut's layers give.
+    pub(super) fn inference_plan_from(
+        &self,
+        cut: Option<&Cut>,
+        loss: Option<&Loss>,
+        images: DType,
+        batch: usize,
+        level: Level,
+        threads: usize,
+    ) -> Result<(Plan, Value, Option<Value>), ModelError> {
+        let Forward { mut graph, outputs, .. } = self.forward_from(cut, images, false)?;
         let mut predictions = outputs[outputs.len() - 1];
         let mut total = None;
         if let Some(loss) = loss {

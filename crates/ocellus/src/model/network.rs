@@ -106,6 +106,21 @@ impl Architecture {
         Ok(Architecture { input_shape: input_shape.clone(), layers })
     }
 
+    /// The same layers for so many classes: the last layer with weights, where it is dense or a convolution, has as many
+    /// units or filters.
+    #[must_use]
+    pub fn with_classes(mut self, classes: usize) -> Self {
+        let last = self.layers.iter_mut().rev().find_map(|config| match &mut config.layer {
+            AnyLayer::Dense(dense) => Some(&mut dense.units),
+            AnyLayer::Conv2d(convolution) => Some(&mut convolution.filters),
+            _ => None,
+        });
+        if let Some(outputs) = last {
+            *outputs = classes;
+        }
+        self
+    }
+
     /// Checks everything and works out shapes and parameters.
     pub(crate) fn check(self) -> Result<Network, LayerError> {
         self.check_input()?;

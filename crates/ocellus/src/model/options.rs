@@ -45,6 +45,8 @@ pub struct FitOptions<'a> {
     pub seed: u64,
     /// How many threads compute; as many as the machine has by default. Results do not depend on it.
     pub threads: Option<usize>,
+    /// Whether what frozen layers give is computed once for all epochs where it fits into a gibibyte; it is by default.
+    pub cache_features: bool,
     /// Whether each operation is timed, for [`Model::step_times`](super::Model::step_times); it is not by default.
     pub profile: bool,
     /// Whether each sample's loss and margin are kept, epoch by epoch, for [`Model::trajectories`](super::Model::trajectories); they are
@@ -90,6 +92,7 @@ impl Default for FitOptions<'_> {
             callbacks: Vec::new(),
             seed: 0,
             threads: None,
+            cache_features: true,
             profile: false,
             record_samples: false,
         }
@@ -173,6 +176,11 @@ impl<'a> FitOptions<'a> {
     /// Key of everything random in the training.
     pub fn seed(self, seed: u64) -> Self {
         FitOptions { seed, ..self }
+    }
+
+    /// Whether what frozen layers give is computed once for all epochs.
+    pub fn cache_features(self, cache_features: bool) -> Self {
+        FitOptions { cache_features, ..self }
     }
 
     /// How many threads compute.

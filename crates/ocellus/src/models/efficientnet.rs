@@ -4,10 +4,11 @@
 //!
 //! Layers bear the names that timm gives them, so that its weights fit without a table.
 
+use super::{IMAGENET, normalized_pixels};
 use crate::initializers::Initializer;
 use crate::layers::{
     Activation, Add, BatchNormalization, Conv2d, Dense, DepthwiseConv2d, Dropout, GlobalAveragePooling2d, Layer,
-    Padding, Rescaling,
+    Multiply, Padding, Rescaling, StochasticDepth, ZeroPadding2d,
 };
 use crate::model::{Architecture, Input, LayerError, Tensor};
 
@@ -32,18 +33,56 @@ const STAGES: [Stage; 7] = [
 const STEM: usize = 32;
 const HEAD: usize = 1280;
 
-/// How much wider and deeper than scale 0, and the share that dropout leaves out.
-pub(super) struct Scale {
+/// The share of samples that skip the last block; it grows from none in the first.
+const STOCHASTIC_DEPTH: f32 = 0.2;
+
+/// How much wider and deeper than scale 0, the share that dropout leaves out, and whether it is a Lite variant.
+pub(super) struct Variant {
     width: f64,
     depth: f64,
     dropout: f32,
+    lite: bool,
 }
 
-pub(super) const LITE0: Scale = Scale { width: 1.0, depth: 1.0, dropout: 0.2 };
-pub(super) const LITE1: Scale = Scale { width: 1.0, depth: 1.1, dropout: 0.2 };
-pub(super) const LITE2: Scale = Scale { width: 1.1, depth: 1.2, dropout: 0.3 };
+pub(super) const B0: Variant = Variant { width: 1.0, depth: 1.0, dropout: 0.2, lite: false };
+pub(super) const LITE0: Variant = Variant { width: 1.0, depth: 1.0, dropout: 0.2, lite: true };
+pub(super) const LITE1: Variant = Variant { width: 1.0, depth: 1.1, dropout: 0.2, lite: true };
+pub(super) const LITE2: Variant = Variant { width: 1.1, depth: 1.2, dropout: 0.3, lite: true };
 
-impl Scale {
+impl Variant {
+    pub(super) fn build(&self, input_shape: [usize; 3], classes: usize) -> Result<Architecture, LayerError> {
+        let input = Input::new(input_shape);
+        let pixels = if self.lite {
+            Rescaling::new(1.0 / 128.0).offset(-127.0 / 128.0).call(&input)
+        } else {
+            normalized_pixels(&input, input_shape[2], IMAGENET)
+        };
+        let stem = self.convolution(&pixels, STEM, 3, 2, "conv_stem");
+        let mut x = self.activation().call(self.normalized(stem, "bn1"));
+        let (mut channels, mut number) = (STEM, 0);
+        let all: usize = (0..STAGES.len()).map(|stage| self.repetitions(stage)).sum();
+        for (stage, layout) in STAGES.iter().enumerate() {
+            for repetition in 0..self.repetitions(stage) {
+                let block = Block {
+                    name: format!("blocks.{stage}.{repetition}"),
+                    expansion: layout.expansion,
+                    kernel_size: layout.kernel_size,
+                    strides: if repetition == 0 { layout.strides } else { 1 },
+                    inputs: channels,
+                    outputs: self.channels(layout.channels),
+                    skipped: STOCHASTIC_DEPTH * number as f32 / all as f32,
+                };
+                x = self.block(&block, x);
+                (channels, number) = (block.outputs, number + 1);
+            }
+        }
+        let x = self.convolution(&x, HEAD, 1, 1, "conv_head");
+        let x = GlobalAveragePooling2d::new().call(self.activation().call(self.normalized(x, "bn2")));
+        let x = Dropout::new(self.dropout).call(x);
+        let classifier = Dense::new(classes).activation(Activation::Softmax).named("classifier");
+        Architecture::between(&input, &classifier.call(x))
+    }
+
     /// The nearest multiple of 8, unless that is less by more than a tenth.
     fn channels(&self, channels: usize) -> usize {
         let scaled = channels as f64 * self.width;
@@ -51,44 +90,79 @@ impl Scale {
         if (near as f64) < 0.9 * scaled { near + 8 } else { near }
     }
 
-    /// Blocks in a stage; first and last stage are not scaled.
+    /// Blocks in a stage; the Lite variants' first and last stages are not scaled.
     fn repetitions(&self, stage: usize) -> usize {
         let repetitions = STAGES[stage].repetitions;
-        if stage == 0 || stage == STAGES.len() - 1 {
+        if self.lite && (stage == 0 || stage == STAGES.len() - 1) {
             return repetitions;
         }
         (repetitions as f64 * self.depth).ceil() as usize
     }
-}
 
-/// EfficientNet-Lite: 224, 240, 260 pixels for scales 0, 1, 2, brought to -1..1.
-pub(super) fn lite(scale: &Scale, input_shape: [usize; 3], classes: usize) -> Result<Architecture, LayerError> {
-    let input = Input::new(input_shape);
-    let pixels = Rescaling::new(1.0 / 128.0).offset(-127.0 / 128.0).call(&input);
-    let stem = convolution(STEM, 3).strides(2).named("conv_stem").call(pixels);
-    let mut x = Activation::Relu6.call(normalized(stem, "bn1"));
-    let mut channels = STEM;
-    for (stage, layout) in STAGES.iter().enumerate() {
-        for number in 0..scale.repetitions(stage) {
-            let block = Block {
-                name: format!("blocks.{stage}.{number}"),
-                expansion: layout.expansion,
-                kernel_size: layout.kernel_size,
-                strides: if number == 0 { layout.strides } else { 1 },
-                inputs: channels,
-                outputs: scale.channels(layout.channels),
-            };
-            channels = block.outputs;
-            x = block.call(x);
+    /// A mobile inverted bottleneck: few channels, many, few again; the shortcut joins the few.
+    fn block(&self, block: &Block, input: Tensor) -> Tensor {
+        let part = |part: &str| format!("{}.{part}", block.name);
+        let many = block.expansion * block.inputs;
+        // What is called what depends on whether there is an expansion.
+        let expands = block.expansion > 1;
+        let [depthwise, project, last] = if expands { ["bn2", "conv_pwl", "bn3"] } else { ["bn1", "conv_pw", "bn2"] };
+        let mut x = input.clone();
+        if expands {
+            x = self.convolution(&x, many, 1, 1, &part("conv_pw"));
+            x = self.activation().call(self.normalized(x, &part("bn1")));
         }
+        x = self.depthwise(&x, block.kernel_size, block.strides, &part("conv_dw"));
+        x = self.activation().call(self.normalized(x, &part(depthwise)));
+        if !self.lite {
+            x = self.excited(&x, many, block.inputs / 4, &part("se"));
+        }
+        x = self.normalized(self.convolution(&x, block.outputs, 1, 1, &part(project)), &part(last));
+        if block.strides > 1 || block.inputs != block.outputs {
+            return x;
+        }
+        let x = if block.skipped > 0.0 { StochasticDepth::new(block.skipped).call(x) } else { x };
+        Add::new().call([&x, &input])
     }
-    let x = convolution(HEAD, 1).named("conv_head").call(x);
-    let x = GlobalAveragePooling2d::new().call(Activation::Relu6.call(normalized(x, "bn2")));
-    let x = Dropout::new(scale.dropout).call(x);
-    Architecture::between(&input, &Dense::new(classes).activation(Activation::Softmax).named("classifier").call(x))
+
+    /// Squeeze-and-excitation: each channel times what all channels' means say of it.
+    fn excited(&self, x: &Tensor, channels: usize, squeezed: usize, name: &str) -> Tensor {
+        let reduce = Conv2d::new(squeezed, 1).activation(self.activation()).named(format!("{name}.conv_reduce"));
+        let expand = Conv2d::new(channels, 1).activation(Activation::Sigmoid).named(format!("{name}.conv_expand"));
+        let means = GlobalAveragePooling2d::new().keepdims(true).call(x);
+        Multiply::new().call([x, &expand.call(reduce.call(means))])
+    }
+
+    fn activation(&self) -> Activation {
+        if self.lite { Activation::Relu6 } else { Activation::Silu }
+    }
+
+    fn convolution(&self, x: &Tensor, filters: usize, kernel_size: usize, strides: usize, name: &str) -> Tensor {
+        let (x, padding) = self.padded(x, kernel_size, strides);
+        let convolution = Conv2d::new(filters, kernel_size).strides(strides).padding(padding).use_bias(false);
+        convolution.kernel_initializer(Initializer::HeNormal).named(name).call(x)
+    }
+
+    fn depthwise(&self, x: &Tensor, kernel_size: usize, strides: usize, name: &str) -> Tensor {
+        let (x, padding) = self.padded(x, kernel_size, strides);
+        let convolution = DepthwiseConv2d::new(kernel_size).strides(strides).padding(padding).use_bias(false);
+        convolution.depthwise_initializer(Initializer::HeNormal).named(name).call(x)
+    }
+
+    /// With strides, the Lite variants' weights are TensorFlow's, whose border is wider below and right; those of the others
+    /// are PyTorch's, whose border is the same on all sides.
+    fn padded(&self, x: &Tensor, kernel_size: usize, strides: usize) -> (Tensor, Padding) {
+        if self.lite || strides == 1 {
+            return (x.clone(), Padding::Same);
+        }
+        (ZeroPadding2d::new(kernel_size / 2).call(x), Padding::Valid)
+    }
+
+    fn normalized(&self, x: Tensor, name: &str) -> Tensor {
+        let epsilon = if self.lite { 1e-3 } else { 1e-5 };
+        BatchNormalization::new().momentum(0.9).epsilon(epsilon).named(name).call(x)
+    }
 }
 
-/// A mobile inverted bottleneck: few channels, many, few again; the shortcut joins the few.
 struct Block {
     name: String,
     expansion: usize,
@@ -96,32 +170,6 @@ struct Block {
     strides: usize,
     inputs: usize,
     outputs: usize,
-}
-
-impl Block {
-    fn call(&self, input: Tensor) -> Tensor {
-        let part = |part: &str| format!("{}.{part}", self.name);
-        // What is called what depends on whether there is an expansion.
-        let expands = self.expansion > 1;
-        let [depthwise, project, last] = if expands { ["bn2", "conv_pwl", "bn3"] } else { ["bn1", "conv_pw", "bn2"] };
-        let mut x = input.clone();
-        if expands {
-            x = convolution(self.expansion * self.inputs, 1).named(part("conv_pw")).call(x);
-            x = Activation::Relu6.call(normalized(x, &part("bn1")));
-        }
-        let convolve = DepthwiseConv2d::new(self.kernel_size).strides(self.strides).padding(Padding::Same);
-        let convolve = convolve.use_bias(false).depthwise_initializer(Initializer::HeNormal);
-        x = Activation::Relu6.call(normalized(convolve.named(part("conv_dw")).call(x), &part(depthwise)));
-        x = normalized(convolution(self.outputs, 1).named(part(project)).call(x), &part(last));
-        if self.strides == 1 && self.inputs == self.outputs { Add::new().call([&x, &input]) } else { x }
-    }
-}
-
-fn convolution(filters: usize, kernel_size: usize) -> Conv2d {
-    let same = Conv2d::new(filters, kernel_size).padding(Padding::Same).use_bias(false);
-    same.kernel_initializer(Initializer::HeNormal)
-}
-
-fn normalized(x: Tensor, name: &str) -> Tensor {
-    BatchNormalization::new().momentum(0.9).epsilon(1e-3).named(name).call(x)
+    /// The share of samples that skip it.
+    skipped: f32,
 }
