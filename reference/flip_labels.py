@@ -38,7 +38,8 @@ def accuracy(data, run, seed, *words):
 root = arguments.keep or Path(tempfile.mkdtemp())
 for seed in arguments.seeds:
     rng = random.Random(seed)
-    folder = root / f"flipped-{seed}"
+    # ocellus knows the names of the classes by the word fashion.
+    folder = root / f"fashion-mnist-flipped-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     for file in arguments.data.iterdir():
         target = folder / file.name.removesuffix(".gz")

@@ -131,7 +131,7 @@ fn every_planted_fault_is_found_and_nothing_else() {
     // Odd ones.
     write(path, "train/dog/blank.png", encoded(RgbImage::from_pixel(96, 72, image::Rgb([200; 3])), ImageFormat::Png));
     let mut dark = picture(301);
-    dark.pixels_mut().for_each(|pixel| pixel.0 = pixel.0.map(|value| value / 12));
+    dark.pixels_mut().for_each(|pixel| pixel.0 = pixel.0.map(|value| value / 9));
     write(path, "train/dog/dark.png", encoded(dark, ImageFormat::Png));
     write(path, "train/dog/really.png", jpeg(302));
     let wide = imageops::resize(&picture(303), 384, 72, imageops::FilterType::Triangle);

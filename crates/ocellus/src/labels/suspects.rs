@@ -51,62 +51,79 @@ fn suspect(record: &SampleRecord, sample: usize) -> Option<Suspect> {
     Some(Suspect { sample, suggested: most.0.into(), margin, confidence: 0.0 })
 }
 
-/// Two normal distributions, the low one that of wrong labels.
+/// Three normal distributions: of wrong labels, of hard samples and of easy ones. With two, the hard ones would count as wrong.
 struct Mixture {
-    share: f64,
-    low: (f64, f64),
-    high: (f64, f64),
+    parts: [Part; 3],
+    /// Whether the lowest means anything.
+    tells: bool,
 }
+
+#[derive(Clone, Copy)]
+struct Part {
+    share: f64,
+    mean: f64,
+    deviation: f64,
+}
+
+/// Numbers below which there is nothing to fit to.
+const FEWEST: usize = 20;
+const STEPS: usize = 200;
 
 impl Mixture {
     /// Fitted by expectation and maximisation to numbers in order.
     fn fit(values: &[f64]) -> Self {
-        let part = |values: &[f64]| {
-            let count = values.len().max(1) as f64;
-            let mean = values.iter().sum::<f64>() / count;
-            let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-            (mean, variance.sqrt().max(1e-3))
-        };
-        // To begin with, a twentieth is wrong.
-        let cut = values.len().div_ceil(20).min(values.len());
-        let (low, high) = (part(&values[..cut]), part(&values[cut..]));
-        let mut mixture = Self { share: 0.05, low, high };
-        if values.len() < 20 || high.0 <= low.0 {
-            return Self { share: 0.0, ..mixture };
-        }
-        let widest = part(values).1;
-        for _ in 0..60 {
-            let (mut sums, mut others) = ([0.0; 3], [0.0; 3]);
+        let count = values.len();
+        // To begin with, a thirtieth is wrong and a sixth is hard.
+        let cuts = [0, count.div_ceil(30).min(count), count.div_ceil(5).min(count), count];
+        let widest = Part::of(values, 1.0).deviation;
+        let parts = [0, 1, 2].map(|at| {
+            let stretch = &values[cuts[at]..cuts[at + 1]];
+            Part::of(stretch, stretch.len() as f64 / count.max(1) as f64)
+        });
+        let mut mixture = Self { parts, tells: count >= FEWEST };
+        for _ in 0..if mixture.tells { STEPS } else { 0 } {
+            let mut sums = [[0.0; 3]; 3];
             for &value in values {
-                let chance = mixture.chance_of_low(value);
-                for (sums, weight) in [(&mut sums, chance), (&mut others, 1.0 - chance)] {
-                    sums[0] += weight;
-                    sums[1] += weight * value;
-                    sums[2] += weight * value * value;
+                for (sums, chance) in sums.iter_mut().zip(mixture.chances(value)) {
+                    sums[0] += chance;
+                    sums[1] += chance * value;
+                    sums[2] += chance * value * value;
                 }
             }
-            let moments = |[weight, sum, squares]: [f64; 3]| {
+            mixture.parts = sums.map(|[weight, sum, squares]| {
                 let mean = sum / weight.max(1e-9);
-                (mean, (squares / weight.max(1e-9) - mean * mean).max(0.0).sqrt().clamp(0.02 * widest, 4.0 * widest))
-            };
-            mixture = Self {
-                // Were half of the labels wrong, nothing could be told.
-                share: (sums[0] / values.len() as f64).clamp(1e-6, 0.5),
-                low: moments(sums),
-                high: moments(others),
-            };
+                let variance = (squares / weight.max(1e-9) - mean * mean).max(0.0);
+                let share = (weight / count as f64).max(1e-6);
+                Part { share, mean, deviation: variance.sqrt().max(0.02 * widest) }
+            });
         }
-        if mixture.high.0 <= mixture.low.0 { Self { share: 0.0, ..mixture } } else { mixture }
+        let [low, others @ ..] = &mixture.parts;
+        // Were half of the labels wrong, nothing could be told.
+        mixture.tells &= low.share < 0.5 && others.iter().all(|part| part.mean > low.mean);
+        mixture
     }
 
-    /// The chance that a number comes from the low one.
+    fn chances(&self, value: f64) -> [f64; 3] {
+        let logs = self
+            .parts
+            .map(|part| part.share.ln() - part.deviation.ln() - 0.5 * ((value - part.mean) / part.deviation).powi(2));
+        let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights = logs.map(|log| (log - most).exp());
+        weights.map(|weight| weight / weights.iter().sum::<f64>())
+    }
+
+    /// The chance that a number comes from the lowest one.
     fn chance_of_low(&self, value: f64) -> f64 {
-        if self.share == 0.0 {
-            return 0.0;
-        }
-        let log = |(mean, deviation): (f64, f64)| -0.5 * ((value - mean) / deviation).powi(2) - deviation.ln();
-        let odds = (1.0 - self.share).ln() - self.share.ln() + log(self.high) - log(self.low);
-        1.0 / (1.0 + odds.exp())
+        if self.tells { self.chances(value)[0] } else { 0.0 }
+    }
+}
+
+impl Part {
+    fn of(values: &[f64], share: f64) -> Self {
+        let count = values.len().max(1) as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+        Self { share: share.max(1e-6), mean, deviation: variance.sqrt().max(1e-3) }
     }
 }
 
