@@ -36,7 +36,7 @@ pub(crate) enum Command {
     /// Look for what is damaged, doubled, leaked or odd in labelled images.
     Check(crate::check::Check),
     /// Find the learning rate that suits a model and its data.
-    FindLr(FindLr),
+    FindLr(Box<FindLr>),
     /// Measure a model on labelled images.
     Evaluate(Evaluate),
     /// Name what images show.

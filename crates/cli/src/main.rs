@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Train(arguments) => train::run(*arguments),
-        Command::FindLr(arguments) => find_lr::run(arguments),
+        Command::FindLr(arguments) => find_lr::run(*arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
