@@ -234,7 +234,9 @@ impl<'a> Fuser<'a> {
         let allowed = match &self.fold {
             Fold::Never => false,
             Fold::Always => true,
-            Fold::Unless(learned) => !node.inputs[1..].iter().chain(&next.inputs[1..]).any(|v| learned[v.index()]),
+            Fold::Unless(learned) => {
+                !node.inputs.iter().skip(1).chain(next.inputs.iter().skip(1)).any(|v| learned[v.index()])
+            }
         };
         allowed && linear && norm && next.inputs[0] == node.outputs[0] && next.inputs[1..].iter().all(known)
     }

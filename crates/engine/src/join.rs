@@ -92,7 +92,9 @@ impl<'a> Joiner<'a> {
             let inputs = [&node.inputs[..], &[other(add, node.outputs[0])]].concat();
             return Some(Node { op, inputs, outputs: add.outputs.clone(), place: node.place.clone() });
         }
-        if let (Some(pool), Some(before)) = (node.op.is::<MaxPool2d>(), self.made_by(node.inputs[0]))
+        // Constants have no inputs.
+        let before = node.inputs.first().and_then(|&input| self.made_by(input));
+        if let (Some(pool), Some(before)) = (node.op.is::<MaxPool2d>(), before)
             && self.pool_behind(before) == Some(index)
         {
             let zeros = &self.graph.nodes[before];
@@ -100,7 +102,7 @@ impl<'a> Joiner<'a> {
             let op = Arc::new(MaxPool2d { padding, ..pool.clone() });
             return Some(Node { op, inputs: zeros.inputs.clone(), ..node.clone() });
         }
-        if let Some(before) = self.made_by(*node.inputs.first()?)
+        if let Some(before) = before
             && let Some((reader, op)) = self.depthwise_behind(before)
             && reader == index
         {

@@ -93,6 +93,17 @@ const CASES: &[(&str, [usize; 3], Body, &[&str])] = &[
         &["ResidualConv2d"],
     ),
     (
+        "constants among the inputs",
+        [6, 5, 3],
+        |net, x| {
+            let w = net.weight(&[1, 1, 3, 3], 0.5);
+            let b = net.graph.add(Constant { value: 0.25, shape: vec![3] }, &[]).unwrap();
+            let y = net.graph.add(conv2d(0), &[x, w, b]).unwrap();
+            net.conv(y, 4, 1, conv2d(0))
+        },
+        &[],
+    ),
+    (
         "shortcut under another name",
         [6, 5, 3],
         |net, x| {
