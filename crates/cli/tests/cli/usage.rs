@@ -45,7 +45,7 @@ fn what_is_wrong_with_a_config_file_is_told() {
     let place = Place::new();
     for (text, part) in [
         ("epochs = 0", "epochs: expected a number above 0"),
-        ("epoch = 1", "unknown field `epoch`"),
+        ("epoch = 1", "line 1: unknown key \"epoch\" (did you mean epochs?)"),
         ("epochs = ", "TOML parse error"),
         ("validation = 2.0", "validation: expected a fraction"),
         ("optimizer = 'adamant'", "unknown variant `adamant`"),
