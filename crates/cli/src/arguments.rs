@@ -30,12 +30,18 @@ Results go to stdout, progress to stderr. Exit code: 0 done, 1 the work failed, 
 pub(crate) enum Command {
     /// Train a classifier on labelled images, then measure it on images kept apart.
     Train(Box<Train>),
+    /// Look for what is damaged, doubled, leaked or odd in labelled images.
+    Check(crate::check::Check),
     /// Measure a model on labelled images.
     Evaluate(Evaluate),
     /// Name what images show.
     Predict(Predict),
     /// Make a model file of weights that others have trained.
     Import(crate::import::Import),
+    /// List the likeliest label errors among a run's training images.
+    Labels(crate::labels::Labels),
+    /// Tell which unlabelled images to label next, and what more labels would bring.
+    Suggest(crate::suggest::Suggest),
     /// Prepare a model for prediction in 8 bits, and tell what that changes.
     Quantize(Quantize),
     /// Show a model's layers, shapes and parameters.
@@ -60,6 +66,10 @@ pub(crate) struct Train {
     /// Take settings from a TOML file, such as an earlier run's config.toml; what is typed counts more.
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
+
+    /// Start without the short check of the data.
+    #[arg(long)]
+    pub(crate) no_check: bool,
 
     /// Print the results as one JSON object.
     #[arg(long)]

@@ -2,12 +2,14 @@
 
 mod arguments;
 mod benchmark;
+mod check;
 mod comparison;
 mod datasets;
 mod evaluate;
 mod failure;
 mod fine_tuning;
 mod import;
+mod labels;
 mod loading;
 mod model_file;
 mod models;
@@ -17,6 +19,7 @@ mod progress;
 mod quantize;
 mod results;
 mod settings;
+mod suggest;
 mod summary;
 mod train;
 
@@ -35,7 +38,10 @@ fn main() -> ExitCode {
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Labels(arguments) => labels::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
+        Command::Suggest(arguments) => suggest::run(arguments),
         Command::Summary(arguments) => summary::run(arguments),
         Command::Models(arguments) => models::run(arguments),
         Command::Datasets(arguments) => datasets::run(arguments),

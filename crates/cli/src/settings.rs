@@ -74,6 +74,14 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FOLDER")]
     pub(crate) output: Option<PathBuf>,
 
+    /// Leave out the images that a CSV file names, as `ocellus labels` and `ocellus check --drops` write it.
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) drop_labels: Option<PathBuf>,
+
+    /// Give the images that a CSV file names the labels in its column new_label.
+    #[arg(long, value_name = "FILE.csv")]
+    pub(crate) relabel: Option<PathBuf>,
+
     /// Make damaged images an error instead of skipping them.
     #[arg(long)]
     #[serde(default)]
@@ -189,6 +197,10 @@ pub(crate) struct Resolved {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) threads: Option<usize>,
     pub(crate) precision: TrainingPrecision,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) drop_labels: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) relabel: Option<PathBuf>,
     pub(crate) strict: bool,
     /// Left out of the file, so that running it again does not write over this run.
     #[serde(skip)]
@@ -225,6 +237,8 @@ impl Settings {
             threads: self.threads.or(other.threads),
             precision: self.precision.or(other.precision),
             output: self.output.or(other.output),
+            drop_labels: self.drop_labels.or(other.drop_labels),
+            relabel: self.relabel.or(other.relabel),
             strict: self.strict || other.strict,
             fine_tuning: self.fine_tuning.over(other.fine_tuning),
         }
@@ -248,6 +262,8 @@ impl Settings {
             threads: self.threads,
             precision: self.precision.unwrap_or_default(),
             output: self.output,
+            drop_labels: self.drop_labels,
+            relabel: self.relabel,
             strict: self.strict,
             fine_tuning: self.fine_tuning,
         }

@@ -7,19 +7,23 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd};
+use ocellus::check::glance;
 use ocellus::data::{CacheOptions, Dataset, OpenOptions, Sampler, Split, Splits, splits_of};
 use ocellus::durable::{check_writable, create_folder, write_atomically};
 use ocellus::history::History;
+use ocellus::labels::{Corrected, Corrections, SampleRecord};
 use ocellus::losses::Loss;
 use ocellus::metrics::{Accuracy, Evaluation};
 use ocellus::model::{FitOptions, Model, ModelError, Precision};
 use ocellus::report;
 use ocellus::schedules::Schedule;
+use ocellus::suggest::CurvePoint;
 use serde::Serialize;
 
 use crate::arguments::Train;
 use crate::fine_tuning::Pretrained;
-use crate::loading::Fold;
+use crate::labels;
+use crate::loading::{Fold, Loading};
 use crate::models;
 use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
@@ -46,6 +50,9 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
         model = pretrained.load_into(model, &settings.fine_tuning)?;
     }
     introduce(&settings, &data, plan.name(), &model);
+    if !arguments.no_check {
+        glance_at(&data);
+    }
 
     let files = Files::new(folder);
     let history = fit(&mut model, &data, &settings, &files, &config)?;
@@ -56,6 +63,7 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     model.set_evaluation(evaluation.clone());
     model.save(&files.model)?;
     history.write_csv(&files.history)?;
+    keep_samples(&model, &data.train, &files.samples)?;
     write_atomically(&files.learning_curves, report::learning_curves_svg(&history))?;
     write_atomically(&files.confusion_matrix, report::confusion_matrix_svg(&evaluation.confusion_matrix))?;
 
@@ -104,7 +112,8 @@ fn open(settings: &Resolved, cache: Option<CacheOptions>, pretrained: Option<&Pr
     } else if splits.test.is_none() {
         test_origin = format!("{:.0}% of the training images of each class, kept apart", TEST_FRACTION * 100.0);
     }
-    let Splits { train, validation, test } = splits.hold_back_test(TEST_FRACTION, settings.seed)?;
+    let splits = splits.hold_back_test(TEST_FRACTION, settings.seed)?;
+    let Splits { train, validation, test } = correct(splits, settings)?;
     let test = test.context("the data has no test images")?;
     let mut undivided = None;
     let (train, validation, validation_origin) = if let Some(Fold { number, of }) = settings.fold {
@@ -145,6 +154,58 @@ fn open(settings: &Resolved, cache: Option<CacheOptions>, pretrained: Option<&Pr
     Ok(Data { train, undivided, test, validation, test_origin, validation_origin })
 }
 
+/// Leaves out and labels anew what the settings' files name.
+fn correct(mut splits: Splits, settings: &Resolved) -> Result<Splits> {
+    let drops = settings.drop_labels.as_deref().map(|path| (path, Corrections::read_drops(path)));
+    let labels = settings.relabel.as_deref().map(|path| (path, Corrections::read_labels(path)));
+    for (path, corrections) in [labels, drops].into_iter().flatten() {
+        let corrections = corrections?;
+        let mut all = Corrected::default();
+        for part in [Some(&mut splits.train), splits.validation.as_mut(), splits.test.as_mut()].into_iter().flatten() {
+            let (changed, corrected) = corrections.apply(part)?;
+            *part = changed;
+            all.dropped += corrected.dropped;
+            all.relabelled += corrected.relabelled;
+            all.named += corrected.named;
+        }
+        if all.named == 0 && !corrections.is_empty() {
+            bail!("{}: names no image of {}; was it made for other data?", path.display(), settings.data.display());
+        }
+        note(format_args!(
+            "{}: {} of the {} images that it names are here, {} left out, {} labelled anew",
+            path.display(),
+            thousands(all.named as u64),
+            thousands(corrections.len() as u64),
+            thousands(all.dropped as u64),
+            thousands(all.relabelled as u64)
+        ));
+    }
+    Ok(splits)
+}
+
+/// Tells what a short look at the data finds.
+fn glance_at(data: &Data) {
+    let parts = [(Split::Train, &data.train), (Split::Validation, &data.validation), (Split::Test, &data.test)];
+    // Validation images may be the test images, or the other way round: then they are looked at once.
+    let last = |part: &Dataset| part.len().checked_sub(1).map(|at| (at, part.name_of(0), part.name_of(at)));
+    let same = |a: &Dataset, b: &Dataset| last(a) == last(b);
+    let parts = if same(&data.validation, &data.test) { vec![parts[0], parts[2]] } else { parts.to_vec() };
+    for finding in glance(&parts) {
+        note(format_args!("warning: {}: {} (--no-check skips this)", finding.kind.title(), finding.message));
+    }
+}
+
+/// Keeps how the training samples were seen, for `ocellus labels`.
+fn keep_samples(model: &Model, train: &Dataset, path: &Path) -> Result<()> {
+    let Some(trajectories) = model.trajectories().filter(|kept| kept.len() == train.len()) else { return Ok(()) };
+    let record = SampleRecord {
+        trajectories: trajectories.clone(),
+        names: (0..train.len()).map(|index| train.name_of(index)).collect(),
+        class_names: train.class_names().to_vec(),
+    };
+    Ok(record.save(path)?)
+}
+
 fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) {
     note(format_args!(
         "{}: {} training images of {}, {} classes",
@@ -164,6 +225,58 @@ fn introduce(settings: &Resolved, data: &Data, model_name: &str, model: &Model) 
         settings.batch_size,
         settings.seed
     ));
+}
+
+/// How well a class is recognised, by how many of its images were learnt from.
+pub(crate) struct ClassCurve {
+    pub(crate) class: String,
+    pub(crate) points: Vec<CurvePoint>,
+}
+
+/// The shares of the training images that learning curves are made from, and the seeds of each.
+const CURVE_PARTS: [usize; 4] = [8, 4, 2, 1];
+const CURVE_SEEDS: u64 = 3;
+/// Parts are gone through more often than all is, up to so many times, for the number of steps counts, too.
+const CURVE_EPOCHS: u64 = 4;
+
+/// The learning curve of each class: a run's training repeated on parts of its training images.
+pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<Vec<ClassCurve>> {
+    let mut settings = Settings { threads, ..Settings::default() }.over(Settings::read(config)?);
+    let pretrained = Pretrained::open(&mut settings)?;
+    let settings = settings.resolve();
+    let plan = models::Plan::find(&settings.model)?;
+    let data = open(&settings, Loading::default().cache(), pretrained.as_ref())?;
+    let names = data.train.class_names().iter();
+    let mut curves: Vec<_> = names.map(|class| ClassCurve { class: class.clone(), points: Vec::new() }).collect();
+    for part in CURVE_PARTS {
+        for seed in 0..CURVE_SEEDS {
+            let some = match part {
+                1 => data.train.clone(),
+                _ => data.train.split_stratified(1.0 / part as f64, seed)?.1,
+            };
+            note(format_args!("training on {} images, seed {seed}", thousands(some.len() as u64)));
+            let mut model = plan.build(some.image_shape(), some.class_count(), seed)?;
+            if let Some(pretrained) = &pretrained {
+                (model, _) = pretrained.loaded(model, settings.fine_tuning.partial_weights)?;
+            }
+            model.set_precision(settings.precision.precision())?;
+            let epochs = settings.epochs.saturating_mul(CURVE_EPOCHS.min(part as u64));
+            let steps = some.len().div_ceil(settings.batch_size) as u64 * epochs;
+            settings.fine_tuning.begin(&mut model)?;
+            compile(&mut model, &settings, settings.fine_tuning.learning_rate(settings.learning_rate, steps))?;
+            let options = FitOptions::new().batch_size(settings.batch_size).epochs(epochs).seed(seed);
+            model.set_threads(settings.threads);
+            model.fit(&some, options)?;
+            let evaluation = model.evaluate(&data.test)?;
+            let matrix = &evaluation.confusion_matrix;
+            for (class, (curve, samples)) in curves.iter_mut().zip(some.samples_per_class()).enumerate() {
+                let tested = matrix.support(class);
+                let wrong = (tested - matrix.count(class, class)) as usize;
+                curve.points.push(CurvePoint { samples, wrong, tested: tested as usize });
+            }
+        }
+    }
+    Ok(curves)
 }
 
 /// Trains; what was reached is kept after each epoch, so that a run that is ended loses one epoch at most.
@@ -217,6 +330,7 @@ fn fit_epochs(
         .initial_epoch(epochs.start)
         .epochs(epochs.end)
         .seed(settings.seed)
+        .record_samples(true)
         .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform })
         .callback(progress)
         .callback(keeper);
@@ -264,6 +378,7 @@ struct Files {
     learning_curves: PathBuf,
     confusion_matrix: PathBuf,
     example: PathBuf,
+    samples: PathBuf,
 }
 
 impl Files {
@@ -275,6 +390,7 @@ impl Files {
             learning_curves: folder.join("learning_curves.svg"),
             confusion_matrix: folder.join("confusion_matrix.svg"),
             example: folder.join("example.png"),
+            samples: folder.join(labels::FILE),
             folder,
         }
     }

@@ -28,6 +28,9 @@
 //! | module | holds |
 //! |---|---|
 //! | [`data`] | [`Dataset`](data::Dataset): labelled images from folders and files, and how they are prepared |
+//! | [`suggest`] | what to label next, and what it would bring |
+//! | [`labels`] | which labels are likely wrong, and correcting them |
+//! | [`check`] | what is damaged, doubled, leaked or odd in data |
 //! | [`layers`], [`initializers`], [`regularizers`] | what models are made of |
 //! | [`model`], [`models`] | [`Model`] and [`Sequential`]: build, train, evaluate, predict, save, load; whole models by name |
 //! | [`losses`], [`optimizers`], [`schedules`] | how models are trained |
@@ -39,12 +42,14 @@
 #![forbid(unsafe_code)]
 
 pub mod callbacks;
+pub mod check;
 pub mod data;
 pub mod durable;
 #[cfg(test)]
 mod golden;
 pub mod history;
 pub mod initializers;
+pub mod labels;
 pub mod layers;
 pub mod losses;
 pub mod metrics;
@@ -55,6 +60,7 @@ pub mod random;
 pub mod regularizers;
 pub mod report;
 pub mod schedules;
+pub mod suggest;
 
 pub use model::{FitOptions, Input, Model, Sequential};
 pub use ocellus_engine::{Level, StepTime, peak};

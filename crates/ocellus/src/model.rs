@@ -22,6 +22,7 @@ mod sequential;
 mod summary;
 mod tensor;
 mod weights;
+mod without_classes;
 
 pub use calibration::{Calibration, Precision};
 pub use costs::LayerCosts;
@@ -38,6 +39,7 @@ pub use weights::{LoadedWeights, Mismatch, Published, ReplacedHead, Strictness, 
 
 use crate::data::Preprocessing;
 use crate::history::History;
+use crate::labels::Trajectories;
 use crate::layers::{AnyLayer, Normalization, Rescaling};
 use crate::losses::Loss;
 use crate::metrics::{Evaluation, Metric};
@@ -83,6 +85,7 @@ pub struct Model {
     golden: Option<GoldenImages>,
     record: TrainingRecord,
     history: History,
+    trajectories: Option<Trajectories>,
     step_times: Vec<StepTime>,
     evaluation: Option<Evaluation>,
     precision: Precision,
@@ -157,6 +160,7 @@ impl Model {
             golden: None,
             record: TrainingRecord::default(),
             history: History::new(),
+            trajectories: None,
             step_times: Vec::new(),
             evaluation: None,
             precision: Precision::default(),
@@ -397,6 +401,11 @@ impl Model {
     /// What the epochs of the last training measured, Keras' `model.history`: also of a training that ended with an error.
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// How the last training saw each sample, epoch by epoch, where [`FitOptions::record_samples`] asked for it.
+    pub fn trajectories(&self) -> Option<&Trajectories> {
+        self.trajectories.as_ref()
     }
 
     /// How long each operation of the last training took, where [`FitOptions::profile`] asked for it.

@@ -5,8 +5,15 @@ use std::process::Stdio;
 
 use crate::harness::{Place, names};
 
-const FILES: [&str; 6] =
-    ["config.toml", "confusion_matrix.svg", "example.png", "history.csv", "learning_curves.svg", "model.safetensors"];
+const FILES: [&str; 7] = [
+    "config.toml",
+    "confusion_matrix.svg",
+    "example.png",
+    "history.csv",
+    "learning_curves.svg",
+    "model.safetensors",
+    "samples.safetensors",
+];
 
 #[test]
 fn a_run_keeps_everything_and_says_what_to_try_next() {

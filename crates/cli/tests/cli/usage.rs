@@ -77,9 +77,20 @@ fn help_and_version_are_results() {
     let place = Place::new();
     let version = place.run("--version").succeeds().stdout();
     assert_eq!(version, format!("ocellus {}\n", env!("CARGO_PKG_VERSION")));
-    for command in
-        ["", "train ", "evaluate ", "predict ", "quantize ", "summary ", "models ", "datasets ", "benchmark "]
-    {
+    for command in [
+        "",
+        "train ",
+        "evaluate ",
+        "predict ",
+        "quantize ",
+        "check ",
+        "labels ",
+        "suggest ",
+        "summary ",
+        "models ",
+        "datasets ",
+        "benchmark ",
+    ] {
         let run = place.run(&format!("{command}--help")).succeeds();
         assert!(run.stdout().contains("Usage: ocellus") && run.stderr().is_empty(), "{command}: {}", run.stdout());
     }

@@ -218,6 +218,17 @@ impl Dataset {
         Ok(())
     }
 
+    /// A hash of the content of sample `index`: of its file, or of its pixels where it has none of its own.
+    ///
+    /// # Errors
+    /// The image can no longer be read.
+    ///
+    /// # Panics
+    /// There is no such sample.
+    pub fn hash_of(&self, index: usize) -> Result<u64, DataError> {
+        self.source.hash_of(self.indices[index] as usize)
+    }
+
     /// Whether all pixels are in memory, so that reading them costs a copy and cannot fail.
     #[must_use]
     pub fn in_memory(&self) -> bool {
@@ -237,6 +248,13 @@ impl Dataset {
             groups: self.groups.as_ref().map(|groups| chosen.iter().map(|&i| groups[i]).collect()),
             ..self.clone()
         }
+    }
+
+    /// The same samples with other labels, one of the classes each.
+    pub(crate) fn with_labels(mut self, labels: Vec<u32>) -> Self {
+        debug_assert!(labels.len() == self.len() && labels.iter().all(|&label| (label as usize) < self.class_count()));
+        self.labels = labels.into();
+        self
     }
 
     /// The first `count` samples, or all where there are fewer.

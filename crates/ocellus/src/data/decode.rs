@@ -3,17 +3,17 @@
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageError, ImageFormat, ImageReader};
 
 use super::{ImageProblem, Limits};
 
 /// 8-bit pixels, `[height, width, channels]`.
-pub(super) struct Pixels {
-    pub(super) height: usize,
-    pub(super) width: usize,
+pub(crate) struct Pixels {
+    pub(crate) height: usize,
+    pub(crate) width: usize,
     /// 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
-    pub(super) channels: usize,
-    pub(super) data: Vec<u8>,
+    pub(crate) channels: usize,
+    pub(crate) data: Vec<u8>,
 }
 
 /// What the header of an image file says.
@@ -52,8 +52,35 @@ pub(super) fn header(bytes: &[u8], limits: &Limits) -> Result<Header, ImageProbl
     })
 }
 
+/// How an image file holds its image.
+pub(crate) struct Details {
+    pub(crate) format: ImageFormat,
+    /// As it is stored, before anything is converted.
+    pub(crate) colour: ExtendedColorType,
+    /// EXIF's number, 1 for an image that lies as it is shown.
+    pub(crate) orientation: u8,
+}
+
+/// What the header of an image file says, without decoding it.
+pub(crate) fn details(bytes: &[u8], limits: &Limits) -> Result<Details, ImageProblem> {
+    guarded(|| {
+        let format = image::guess_format(bytes).map_err(problem);
+        let mut decoder = decoder(bytes, limits)?;
+        let colour = decoder.original_color_type();
+        let orientation = decoder.orientation().map_or(1, image::metadata::Orientation::to_exif);
+        Ok(Details { format: format?, colour, orientation })
+    })
+}
+
+/// The format that a file's name claims it has.
+pub(crate) fn format_of_name(path: &std::path::Path) -> Option<ImageFormat> {
+    let extension = path.extension()?.to_str()?;
+    let named = |(_, names): &&(_, &[&str])| names.iter().any(|name| name.eq_ignore_ascii_case(extension));
+    FORMATS.iter().find(named).map(|(format, _)| *format)
+}
+
 /// Decode the first frame, turn it as its EXIF orientation says, and reduce its samples to 8 bits.
-pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, ImageProblem> {
+pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, ImageProblem> {
     let decoded = guarded(|| {
         let mut decoder = decoder(bytes, limits)?;
         let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);

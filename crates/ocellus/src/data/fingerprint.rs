@@ -15,7 +15,7 @@ fn word(bytes: &[u8]) -> u64 {
 }
 
 /// XXH64 of `bytes` with seed 0.
-pub(super) fn xxh64(bytes: &[u8]) -> u64 {
+pub(crate) fn xxh64(bytes: &[u8]) -> u64 {
     let (stripes, tail) = bytes.as_chunks::<32>();
     let mut hash = if stripes.is_empty() {
         PRIMES[4]

@@ -230,7 +230,7 @@ fn leads_back(link: &Path, folder: &Path) -> bool {
 }
 
 /// What file managers, notebooks and version control leave behind.
-pub(super) fn is_stray(name: &OsStr) -> bool {
+pub(crate) fn is_stray(name: &OsStr) -> bool {
     let strays = ["Thumbs.db", "desktop.ini", "__MACOSX", "__pycache__"];
     name.as_encoded_bytes().starts_with(b".") || strays.iter().any(|stray| name.eq_ignore_ascii_case(stray))
 }

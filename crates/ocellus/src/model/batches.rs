@@ -44,6 +44,8 @@ pub(super) struct Batch<'b> {
     pub(super) targets: &'b [f32],
     pub(super) weights: &'b [f32],
     pub(super) labels: &'b [u32],
+    /// Which samples they are.
+    pub(super) indices: &'b [u32],
 }
 
 impl Batch<'_> {
@@ -125,7 +127,13 @@ impl<'a> Batches<'a> {
                     &batch.targets
                 };
                 let images = Input::U8(&batch.pixels);
-                Ok(Some(Batch { images, targets, weights: &batch.weights, labels: &batch.labels }))
+                Ok(Some(Batch {
+                    images,
+                    targets,
+                    weights: &batch.weights,
+                    labels: &batch.labels,
+                    indices: &batch.indices,
+                }))
             }
             Origin::Arrays(arrays) => arrays.next_batch(),
         }
@@ -179,15 +187,16 @@ impl<'a> Arrays<'a> {
 
     fn next_batch(&mut self) -> Result<Option<Batch<'_>>, ModelError> {
         let end = self.position.saturating_add(self.options.batch_size).min(self.order.len());
-        let indices = self.position..end;
+        let indices = &self.order[self.position..end];
         if indices.is_empty() {
             return Ok(None);
         }
+        let (start, positions) = (self.position, self.position..end);
         self.position = end;
         [&mut self.numbers, &mut self.targets, &mut self.weights].into_iter().for_each(Vec::clear);
         self.labels.clear();
         self.pixels.clear();
-        for at in indices {
+        for at in positions {
             let index = self.order[at] as usize;
             let span = index * self.values..(index + 1) * self.values;
             match self.samples.images {
@@ -205,7 +214,13 @@ impl<'a> Arrays<'a> {
         }
         let bytes = self.samples.images.are_bytes();
         let images = if bytes { Input::U8(&self.pixels) } else { Input::F32(&self.numbers) };
-        Ok(Some(Batch { images, targets: &self.targets, weights: &self.weights, labels: &self.labels }))
+        Ok(Some(Batch {
+            images,
+            targets: &self.targets,
+            weights: &self.weights,
+            labels: &self.labels,
+            indices: &self.order[start..end],
+        }))
     }
 
     /// Adds the sample's target, and gives its class: the given one, or that of the largest target.

@@ -6,6 +6,7 @@ use super::graph::{Inference, Training};
 use super::{FitOptions, Images, Model, ModelError, Samples, Snapshot, Verbose};
 use crate::callbacks::{self, BatchEnd, Callback, CallbackResult, Control, EpochEnd, Progress};
 use crate::history::{History, SECONDS};
+use crate::labels::Trajectories;
 use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
 use crate::schedules::Schedule;
@@ -30,6 +31,7 @@ impl Model {
         let samples = samples.into();
         self.check_class_names(samples)?;
         self.history = History::new();
+        self.trajectories = None;
         let validation = options.validation_data.take();
         let Some(share) = options.validation_split.filter(|_| validation.is_none()) else {
             return self.fit_and_validate(samples, validation, FitOptions { validation_split: None, ..options });
@@ -102,7 +104,9 @@ impl Model {
         if options.verbose != Verbose::Silent {
             callbacks.push(Box::new(Progress::stderr(options.verbose == Verbose::Bar)));
         }
+        let trajectories = options.record_samples.then(|| Trajectories::new(batches.count(), options.epochs, &loss));
         let mut fit = Fit {
+            trajectories,
             predictions: vec![0.0; batches.batch_size() * self.outputs()],
             safe: self.snapshot(),
             compiled: self.compile_count,
@@ -123,7 +127,8 @@ impl Model {
         };
         let result = fit.run(options.initial_epoch, options.epochs);
         let profiled = options.profile.then(|| fit.training.runner.profile());
-        let metrics = fit.metrics;
+        let (metrics, trajectories) = (fit.metrics, fit.trajectories);
+        self.trajectories = trajectories;
         if let Some(compiled) = &mut self.compiled {
             compiled.metrics = metrics;
         }
@@ -166,6 +171,8 @@ struct Fit<'a, 'b> {
     callbacks: Vec<Box<dyn Callback + 'b>>,
     stop: bool,
     predictions: Vec<f32>,
+    /// How each sample was seen, where that is kept.
+    trajectories: Option<Trajectories>,
     /// The weights after the last epoch in which all was finite, or those of the beginning.
     safe: Snapshot,
     /// How often the model had been compiled when the training began.
@@ -209,6 +216,9 @@ impl Fit<'_, '_> {
         let mut values: Vec<(String, f64)> = [("loss".to_owned(), 0.0)].into_iter().chain(named).collect();
         let (mut step, mut samples) = (0, 0);
         self.batches.start_epoch(epoch);
+        if let Some(trajectories) = &mut self.trajectories {
+            trajectories.begin_epoch(epoch);
+        }
         while let Some(batch) = self.batches.next_batch()? {
             step += 1;
             samples += batch.samples();
@@ -221,6 +231,9 @@ impl Fit<'_, '_> {
                 loss?.map_err(|loss| not_finite("loss", loss, self.model, &self.safe, at, self.learning_rate))?;
             mean.update(loss, batch.samples() as f64);
             let predictions = &predictions[..batch.samples() * self.model.outputs()];
+            if let Some(trajectories) = &mut self.trajectories {
+                trajectories.record(batch.indices, batch.labels, predictions);
+            }
             for (metric, value) in self.metrics.iter_mut().zip(&mut values[1..]) {
                 metric.update(predictions, batch.labels, None);
                 value.1 = metric.value();

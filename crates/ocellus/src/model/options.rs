@@ -49,6 +49,9 @@ pub struct FitOptions<'a> {
     pub cache_features: bool,
     /// Whether each operation is timed, for [`Model::step_times`](super::Model::step_times); it is not by default.
     pub profile: bool,
+    /// Whether each sample's loss and margin are kept, epoch by epoch, for [`Model::trajectories`](super::Model::trajectories); they are
+    /// not by default.
+    pub record_samples: bool,
 }
 
 /// What a training tells on standard error.
@@ -91,6 +94,7 @@ impl Default for FitOptions<'_> {
             threads: None,
             cache_features: true,
             profile: false,
+            record_samples: false,
         }
     }
 }
@@ -162,6 +166,11 @@ impl<'a> FitOptions<'a> {
     pub fn callback(mut self, callback: impl Callback + 'a) -> Self {
         self.callbacks.push(Box::new(callback));
         self
+    }
+
+    /// Whether each sample's loss and margin are kept, epoch by epoch.
+    pub fn record_samples(self, record_samples: bool) -> Self {
+        FitOptions { record_samples, ..self }
     }
 
     /// Key of everything random in the training.
