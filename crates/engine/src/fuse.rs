@@ -231,12 +231,12 @@ impl<'a> Fuser<'a> {
             Source::Node(index) => self.old.nodes[index].inputs.is_empty(),
             _ => true,
         };
+        // Either may be an operation without inputs: a constant.
+        let weights = || node.inputs.iter().skip(1).chain(next.inputs.iter().skip(1));
         let allowed = match &self.fold {
             Fold::Never => false,
             Fold::Always => true,
-            Fold::Unless(learned) => {
-                !node.inputs.iter().skip(1).chain(next.inputs.iter().skip(1)).any(|v| learned[v.index()])
-            }
+            Fold::Unless(learned) => !weights().any(|v| learned[v.index()]),
         };
         allowed && linear && norm && next.inputs[0] == node.outputs[0] && next.inputs[1..].iter().all(known)
     }

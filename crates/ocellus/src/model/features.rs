@@ -50,7 +50,8 @@ impl Features<'_> {
 }
 
 impl Model {
-    /// Where the layers that stay the same end, if what follows reads one value of theirs only.
+    /// Where the layers that stay the same end, if what follows reads one value of theirs only. Layers without weights are not
+    /// worth it: the images are smaller than what is made of them, and no slower to read.
     pub(super) fn cut(&self) -> Option<Cut> {
         let learns = self.layers_that_learn();
         let layers = self.network.architecture.layers.iter();
@@ -67,6 +68,8 @@ impl Model {
             return None;
         }
         let layer = first.checked_sub(1)?;
+        let costly = before.iter().zip(&self.layer_parameters).any(|(before, weights)| *before && !weights.is_empty());
+        costly.then_some(())?;
         Some(Cut { layer, shape: self.network.nodes[layer].output_shape.clone(), before })
     }
 

@@ -109,7 +109,7 @@ mod tests {
  Trainable params: 54,474 (212.79 KB)
  Non-trainable params: 64 (256.00 B)
  Multiply-adds: 248,768 for an image (497,536 operations)
- Activations: 214.54 KB for an image, all outputs together
+ Activations: 211.29 KB for an image, all outputs together
 ";
         assert_eq!(model.summary(), expected);
     }

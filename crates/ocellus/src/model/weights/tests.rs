@@ -148,7 +148,7 @@ fn what_does_not_fit_is_told() {
         (
             "unexpected",
             |t| drop(t.insert("extra.weight".into(), (Dtype::F32, vec![1], vec![0; 4]))),
-            &["1 not expected: extra.weight"],
+            &["1 not expected\n  not expected: extra.weight"],
         ),
         (
             "shape",
