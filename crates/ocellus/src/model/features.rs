@@ -64,7 +64,9 @@ impl Model {
         let read = self.network.nodes.iter().zip(&before).filter(|(_, before)| !**before);
         let mut read = read.flat_map(|(node, _)| &node.inputs).filter(|&&input| input == 0 || before[input - 1]);
         let first = *read.next()?;
-        if !read.all(|&other| other == first) {
+        // Layers without parameters compute next to nothing, and a view of the images is no value to keep.
+        let frozen = self.layer_parameters.iter().zip(&before).any(|(ids, &before)| before && !ids.is_empty());
+        if !frozen || !read.all(|&other| other == first) {
             return None;
         }
         let layer = first.checked_sub(1)?;
