@@ -27,7 +27,8 @@ import nets
 
 IMAGENET = (255 * np.array([0.485, 0.456, 0.406]), 255 * np.array([0.229, 0.224, 0.225]))
 CIFAR_10 = (255 * np.array([0.4914, 0.4822, 0.4465]), 255 * np.array([0.2470, 0.2435, 0.2616]))
-ONE, LITE, BOTH = (0, 255), (127, 128), (127.5, 127.5)
+# Of floats: pixels are unsigned.
+ONE, LITE, BOTH = (0.0, 255.0), (127.0, 128.0), (127.5, 127.5)
 
 
 class Small(nn.Module):
@@ -118,7 +119,7 @@ MODELS = {
 
 # The variance of a kernel's sums, for inputs of variance 1: so that neither image nor logits vanish.
 VARIANCE = {"resnet20": 1.2, "resnet18_cifar": 1.2, "resnet18": 1.0, "resnet34": 0.8, "resnet50": 0.8, "squeezenet1_1": 2.2,
-            "airbench94": 2.5, "efficientnet_b0": 2.1, "vgg16": 1.8}
+            "airbench94": 2.5, "efficientnet_b0": 2.0, "vgg16": 1.8}
 
 
 def key(name):
