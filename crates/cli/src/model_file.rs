@@ -618,7 +618,7 @@ activation = "softmax"
             ("layers = []".into(), "1: expected at least one layer"),
             ("x = 1\n[[layers]]\nclass = 'Flatten'".into(), "1: unknown key `x`"),
             (format!("{conv}[[layers]]\nunits = 3"), "6: a layer needs a class"),
-            (format!("{conv}[[layers]]\nclass = 'Dance'\nunits = 3"), "7: unknown layer `Dance` (did you mean Dense?)"),
+            (format!("{conv}[[layers]]\nclass = 'dens'\nunits = 3"), "7: unknown layer `dens` (did you mean Dense?)"),
             (
                 format!("{conv}[[layers]]\nclass = 'Dense'\nunits = 3\nactivaton = 'relu'"),
                 "9: dense (Dense): unknown argument `activaton` (did you mean activation?)",
