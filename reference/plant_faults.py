@@ -7,7 +7,8 @@ Class folders are written, divided into train and test, from CIFAR-10's binary f
 different windows of 224 to 640 pixels are cut, which do not overlap). Then faults are planted, each in images of its own:
 
   damaged          truncated (JPEG, PNG, GIF, WebP, BMP), empty, zeros within, overwritten bytes (JPEG, PNG), a web page, no end marker
-  exact copies     within a class, across splits, across classes; the same file, or the same pixels in another format
+  exact copies     within a class, across splits, across classes; the same file, or the same pixels in another format (of a JPEG, as Pillow
+                   decodes it: another decoder may differ in the last bit)
   near-duplicates  JPEG again (quality 30 to 95), resized (0.5 to 2), cropped (90 to 98% of each side), each within and across splits
 
 and what `ocellus check --json` says is compared with what was planted. A group counts as false if it joins a planted image to

@@ -161,6 +161,6 @@ pub(crate) fn set_precision(model: &mut Model, path: &Path, precision: Precision
 /// The one of these names that was probably meant.
 pub(crate) fn nearest<'a>(typed: &str, names: &[&'a str]) -> Option<&'a str> {
     let typed = typed.to_lowercase().replace('-', "_");
-    let likeness = |name: &str| strsim::jaro_winkler(&typed, name);
+    let likeness = |name: &str| strsim::jaro_winkler(&typed, &name.to_lowercase());
     names.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > 0.8)
 }

@@ -4,7 +4,7 @@
 //! use ocellus::recipe::{Curve, Recipe};
 //! let recipe = Recipe { epochs: Some(9.9), schedule: Some(Curve::Cosine { warm_up: 0.1, end: 0.0 }), ..Recipe::default() };
 //! let plan = recipe.steps(50_000, 1024, 10.0);
-//! assert_eq!((plan.epochs, plan.steps), (10, 486));
+//! assert_eq!((plan.epochs, plan.steps), (10, 490));
 //! ```
 
 use crate::data::Augment;
