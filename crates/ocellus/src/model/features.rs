@@ -70,8 +70,6 @@ impl Model {
             return None;
         }
         let layer = first.checked_sub(1)?;
-        let costly = before.iter().zip(&self.layer_parameters).any(|(before, weights)| *before && !weights.is_empty());
-        costly.then_some(())?;
         Some(Cut { layer, shape: self.network.nodes[layer].output_shape.clone(), before })
     }
 

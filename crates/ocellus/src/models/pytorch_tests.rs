@@ -137,6 +137,8 @@ fn outputs_are_pytorchs() {
         "resnet50",
         "squeezenet1_1",
         "mobilenet_v2",
+        "efficientnet_lite0",
+        "efficientnet_lite2",
         "efficientnet_b0",
         "convnext_atto",
         "vit_tiny",
