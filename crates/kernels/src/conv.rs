@@ -10,7 +10,7 @@
 //! | way | for | file |
 //! |---|---|---|
 //! | matrix tiles whose rows are arbitrary offsets into the input, so that no image is ever unrolled | everything | `tile`, `pooled_tile` |
-//! | minimal filtering: 16 multiplications for 36, or 36 for 144 | 3x3, unit strides | `winograd`, `winograd_four`, `winograd_weights` |
+//! | minimal filtering: 16 multiplications for 36, or 36 for 144 | 3x3, unit strides | `winograd` |
 //! | what is multiplied in registers, sums streamed | weight gradients over few pixels | `weight_tile` |
 //! | vectors over channels | depthwise | `depthwise_tile`, `depthwise_data`, `depthwise_weights`; kernels other than 3x3 and 5x5, dilation: `depthwise` |
 //! | a 1x1 convolution and the depthwise one behind it, some rows at a time | inference of inverted residual blocks | `expanded_depthwise` |
@@ -69,9 +69,6 @@ mod tests;
 mod tile;
 mod weight_tile;
 mod winograd;
-mod winograd_four;
-mod winograd_row_weights;
-mod winograd_weights;
 
 pub use backward_data::BackwardData;
 pub use backward_weights::BackwardWeights;

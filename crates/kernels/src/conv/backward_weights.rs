@@ -9,7 +9,7 @@ use super::paired_weights::PairedWeights;
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::weight_tile::{Run, SHORT, WeightProduct, runs};
 use super::winograd;
-use super::winograd_weights::WinogradWeights;
+use super::winograd::WinogradWeights;
 use super::{ConvShape, Epilogue};
 use crate::{Level, Precision};
 

@@ -6,11 +6,11 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
-use super::factors::{Factors, Pairs};
-use super::geometry::Segment;
-use super::tile::{Ahead, Reduction, multiply_add};
-use super::winograd::transform_row;
-use super::winograd_weights::{Transform, transform_gradients};
+use super::two::transform_row;
+use super::weights::{Transform, transform_gradients};
+use crate::conv::factors::{Factors, Pairs};
+use crate::conv::geometry::Segment;
+use crate::conv::tile::{Ahead, Reduction, multiply_add};
 use crate::isa::{Isa, Kernel};
 
 /// Parts in a row.

@@ -1,25 +1,26 @@
-//! The weight gradient of a 3x3 convolution with unit strides by minimal filtering, the transpose of [`winograd`](super::winograd).
+//! The weight gradient of a 3x3 convolution with unit strides by minimal filtering, the transpose of [`winograd`](super).
 //!
 //! Where the forward pass is `A^T [(G g G^T) * (B^T d B)] A`, the gradient of `g` is `G^T [sum over tiles of (A dy A^T) * (B^T d B)] G`:
 //! sixteen products of transformed patches with transformed gradients, each summed over all tiles of 2x2 outputs.
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
-use super::factors::Singles;
-use super::geometry::{Segment, Source};
-use super::pack::TileSize;
-use super::tile::{Columns, Product, Reduction, Rows};
-use super::weight_tile::{Run, SHORT, WeightProduct};
-use super::winograd::{PARTS, TilePlace, transform_patch, transform_row};
-use super::winograd_row_weights::{ROW, RowWeights};
-use super::{ConvShape, Epilogue};
+use super::row_weights::{ROW, RowWeights};
+use super::run::TilePlace;
+use super::two::{PARTS, transform_patch, transform_row};
+use crate::conv::factors::Singles;
+use crate::conv::geometry::{Segment, Source};
+use crate::conv::pack::TileSize;
+use crate::conv::tile::{Columns, Product, Reduction, Rows};
+use crate::conv::weight_tile::{Run, SHORT, WeightProduct};
+use crate::conv::{ConvShape, Epilogue};
 use crate::isa::{Isa, Kernel};
 use crate::{Level, Precision};
 use std::ops::Range;
 
 /// The plan: offsets and sizes.
 #[derive(Clone, Debug)]
-pub(super) struct WinogradWeights {
+pub(in crate::conv) struct WinogradWeights {
     pub(super) shape: ConvShape,
     level: Level,
     precision: Precision,
@@ -42,7 +43,7 @@ pub(super) struct WinogradWeights {
 const SUMS: usize = 512 * 1024;
 
 impl WinogradWeights {
-    pub(super) fn new(shape: ConvShape, level: Level, precision: Precision) -> Self {
+    pub(in crate::conv) fn new(shape: ConvShape, level: Level, precision: Precision) -> Self {
         let size = TileSize::of(level);
         let [height, width, filters] = shape.output();
         let tiles = [height.div_ceil(2), width.div_ceil(2)];
@@ -79,7 +80,7 @@ impl WinogradWeights {
     }
 
     /// Slots of a channel, or a filter, in a block: its tiles, or pairs of them.
-    pub(super) fn slots(&self) -> usize {
+    pub(in crate::conv) fn slots(&self) -> usize {
         match self.precision {
             Precision::F32 => self.block,
             Precision::Bf16 => self.block / 2,
@@ -103,11 +104,11 @@ impl WinogradWeights {
         [parts * self.slots() * channels, parts * self.slots() * filters, PARTS * self.area[0] * self.area[1]]
     }
 
-    pub(super) fn scratch_len(&self, samples: usize) -> usize {
+    pub(in crate::conv) fn scratch_len(&self, samples: usize) -> usize {
         self.source.scratch_len(samples) + self.parts().iter().sum::<usize>()
     }
 
-    pub(super) fn run(
+    pub(in crate::conv) fn run(
         &self,
         samples: usize,
         x: &[f32],
