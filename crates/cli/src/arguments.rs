@@ -75,6 +75,7 @@ pub(crate) struct Train {
     /// Start without the short check of the data.
     #[arg(long)]
     pub(crate) no_check: bool,
+
     /// Train by a recipe: a carried one's name (airbench94) or a TOML file; what is typed counts more.
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub(crate) recipe: Option<String>,
@@ -100,7 +101,8 @@ DATA may be:
 
 Without test images the validation images measure the result; without these, too, a fifth of the training images of
 each class is kept apart for it.
-The run's folder receives config.toml, history.csv, model.safetensors, confusion_matrix.svg and learning_curves.svg.";
+The run's folder receives config.toml, history.csv, model.safetensors, confusion_matrix.svg, learning_curves.svg and
+samples.safetensors, by which `ocellus labels` lists the likeliest label errors.";
 
 #[derive(Args)]
 pub(crate) struct Evaluate {

@@ -1,9 +1,11 @@
 //! `ocellus predict`: what images show.
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{Result, bail};
-use ocellus::data::Limits;
+use ocellus::data::{Limits, Preprocessing};
 use ocellus::model::{Model, Predictions};
 use ocellus::report;
 use serde::Serialize;
@@ -24,10 +26,11 @@ pub(crate) fn run(arguments: Predict) -> Result<()> {
     if model.input_shape() != model.preprocessing().image_shape() {
         bail!("{}: the model takes no images", arguments.model.display());
     }
+    let threads = arguments.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get));
     let columns = arguments.images.iter().map(|path| path.to_string_lossy().chars().count()).max().unwrap_or(0).min(60);
     let mut failed = false;
     for paths in arguments.images.chunks(BATCH) {
-        let images: Vec<_> = paths.iter().map(|path| prepare(&model, path)).collect();
+        let images = prepare_all(model.preprocessing(), paths, threads);
         let pixels: Vec<u8> = images.iter().flatten().flatten().copied().collect();
         let predictions = model.predict(&pixels)?;
         let mut at = 0;
@@ -51,12 +54,29 @@ pub(crate) fn run(arguments: Predict) -> Result<()> {
     if failed { Err(Partly.into()) } else { Ok(()) }
 }
 
-fn prepare(model: &Model, path: &Path) -> Result<Vec<u8>> {
+/// The images of these files, in their order, read by several threads.
+fn prepare_all(preprocessing: &Preprocessing, paths: &[PathBuf], threads: usize) -> Vec<Result<Vec<u8>>> {
+    let share = paths.len().div_ceil(threads.max(1)).max(1);
+    let prepare_part = &|part: &[PathBuf]| part.iter().map(|path| prepare(preprocessing, path)).collect::<Vec<_>>();
+    thread::scope(|scope| {
+        let mut parts = paths.chunks(share);
+        let own = parts.next().unwrap_or_default();
+        let others: Vec<_> = parts.map(|part| (part, scope.spawn(|| prepare_part(part)))).collect();
+        let mut images = prepare_part(own);
+        for (part, other) in others {
+            // Decoders' panics are caught where they are called; should a thread end otherwise, its part is read here.
+            images.extend(other.join().unwrap_or_else(|_| prepare_part(part)));
+        }
+        images
+    })
+}
+
+fn prepare(preprocessing: &Preprocessing, path: &Path) -> Result<Vec<u8>> {
     if path.is_dir() {
         bail!("{}: is a folder; name image files, such as {}", path.display(), path.join("*").display());
     }
-    let mut pixels = vec![0; model.preprocessing().image_len()];
-    model.preprocessing().prepare_file(path, &Limits::default(), &mut pixels)?;
+    let mut pixels = vec![0; preprocessing.image_len()];
+    preprocessing.prepare_file(path, &Limits::default(), &mut pixels)?;
     Ok(pixels)
 }
 
