@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use ocellus::model::{Architecture, LayerCosts, Model};
-use ocellus::models::{ALL, Recipe, find};
+use ocellus::models::{ALL, NamedModel, find};
 use serde::Serialize;
 
 use crate::arguments::{List, Precision};
@@ -22,17 +22,16 @@ pub(crate) const EXAMPLE_CLASSES: usize = 10;
 
 pub(crate) fn run(arguments: List) -> Result<()> {
     let mut entries = Vec::new();
-    for recipe in &ALL {
-        let (image_shape, classes) = recipe.published_for();
-        let costs = recipe.architecture(image_shape, classes)?.costs()?;
+    for model in &ALL {
+        let costs = model.architecture(model.image_shape, model.classes)?.costs()?;
         entries.push(Entry {
-            name: recipe.name,
-            description: recipe.description,
-            image_shape,
-            classes,
+            name: model.name,
+            description: model.description,
+            image_shape: model.image_shape,
+            classes: model.classes,
             parameters: costs.iter().map(LayerCosts::parameters).sum(),
             multiply_adds: costs.iter().map(|layer| layer.multiply_adds).sum(),
-            default: recipe.name == DEFAULT,
+            default: model.name == DEFAULT,
         });
     }
     if arguments.json {
@@ -70,7 +69,7 @@ pub(crate) struct Plan {
 }
 
 enum Layers {
-    Known(Recipe),
+    Known(NamedModel),
     /// Those of a model file.
     Model(PathBuf, Architecture),
     File(PathBuf, ModelFile),
@@ -79,8 +78,8 @@ enum Layers {
 impl Plan {
     /// What a name or a file stands for.
     pub(crate) fn find(name: &str) -> Result<Self> {
-        if let Some(recipe) = find(name) {
-            return Ok(Self { name: name.into(), layers: Layers::Known(recipe) });
+        if let Some(model) = find(name) {
+            return Ok(Self { name: name.into(), layers: Layers::Known(model) });
         }
         let path = Path::new(name);
         if path.extension().is_some_and(|end| end == "safetensors") && path.is_file() {
@@ -91,7 +90,7 @@ impl Plan {
             return Ok(Self { name, layers });
         }
         if path.extension().is_none_or(|end| end != "toml") {
-            let names: Vec<&str> = ALL.iter().map(|recipe| recipe.name).collect();
+            let names: Vec<&str> = ALL.iter().map(|model| model.name).collect();
             let similar = nearest(name, &names).map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
             return Err(usage(format!(
                 "{name}: no model of this name{similar}; expected {} or the path of an architecture in TOML (FILE.toml)",
@@ -107,7 +106,7 @@ impl Plan {
     /// The images and the number of classes that it was published for, or where that is not known, those of Fashion-MNIST.
     pub(crate) fn published_for(&self) -> ([usize; 3], usize) {
         match &self.layers {
-            Layers::Known(recipe) => recipe.published_for(),
+            Layers::Known(model) => (model.image_shape, model.classes),
             _ => (EXAMPLE_SHAPE, EXAMPLE_CLASSES),
         }
     }
@@ -120,8 +119,8 @@ impl Plan {
     /// The model for images of this shape and so many classes, its weights drawn with this seed.
     pub(crate) fn build(&self, image_shape: [usize; 3], classes: usize, seed: u64) -> Result<Model> {
         match &self.layers {
-            Layers::Known(recipe) => {
-                let mut model = recipe.build(image_shape, classes)?;
+            Layers::Known(known) => {
+                let mut model = known.build(image_shape, classes)?;
                 model.initialize(seed);
                 Ok(model)
             }

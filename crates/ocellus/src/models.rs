@@ -23,7 +23,7 @@ use crate::model::{Architecture, LayerError, Model, Tensor};
 
 /// A model that is known by name.
 #[derive(Clone, Copy, Debug)]
-pub struct Recipe {
+pub struct NamedModel {
     /// Its name.
     pub name: &'static str,
     /// What it is, in one line.
@@ -35,26 +35,13 @@ pub struct Recipe {
     layers: fn([usize; 3], usize) -> Result<Architecture, LayerError>,
 }
 
-impl Recipe {
+impl NamedModel {
     /// The model for images of this shape (height, width, channels) and so many classes, its weights drawn with seed 0.
     ///
     /// # Errors
     /// Where the images are too small for its layers: which layer, and how large they must be.
     pub fn build(&self, input_shape: [usize; 3], classes: usize) -> Result<Model, LayerError> {
         Model::from_architecture(self.architecture(input_shape, classes)?, 0)
-    }
-
-    /// The images and the number of classes that the architecture was published for.
-    pub fn published_for(&self) -> ([usize; 3], usize) {
-        match self.name {
-            "reference_cnn" | "lenet5" => ([28, 28, 1], 10),
-            "residual_cnn" | "resnet20" | "resnet32" | "resnet56" | "resnet18_cifar" | "airbench94" => {
-                ([32, 32, 3], 10)
-            }
-            "efficientnet_lite1" => ([240, 240, 3], 1000),
-            "efficientnet_lite2" => ([260, 260, 3], 1000),
-            _ => ([224, 224, 3], 1000),
-        }
     }
 
     /// Its layers, without weights.
@@ -85,155 +72,155 @@ impl Recipe {
 }
 
 /// All models that are known by name, the default first.
-pub const ALL: [Recipe; 22] = [
-    Recipe {
+pub const ALL: [NamedModel; 22] = [
+    NamedModel {
         name: "reference_cnn",
         description: "the small convolutional network of every tutorial: two convolutions with pooling, two dense layers",
         image_shape: [28, 28, 1],
         classes: 10,
         layers: reference_cnn::build,
     },
-    Recipe {
+    NamedModel {
         name: "lenet5",
         description: "LeNet-5: the first convolutional network that read cheques",
         image_shape: [28, 28, 1],
         classes: 10,
         layers: lenet5::build,
     },
-    Recipe {
+    NamedModel {
         name: "residual_cnn",
         description: "a small residual network with batch normalisation: three blocks of 16, 32 and 64 channels",
         image_shape: [32, 32, 3],
         classes: 10,
         layers: residual_cnn::build,
     },
-    Recipe {
+    NamedModel {
         name: "airbench94",
         description: "the net for images of 32x32 that reaches 94% of CIFAR-10 soonest: whitened patches, three blocks",
         image_shape: [32, 32, 3],
         classes: 10,
         layers: airbench94::build,
     },
-    Recipe {
+    NamedModel {
         name: "resnet20",
         description: "the residual network of 20 layers for images of 32x32",
         image_shape: [32, 32, 3],
         classes: 10,
         layers: |shape, classes| resnet::small(3, shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "resnet32",
         description: "the residual network of 32 layers for images of 32x32",
         image_shape: [32, 32, 3],
         classes: 10,
         layers: |shape, classes| resnet::small(5, shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "resnet56",
         description: "the residual network of 56 layers for images of 32x32",
         image_shape: [32, 32, 3],
         classes: 10,
         layers: |shape, classes| resnet::small(9, shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "resnet18_cifar",
         description: "ResNet-18 with the first layer that images of 32x32 need",
         image_shape: [32, 32, 3],
         classes: 10,
         layers: resnet::resnet18_cifar,
     },
-    Recipe {
+    NamedModel {
         name: "resnet18",
         description: "ResNet-18: residual blocks of two convolutions",
         image_shape: [224, 224, 3],
         classes: 1000,
         layers: |shape, classes| resnet::with_basic([2, 2, 2, 2], shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "resnet34",
         description: "ResNet-34: residual blocks of two convolutions",
         image_shape: [224, 224, 3],
         classes: 1000,
         layers: |shape, classes| resnet::with_basic([3, 4, 6, 3], shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "resnet50",
         description: "ResNet-50: residual blocks with bottlenecks",
         image_shape: [224, 224, 3],
         classes: 1000,
         layers: |shape, classes| resnet::with_bottlenecks([3, 4, 6, 3], shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "vgg11",
         description: "VGG-11: 3x3 convolutions and large dense layers",
         image_shape: [224, 224, 3],
         classes: 1000,
         layers: |shape, classes| vgg::build(vgg::VGG11, shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "vgg16",
         description: "VGG-16: 3x3 convolutions and large dense layers",
         image_shape: [224, 224, 3],
         classes: 1000,
         layers: |shape, classes| vgg::build(vgg::VGG16, shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "squeezenet1_1",
         description: "SqueezeNet 1.1: few parameters, no dense layer",
         image_shape: [224, 224, 3],
         classes: 1000,
         layers: squeezenet::build,
     },
-    Recipe {
+    NamedModel {
         name: "mobilenet_v2",
         description: "MobileNetV2: depthwise convolutions between few channels",
         image_shape: [224, 224, 3],
         classes: 1000,
         layers: mobilenet_v2::build,
     },
-    Recipe {
+    NamedModel {
         name: "efficientnet_lite0",
         description: "EfficientNet-Lite0: MobileNetV2's blocks, laid out by search",
         image_shape: [224, 224, 3],
         classes: 1000,
         layers: |shape, classes| efficientnet::LITE0.build(shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "efficientnet_lite1",
         description: "EfficientNet-Lite1: deeper",
         image_shape: [240, 240, 3],
         classes: 1000,
         layers: |shape, classes| efficientnet::LITE1.build(shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "efficientnet_lite2",
         description: "EfficientNet-Lite2: deeper and wider",
         image_shape: [260, 260, 3],
         classes: 1000,
         layers: |shape, classes| efficientnet::LITE2.build(shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "efficientnet_b0",
         description: "EfficientNet-B0: with squeeze-and-excitation",
         image_shape: [224, 224, 3],
         classes: 1000,
         layers: |shape, classes| efficientnet::B0.build(shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "convnext_atto",
         description: "ConvNeXt-Atto: 7x7 depthwise convolutions and layer normalisation",
         image_shape: [224, 224, 3],
         classes: 1000,
         layers: |shape, classes| convnext::ATTO.build(shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "convnext_tiny",
         description: "ConvNeXt-Tiny: 7x7 depthwise convolutions and layer normalisation",
         image_shape: [224, 224, 3],
         classes: 1000,
         layers: |shape, classes| convnext::TINY.build(shape, classes),
     },
-    Recipe {
+    NamedModel {
         name: "vit_tiny",
         description: "ViT-Tiny: attention between patches of 16x16 pixels",
         image_shape: [224, 224, 3],
@@ -243,8 +230,8 @@ pub const ALL: [Recipe; 22] = [
 ];
 
 /// The model of that name.
-pub fn find(name: &str) -> Option<Recipe> {
-    ALL.into_iter().find(|recipe| recipe.name == name)
+pub fn find(name: &str) -> Option<NamedModel> {
+    ALL.into_iter().find(|model| model.name == name)
 }
 
 /// Mean and standard deviation of a data set's red, green and blue, of pixels in 0..1.
