@@ -24,7 +24,7 @@ use crate::budget;
 use crate::failure::usage;
 use crate::fine_tuning::Pretrained;
 use crate::labels;
-use crate::loading::{Fold, Loading};
+use crate::loading::Fold;
 use crate::models;
 use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
@@ -266,13 +266,17 @@ const CURVE_SEEDS: u64 = 3;
 const CURVE_EPOCHS: u64 = 4;
 
 /// The learning curve of each class: a run's training repeated on parts of its training images.
-pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<Vec<ClassCurve>> {
+pub(crate) fn learning_curves(
+    config: &Path,
+    threads: Option<usize>,
+    cache: Option<CacheOptions>,
+) -> Result<Vec<ClassCurve>> {
     let mut settings = Settings { threads, ..Settings::default() }.over(Settings::read(config)?);
     let pretrained = Pretrained::open(&mut settings)?;
     let settings = settings.resolve();
     let recipe = settings.recipe.clone().unwrap_or_default();
     let plan = models::Plan::find(&settings.model)?;
-    let data = open(&settings, Loading::default().cache(), pretrained.as_ref())?;
+    let data = open(&settings, cache, pretrained.as_ref())?;
     let names = data.train.class_names().iter();
     let mut curves: Vec<_> = names.map(|class| ClassCurve { class: class.clone(), points: Vec::new() }).collect();
     for part in CURVE_PARTS {
