@@ -219,4 +219,32 @@ mod tests {
         let (found, cut_short) = similar_pairs(&hashes, 1);
         assert!(found.len() <= 3_000 * MOST_PARTNERS && cut_short == 3_000, "{} {cut_short}", found.len());
     }
+
+    /// A measurement for docs/checking.md: `cargo test --release -p ocellus --lib a_million -- --ignored --nocapture`.
+    #[test]
+    #[ignore = "takes minutes where it is not optimised"]
+    fn copies_among_a_million_are_found() {
+        const IMAGES: usize = 1_000_000;
+        let mut random = Random::new(1, Purpose::Test, 0, 0);
+        let flipped = |hash: u128, flips: u32, random: &mut Random| {
+            (0..flips).fold(hash, |hash, _| hash ^ 1 << random.below(128))
+        };
+        let mut hashes: Vec<Option<Hashes>> = (0..IMAGES)
+            .map(|_| {
+                let whole = random_hash(&mut random);
+                Some(std::array::from_fn(|at| if at == 0 { whole } else { flipped(whole, 12, &mut random) }))
+            })
+            .collect();
+        let planted: Vec<Pair> =
+            (0..IMAGES as u32 / 100).map(|original| (original, IMAGES as u32 - 1 - original)).collect();
+        for &(original, copy) in &planted {
+            let hash = hashes[original as usize].unwrap()[copy as usize % WINDOWS];
+            hashes[copy as usize].as_mut().unwrap()[0] = flipped(hash, 20, &mut random);
+        }
+        let began = std::time::Instant::now();
+        let (found, _) = similar_pairs(&hashes, 2);
+        let hits = planted.iter().filter(|pair| found.binary_search(pair).is_ok()).count();
+        eprintln!("{hits} of {} found, {} pairs, {:.1} s", planted.len(), found.len(), began.elapsed().as_secs_f64());
+        assert!(hits * 100 >= planted.len() * 99, "{hits} of {}", planted.len());
+    }
 }
