@@ -74,7 +74,6 @@ pub(super) fn similar_pairs(hashes: &[Option<Hashes>], threads: usize) -> (Vec<P
 /// it, so that what is compared stays in the nearest cache.
 struct Table<'a> {
     hashes: &'a [Option<Hashes>],
-    chunk: usize,
     /// Hashes of whole images, and where each bucket begins.
     entries: Vec<Entry>,
     starts: Vec<u32>,
@@ -122,7 +121,7 @@ impl<'a> Table<'a> {
         }
         let even = (CHUNK_BITS + 1) * entries.len() / BUCKETS;
         let most_partners = (MOST_PAIRS / hashes.len().max(1)).clamp(LEAST_PARTNERS, MOST_PARTNERS);
-        Self { hashes, chunk, entries, starts, windows: sorted, window_starts, budget: 16 * even + 1024, most_partners }
+        Self { hashes, entries, starts, windows: sorted, window_starts, budget: 16 * even + 1024, most_partners }
     }
 
     /// Adds the pairs of images of which one has a window in this bucket that is close to the whole other one; those of
