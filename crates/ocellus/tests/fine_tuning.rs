@@ -1,10 +1,11 @@
 //! Training in part: what is frozen stays, what learns does so as if the rest were constants, kept features change nothing.
 
-use ocellus::data::{self, Dataset, Split};
+use ocellus::data::augment::{Mixing, Translate};
+use ocellus::data::{self, Augment, Dataset, Sampler, Split};
 use ocellus::layers::*;
 use ocellus::losses::Loss;
 use ocellus::metrics::Accuracy;
-use ocellus::model::{FitOptions, Input, Model, Snapshot};
+use ocellus::model::{Averaging, FitOptions, Input, Model, Samples, Snapshot, Views};
 use ocellus::optimizers::{Adam, Sgd};
 use std::collections::BTreeMap;
 
@@ -32,10 +33,13 @@ fn net() -> Model {
 }
 
 fn train(model: &mut Model, cache: bool) -> Vec<f64> {
+    train_with(model, FitOptions::new().cache_features(cache))
+}
+
+fn train_with(model: &mut Model, options: FitOptions<'_>) -> Vec<f64> {
     let (images, test) = (images(), data::builtin(Split::Test).unwrap().take(32));
     model.compile(Adam::new().learning_rate(0.01), Loss::categorical_cross_entropy(), [Accuracy::new()]).unwrap();
-    let options = FitOptions::new().epochs(3).batch_size(16).validation_data(&test).cache_features(cache).threads(2);
-    let history = model.fit(&images, options).unwrap();
+    let history = model.fit(&images, options.epochs(3).batch_size(20).validation_data(&test).threads(2)).unwrap();
     [history.get("loss").unwrap(), history.get("val_loss").unwrap()].concat()
 }
 
@@ -76,6 +80,68 @@ fn what_is_frozen_stays_and_kept_features_change_nothing() {
             assert!((plain - kept).abs() < 1e-4, "{patterns:?}: {results:?}");
         }
     }
+}
+
+/// Whatever else a training is told, features that are kept give what computing them in each epoch gives.
+#[test]
+fn kept_features_are_batched_as_images_are() {
+    type Told = fn(FitOptions<'static>) -> FitOptions<'static>;
+    let told: [(&str, Told); 11] = [
+        ("nothing", |options| options),
+        ("balanced", |options| options.sampler(Sampler::Balanced)),
+        ("weighted", |options| {
+            options.sampler(Sampler::Weighted((0..96u8).map(|index| f32::from(index % 3)).collect()))
+        }),
+        ("class_weight", |options| options.class_weight((0..10u8).map(f32::from).collect::<Vec<f32>>())),
+        ("accumulate", |options| options.accumulate(3)),
+        ("drop_last", |options| options.drop_last(true)),
+        ("steps", |options| options.steps(7)),
+        ("average", |options| options.averaging(Averaging::Exponential { decay: 0.9 })),
+        ("mean of epochs", |options| options.averaging(Averaging::Stochastic { from: 0.0 })),
+        ("augment", |options| options.augment(Augment::new().then(Translate::new(2)))),
+        ("mixing", |options| options.mixing(Mixing { mixup: 0.4, ..Mixing::default() })),
+    ];
+    let mut plain = Vec::new();
+    for (name, told) in told {
+        let [(computed, views), (kept, kept_views)] = [false, true].map(|cache| {
+            let mut model = net();
+            model.freeze("backbone").unwrap();
+            let losses = train_with(&mut model, told(FitOptions::new().cache_features(cache)));
+            model.set_views(Views::Mirror);
+            (losses, model.evaluate(&images()).unwrap().loss)
+        });
+        assert!(computed.iter().zip(&kept).all(|(a, b)| (a - b).abs() < 1e-4), "{name}: {computed:?} {kept:?}");
+        assert!((views - kept_views).abs() < 1e-4, "{name}: {views} {kept_views}");
+        if name == "nothing" {
+            plain = kept;
+        } else {
+            assert!(plain.iter().zip(&kept).any(|(a, b)| (a - b).abs() > 1e-3 || b.is_nan()), "{name} does nothing");
+        }
+    }
+}
+
+/// Arrays are sampled as data sets are, whether their targets are classes or numbers.
+#[test]
+fn arrays_are_sampled_as_data_sets_are() {
+    let data = images();
+    let mut pixels = vec![0; 96 * 784];
+    pixels.chunks_mut(784).enumerate().for_each(|(n, image)| data.copy_image(n, image).unwrap());
+    let mut targets = vec![0.0f32; 960];
+    data.labels().iter().enumerate().for_each(|(n, &label)| targets[10 * n + label as usize] = 1.0);
+    for sampler in [Sampler::Balanced, Sampler::Weighted((0..96u8).map(f32::from).collect())] {
+        let fit = |samples: Samples<'_>| {
+            let mut model = net();
+            model.compile(Sgd::new(), Loss::categorical_cross_entropy(), ()).unwrap();
+            model.fit(samples, FitOptions::new().sampler(sampler.clone())).unwrap();
+            model.snapshot()
+        };
+        let expected = fit((&data).into());
+        assert!(fit((&pixels, data.labels()).into()) == expected);
+        assert!(fit((&pixels, &targets).into()) == expected);
+    }
+    let too_few = FitOptions::new().sampler(Sampler::Weighted(vec![1.0; 3].into()));
+    let error = net().fit((&pixels, data.labels()), too_few).unwrap_err().to_string();
+    assert!(error.contains("3 weights for 96 samples"), "{error}");
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub struct FitOptions<'a> {
     pub validation_split: Option<f64>,
     /// For each class, how much its samples count in the loss; each counts 1 by default.
     pub class_weight: Option<Vec<f32>>,
-    /// Which samples of a data set an epoch shows; each once by default. Arrays have each once always.
+    /// Which samples an epoch shows; each once by default. The class of a sample whose targets are numbers is that of the largest.
     pub sampler: Sampler,
     /// What is told on standard error; nothing by default.
     pub verbose: Verbose,
@@ -177,7 +177,7 @@ impl<'a> FitOptions<'a> {
         FitOptions { class_weight: Some(weights.into()), ..self }
     }
 
-    /// Which samples of a data set an epoch shows.
+    /// Which samples an epoch shows.
     pub fn sampler(self, sampler: Sampler) -> Self {
         FitOptions { sampler, ..self }
     }
