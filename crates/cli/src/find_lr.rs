@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: FindLr) -> Result<()> {
     if let Some(pretrained) = &pretrained {
         model = pretrained.load_into(model, &settings.fine_tuning)?;
     }
-    settings.fine_tuning.begin(&mut model)?;
+    let groups = settings.fine_tuning.groups(&model)?;
     model.set_threads(settings.threads);
     model.set_precision(settings.precision.precision())?;
     let outputs = model.output_shape().iter().product();
@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: FindLr) -> Result<()> {
     }
     let (steps, batch_size, seed) = (arguments.steps as u64, settings.batch_size, settings.seed);
     let length = recipe.steps(data.train.len(), batch_size, settings.epochs.0);
-    let options = recipe.options(FitOptions::new().batch_size(batch_size).seed(seed), length);
+    let options = recipe.options(FitOptions::new().batch_size(batch_size).seed(seed).groups(groups), length);
     note(format_args!(
         "{}: {steps} steps of {batch_size} images, {:?} to {:?}",
         plan.name(),

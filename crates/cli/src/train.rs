@@ -12,7 +12,7 @@ use ocellus::durable::{check_writable, create_folder, write_atomically};
 use ocellus::history::History;
 use ocellus::labels::{Corrected, Corrections, SampleRecord};
 use ocellus::metrics::{Accuracy, Evaluation};
-use ocellus::model::{FitOptions, Model, ModelError, Precision, Views};
+use ocellus::model::{FitOptions, Model, ModelError, ParameterGroup, Precision, Views};
 use ocellus::optimizers::Optimizer;
 use ocellus::recipe::{Length, Recipe};
 use ocellus::report;
@@ -61,7 +61,8 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
         compile(&mut model, settings.highest_optimizer(), &recipe)?;
         model.set_precision(settings.precision.precision())?;
         let images = [&data.train, &data.validation, &data.test];
-        settings.epochs = budget::epochs(&mut model, images, &settings, &recipe, time, began)?;
+        let groups = settings.fine_tuning.groups(&model)?;
+        settings.epochs = budget::epochs(&mut model, images, &settings, (&recipe, groups), time, began)?;
     }
     let config = settings.to_toml()?;
     introduce(&settings, &data, plan.name(), &model);
@@ -292,10 +293,10 @@ pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<V
             let epochs = settings.epochs.0 * CURVE_EPOCHS.min(part as u64) as f64;
             let length = recipe.steps(some.len(), settings.batch_size, epochs);
             let optimizer = settings.fine_tuning.scheduled(&recipe, settings.highest_optimizer(), length);
-            settings.fine_tuning.begin(&mut model)?;
+            let groups = settings.fine_tuning.groups(&model)?;
             compile(&mut model, optimizer, &recipe)?;
             model.set_threads(settings.threads);
-            let options = FitOptions::new().batch_size(settings.batch_size).seed(seed);
+            let options = FitOptions::new().batch_size(settings.batch_size).seed(seed).groups(groups);
             model.fit(&some, recipe.options(options, length))?;
             let evaluation = model.evaluate(&data.test)?;
             let matrix = &evaluation.confusion_matrix;
@@ -326,17 +327,23 @@ fn fit(
     let whole = recipe.steps(data.train.len(), settings.batch_size, settings.epochs.0);
     let mut fitted = Ok(History::new());
     // Told before anything is trained that does not fit.
-    tuning.begin(model)?;
-    if head_epochs > 0 {
-        tuning.begin_with_head(model)?;
-        compile(model, settings.highest_optimizer(), recipe)?;
-        fitted = fit_epochs(model, data, settings, (recipe, 0, head), &mut progress, &mut keeper);
+    let groups = tuning.groups(model)?;
+    for group in &recipe.groups {
+        model.parameters_named(&group.parameters)?;
     }
-    tuning.begin(model)?;
+    if head_epochs > 0 {
+        // The recipe's groups learn for their epochs of all layers, which come after these.
+        let lasting = Recipe { groups: recipe.groups.iter().map(|group| group.lasting()).collect(), ..recipe.clone() };
+        let groups = [groups.clone(), vec![ParameterGroup::new("backbone").frozen()]].concat();
+        compile(model, settings.highest_optimizer(), recipe)?;
+        fitted = fit_epochs(model, data, settings, (&lasting, groups, 0, head), &mut progress, &mut keeper);
+    }
     if fitted.is_ok() {
+        let later = recipe.groups.iter().map(|group| group.later_by(head_epochs)).collect();
+        let recipe = &Recipe { groups: later, ..recipe.clone() };
         compile(model, tuning.scheduled(recipe, settings.highest_optimizer(), whole), recipe)?;
         let length = Length { epochs: head_epochs + whole.epochs, ..whole };
-        fitted = fit_epochs(model, data, settings, (recipe, head_epochs, length), &mut progress, &mut keeper);
+        fitted = fit_epochs(model, data, settings, (recipe, groups, head_epochs, length), &mut progress, &mut keeper);
     }
     progress.clear();
     let Keeper { history, kept, .. } = keeper;
@@ -358,13 +365,14 @@ fn fit_epochs(
     model: &mut Model,
     data: &Data,
     settings: &Resolved,
-    (recipe, first_epoch, length): (&Recipe, u64, Length),
+    (recipe, groups, first_epoch, length): (&Recipe, Vec<ParameterGroup>, u64, Length),
     progress: &mut Progress,
     keeper: &mut Keeper<'_>,
 ) -> Result<History, ModelError> {
     let options = FitOptions::new()
         .batch_size(settings.batch_size)
         .initial_epoch(first_epoch)
+        .groups(groups)
         .seed(settings.seed)
         .record_samples(true)
         .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform })

@@ -57,7 +57,6 @@ use crate::metrics::{Evaluation, Metric};
 use crate::optimizers::Optimizer;
 use crate::regularizers::Regularizer;
 use golden::GoldenImages;
-use learning::Learning;
 use network::{INPUT, Network};
 use ocellus_engine::{Level, ParameterId, ParameterKind, Parameters, StepTime};
 use predict::Engine;
@@ -86,8 +85,6 @@ pub struct Model {
     parameters: Parameters,
     /// For each layer, where its parameters are.
     layer_parameters: Vec<Vec<ParameterId>>,
-    /// For each layer, whether and how fast it learns.
-    learning: Vec<Learning>,
     class_names: Vec<String>,
     preprocessing: Preprocessing,
     compiled: Option<Compiled>,
@@ -161,7 +158,6 @@ impl Model {
             (preprocessing.scale, preprocessing.offset) = (1.0, 0.0);
         }
         Model {
-            learning: vec![Learning::default(); network.nodes.len()],
             network,
             parameters,
             layer_parameters,

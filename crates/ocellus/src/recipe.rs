@@ -349,7 +349,8 @@ impl Recipe {
     }
 
     /// Adds to the arguments of [`Model::fit`] what the recipe says of them.
-    pub fn options<'a>(&self, options: FitOptions<'a>, length: Length) -> FitOptions<'a> {
+    pub fn options<'a>(&self, mut options: FitOptions<'a>, length: Length) -> FitOptions<'a> {
+        options.groups.extend_from_slice(&self.groups);
         FitOptions {
             epochs: length.epochs,
             steps: Some(length.steps),
@@ -359,7 +360,6 @@ impl Recipe {
             mixing: self.mixing,
             resizing: self.resizing,
             averaging: self.averaging,
-            groups: self.groups.clone(),
             ..options
         }
     }

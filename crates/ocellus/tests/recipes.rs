@@ -166,7 +166,7 @@ fn groups_learn_in_their_own_way() {
     assert_ne!(values(&once, "head/kernel"), values(&twice, "head/kernel"));
     let error = net().fit(&train, FitOptions::new().group(ParameterGroup::new("convolution/*"))).unwrap_err();
     assert!(
-        error.to_string().contains("no parameter's name is \"convolution/*\"; the model has conv/kernel"),
+        error.to_string().contains("no parameter is named \"convolution/*\"; the model has conv/kernel"),
         "{error}"
     );
 }

@@ -64,7 +64,7 @@ fn recipes_that_make_no_sense_are_refused() {
         ("train photos --recipe missing.toml", 2, &["missing.toml"]),
         ("train photos --recipe airbench", 2, &["did you mean airbench94?"]),
         ("train photos --recipe colour.toml", 1, &["ColorJitter", "3 channels, received 1"]),
-        ("train photos --recipe group.toml", 1, &["no parameter's name is \"nothing\""]),
+        ("train photos --recipe group.toml", 1, &["no layer is named \"nothing\""]),
         ("train photos --time 10", 2, &["--time"]),
         ("train photos --time 10m --epochs 3", 2, &["--epochs"]),
     ] {

@@ -5,8 +5,8 @@ use super::batches::{Batch, BatchOptions, Batches};
 use super::features::Cut;
 use super::golden::GoldenImages;
 use super::graph::{Basis, Inference, Training};
-use super::groups::share_of;
-use super::{FitOptions, Images, Model, ModelError, ParameterGroup, ProgressiveResizing, Samples, Snapshot, Verbose};
+use super::groups::Groups;
+use super::{FitOptions, Images, Model, ModelError, ProgressiveResizing, Samples, Snapshot, Verbose};
 use crate::callbacks::{self, BatchEnd, Callback, CallbackResult, Control, EpochEnd, Progress};
 use crate::history::{History, SECONDS};
 use crate::labels::Trajectories;
@@ -69,7 +69,7 @@ impl Model {
             (options.class_weight.clone(), options.augment.clone(), options.sampler.clone());
         let same_images = augment.is_empty() && mixing.is_none() && options.resizing.is_none();
         let batching = BatchOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last, sampler };
-        self.check_groups(&options.groups)?;
+        let groups = self.groups(&options.groups)?;
         if let Some(problem) = options.averaging.and_then(|averaging| averaging.problem()) {
             return Err(ModelError::Argument(problem));
         }
@@ -87,7 +87,7 @@ impl Model {
         let (loss, optimizer) = (compiled.loss, compiled.optimizer.clone());
         self.record.begin(&options, &batches, &optimizer, &loss, (level, self.precision));
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
-        let cut = self.cut().filter(|cut| {
+        let cut = self.cut(&self.learning(&groups, options.initial_epoch)).filter(|cut| {
             let count = batches.count() + validation_batches.as_ref().map_or(0, Batches::count);
             options.cache_features && same_images && Model::can_keep(cut, count)
         });
@@ -118,7 +118,7 @@ impl Model {
             images,
             level,
             cut: cut.clone(),
-            groups: options.groups,
+            groups,
             resizing: options.resizing.map(|resizing| (resizing, whole, options.epochs)),
             threads,
             profile: options.profile,
@@ -404,7 +404,7 @@ struct Making {
     level: Level,
     /// Where layers that do not learn were computed before.
     cut: Option<Cut>,
-    groups: Vec<ParameterGroup>,
+    groups: Groups,
     /// How images grow, to which size, in how many epochs.
     resizing: Option<(ProgressiveResizing, [usize; 2], u64)>,
     threads: usize,
@@ -413,11 +413,11 @@ struct Making {
 
 impl Making {
     fn make(&self, model: &Model, loss: &Loss, batch: usize, epoch: u64) -> Result<Training, ModelError> {
-        let share = |name: &str| share_of(&self.groups, epoch, name);
+        let learning = model.learning(&self.groups, epoch);
         let network = self.size(epoch).map(|size| model.network_at(size)).transpose()?;
         let basis = Basis { network: network.as_ref(), cut: self.cut.as_ref() };
         let (plan, total, predictions) =
-            model.training_plan(&self.optimizer, loss, (self.images, batch, self.level), basis, share)?;
+            model.training_plan(&self.optimizer, loss, (self.images, batch, self.level), basis, &learning)?;
         let mut runner = Runner::new(plan, self.threads);
         runner.set_profile(self.profile);
         Ok(Training { runner, total, predictions })
@@ -433,10 +433,9 @@ impl Making {
         if epoch > 0 && self.size(epoch) != self.size(epoch - 1) {
             return true;
         }
-        self.groups.iter().any(|group| group.epochs == Some(epoch) && epoch > 0)
-            && model
-                .weights()
-                .any(|(name, ..)| share_of(&self.groups, epoch, name) != share_of(&self.groups, epoch - 1, name))
+        epoch > 0
+            && self.groups.end_before(epoch)
+            && model.learning(&self.groups, epoch) != model.learning(&self.groups, epoch - 1)
     }
 }
 

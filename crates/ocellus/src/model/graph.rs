@@ -2,6 +2,7 @@
 
 use super::features::Cut;
 use super::groups::Share;
+use super::learning::Learning;
 use super::network::{INPUT, Network};
 use super::{Model, ModelError, Precision};
 use crate::initializers::name_key;
@@ -9,7 +10,7 @@ use crate::layers::Build;
 use crate::losses::Loss;
 use crate::optimizers::Optimizer;
 use ocellus_engine::{
-    DType, Graph, GraphError, Level, ParameterId, Plan, PlanOptions, Runner, Update, Value, fuse_for_inference,
+    DType, Graph, GraphError, Level, ParameterId, ParameterKind, Plan, PlanOptions, Runner, Update, Value, fuse_for_inference,
     fuse_for_training, join_for_inference, ops, quantizable, quantize,
 };
 
@@ -51,21 +52,20 @@ pub(super) struct Inference {
 }
 
 impl Model {
-    /// Adds all layers to a new graph.
-    pub(super) fn forward(&self, images: DType, training: bool) -> Result<Forward, GraphError> {
-        self.forward_of(&self.network, None, images, training)
+    /// Adds all layers to a new graph, as they infer.
+    pub(super) fn forward(&self, images: DType) -> Result<Forward, GraphError> {
+        self.forward_of(&self.network, None, images, None)
     }
 
     /// Adds all layers to a new graph, those of a network with the same parameters; with a cut only those that learn, which
-    /// begin with the features that the others give.
-    fn forward_of(
+    /// begin with the features that the others give; as they infer or as they learn.
+    pub(super) fn forward_of(
         &self,
         network: &Network,
         cut: Option<&Cut>,
         images: DType,
-        training: bool,
+        learning: Option<&Learning>,
     ) -> Result<Forward, GraphError> {
-        let learns = self.layers_that_learn();
         let mut graph = Graph::new();
         graph.set_place(INPUT);
         let input = match cut {
@@ -94,7 +94,7 @@ impl Model {
                 graph,
                 inputs: &inputs,
                 parameters: &parameters,
-                training: training && learns[at],
+                training: learning.is_some_and(|learning| learning.trains[at]),
                 key: name_key(&config.name),
                 moving_averages: Vec::new(),
             };
@@ -130,15 +130,16 @@ impl Model {
         loss: &Loss,
         (images, batch, level): (DType, usize, Level),
         basis: Basis<'_>,
-        share: impl Fn(&str) -> Share,
+        learning: &Learning,
     ) -> Result<(Plan, Value, Value), ModelError> {
         let network = basis.network.unwrap_or(&self.network);
         let Forward { mut graph, outputs, parameters, moving_averages, .. } =
-            self.forward_of(network, basis.cut, images, true)?;
+            self.forward_of(network, basis.cut, images, Some(learning))?;
         let (losses, predictions, weight) = add_loss(&mut graph, loss, outputs[outputs.len() - 1])?;
         let total = graph.weighted_mean(losses, weight)?;
-        let share = |id: ParameterId| share(&self.parameters.get(id).name);
-        let learns = |id: ParameterId| self.is_learned(id) && share(id).learns();
+        let learns = |id: ParameterId| {
+            self.parameters.get(id).kind == ParameterKind::Weight && learning.share(id).learns()
+        };
         let weights: Vec<(ParameterId, Value)> = parameters.into_iter().filter(|&(id, _)| learns(id)).collect();
         let learned: Vec<Value> = weights.iter().map(|&(_, value)| value).collect();
         let means = moving_averages.iter().map(|&(_, value, _)| value);
@@ -153,10 +154,10 @@ impl Model {
             // A weight that the loss does not depend on stays as it is.
             let Some(gradient) = gradient else { continue };
             let penalty = self.regularizer(parameter);
-            let Share { learning_rate, weight_decay } = share(parameter);
+            let Share { learning_rate, weight_decay } = learning.share(parameter);
             let (rule, decay) = optimizer.rule_with_decay(weight_decay);
             let state = self.optimizer_state(parameter, rule.state_count());
-            let (l1, l2, learning_rate) = (penalty.l1, penalty.l2, learning_rate * self.rate(parameter));
+            let (l1, l2) = (penalty.l1, penalty.l2);
             graph.update(Update { parameter, gradient, rule, state, l1, l2, learning_rate, decay });
         }
         for (parameter, value, momentum) in moving_averages {
@@ -190,7 +191,7 @@ impl Model {
         level: Level,
         threads: usize,
     ) -> Result<(Plan, Value, Option<Value>), ModelError> {
-        let Forward { mut graph, outputs, .. } = self.forward_of(&self.network, cut, images, false)?;
+        let Forward { mut graph, outputs, .. } = self.forward_of(&self.network, cut, images, None)?;
         let mut predictions = outputs[outputs.len() - 1];
         let mut total = None;
         if let Some(loss) = loss {
@@ -220,7 +221,7 @@ impl Model {
     /// The layers as they infer, and what those read that 8-bit arithmetic is for.
     pub(super) fn observed(&self, bytes: bool) -> Result<Observable, GraphError> {
         let images = if bytes { DType::U8 } else { DType::F32 };
-        let Forward { graph, outputs, .. } = self.forward(images, false)?;
+        let Forward { graph, outputs, .. } = self.forward(images)?;
         let output = outputs[outputs.len() - 1];
         let fused = fuse_for_inference(&graph, &[output])?;
         let output = fused.value(output).expect("kept values stay");

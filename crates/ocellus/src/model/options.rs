@@ -60,7 +60,7 @@ pub struct FitOptions<'a> {
     pub accumulate: usize,
     /// The number of steps after which training ends, in the middle of an epoch if need be.
     pub steps: Option<u64>,
-    /// Parameters that learn in their own way; none by default.
+    /// Parameters that learn in their own way; none by default. Frozen ones are such a group, too.
     pub groups: Vec<ParameterGroup>,
     /// Which average of the weights the training ends with, instead of the last ones.
     pub averaging: Option<Averaging>,
@@ -241,6 +241,12 @@ impl<'a> FitOptions<'a> {
     /// Adds parameters that learn in their own way.
     pub fn group(mut self, group: ParameterGroup) -> Self {
         self.groups.push(group);
+        self
+    }
+
+    /// Adds groups of parameters that learn in their own way.
+    pub fn groups(mut self, groups: impl IntoIterator<Item = ParameterGroup>) -> Self {
+        self.groups.extend(groups);
         self
     }
 

@@ -110,7 +110,10 @@ impl Case {
     /// One step in training: loss, every layer's output, every gradient. Where fused, only what stays.
     fn step(&self, fused: bool) {
         let model = self.model();
-        let Forward { mut graph, input, outputs, parameters, .. } = model.forward(DType::F32, true).unwrap();
+        let Forward { mut graph, input, outputs, parameters, .. } = {
+            let learning = model.learning(&model.groups(&[]).unwrap(), 0);
+            model.forward_of(&model.network, None, DType::F32, Some(&learning)).unwrap()
+        };
         let loss = Loss::categorical_cross_entropy();
         let (losses, predictions, weight) = add_loss(&mut graph, &loss, outputs[outputs.len() - 1]).unwrap();
         let total = graph.weighted_mean(losses, weight).unwrap();
