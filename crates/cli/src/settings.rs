@@ -13,6 +13,7 @@ use ocellus::recipe::Recipe;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::{MOST_THREADS, positive, threads};
+use crate::distillation::Teacher;
 use crate::failure::usage;
 use crate::fine_tuning::{FINE_EPOCHS, FineTuning};
 use crate::loading::Fold;
@@ -91,6 +92,10 @@ pub(crate) struct Settings {
     #[command(flatten)]
     #[serde(default)]
     pub(crate) fine_tuning: FineTuning,
+
+    #[command(flatten)]
+    #[serde(default)]
+    pub(crate) distillation: Teacher,
 
     /// All else that a recipe says.
     #[arg(skip)]
@@ -243,6 +248,8 @@ pub(crate) struct Resolved {
     pub(crate) output: Option<PathBuf>,
     #[serde(skip_serializing_if = "FineTuning::is_empty")]
     pub(crate) fine_tuning: FineTuning,
+    #[serde(skip_serializing_if = "Teacher::is_empty")]
+    pub(crate) distillation: Teacher,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) recipe: Option<Recipe>,
 }
@@ -280,6 +287,7 @@ impl Settings {
             relabel: self.relabel.or(other.relabel),
             strict: self.strict || other.strict,
             fine_tuning: self.fine_tuning.over(other.fine_tuning),
+            distillation: self.distillation.over(other.distillation),
             recipe: self.recipe.or(other.recipe),
         }
     }
@@ -311,6 +319,7 @@ impl Settings {
             relabel: self.relabel,
             strict: self.strict,
             fine_tuning: self.fine_tuning,
+            distillation: self.distillation,
             recipe: self.recipe,
         }
     }
@@ -337,6 +346,7 @@ impl Settings {
         let both = self.validation.is_some() && self.fold.is_some();
         named("fold", both, "expected no validation beside it")?;
         self.fine_tuning.check()?;
+        self.distillation.check()?;
         Ok(self)
     }
 }
@@ -353,6 +363,7 @@ impl Settings {
             epochs: recipe.epochs.map(Epochs),
             batch_size: recipe.batch_size,
             precision,
+            distillation: recipe.distillation.clone().map(Teacher::of).unwrap_or_default(),
             recipe: Some(recipe),
             ..Settings::default()
         }

@@ -47,6 +47,8 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     if arguments.time.is_some() && settings.fine_tuning.fine_tune {
         return Err(usage("--time: expected no --fine-tune beside it; set --epochs and --head-epochs"));
     }
+    settings.distillation.check().map_err(usage)?;
+    let teacher = settings.distillation.open(settings.precision)?;
     let plan = models::Plan::find(&settings.model)?;
     let folder = run_folder(&settings, plan.name());
     check_writable(&folder)?;
@@ -62,7 +64,8 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
         model.set_precision(settings.precision.precision())?;
         let images = [&data.train, &data.validation, &data.test];
         let groups = settings.fine_tuning.groups(&model)?;
-        settings.epochs = budget::epochs(&mut model, images, &settings, (&recipe, groups), time, began)?;
+        settings.epochs =
+            budget::epochs(&mut model, images, &settings, (&recipe, groups, teacher.as_ref()), time, began)?;
     }
     let config = settings.to_toml()?;
     introduce(&settings, &data, plan.name(), &model);
@@ -74,7 +77,7 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     if pretrained.is_none() {
         recipe.initialize(&mut model, &data.train)?;
     }
-    let history = fit(&mut model, &data, &settings, &recipe, &files, &config)?;
+    let history = fit(&mut model, &data, &settings, (&recipe, teacher.as_ref()), &files, &config)?;
 
     // As the file is used, unless told otherwise.
     model.set_precision(Precision::F32)?;
@@ -272,6 +275,7 @@ pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<V
     let pretrained = Pretrained::open(&mut settings)?;
     let settings = settings.resolve();
     let recipe = settings.recipe.clone().unwrap_or_default();
+    let teacher = settings.distillation.open(settings.precision)?;
     let plan = models::Plan::find(&settings.model)?;
     let data = open(&settings, Loading::default().cache(), pretrained.as_ref())?;
     let names = data.train.class_names().iter();
@@ -296,7 +300,8 @@ pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<V
             let groups = settings.fine_tuning.groups(&model)?;
             compile(&mut model, optimizer, &recipe)?;
             model.set_threads(settings.threads);
-            let options = FitOptions::new().batch_size(settings.batch_size).seed(seed).groups(groups);
+            let mut options = FitOptions::new().batch_size(settings.batch_size).seed(seed).groups(groups);
+            options.distillation = settings.distillation.distillation(teacher.as_ref());
             model.fit(&some, recipe.options(options, length))?;
             let evaluation = model.evaluate(&data.test)?;
             let matrix = &evaluation.confusion_matrix;
@@ -315,7 +320,7 @@ fn fit(
     model: &mut Model,
     data: &Data,
     settings: &Resolved,
-    recipe: &Recipe,
+    (recipe, teacher): (&Recipe, Option<&Model>),
     files: &Files,
     config: &str,
 ) -> Result<History> {
@@ -336,14 +341,21 @@ fn fit(
         let lasting = Recipe { groups: recipe.groups.iter().map(|group| group.lasting()).collect(), ..recipe.clone() };
         let groups = [groups.clone(), vec![ParameterGroup::new("backbone").frozen()]].concat();
         compile(model, settings.highest_optimizer(), recipe)?;
-        fitted = fit_epochs(model, data, settings, (&lasting, groups, 0, head), &mut progress, &mut keeper);
+        fitted = fit_epochs(model, data, settings, (&lasting, groups, teacher, 0, head), &mut progress, &mut keeper);
     }
     if fitted.is_ok() {
         let later = recipe.groups.iter().map(|group| group.later_by(head_epochs)).collect();
         let recipe = &Recipe { groups: later, ..recipe.clone() };
         compile(model, tuning.scheduled(recipe, settings.highest_optimizer(), whole), recipe)?;
         let length = Length { epochs: head_epochs + whole.epochs, ..whole };
-        fitted = fit_epochs(model, data, settings, (recipe, groups, head_epochs, length), &mut progress, &mut keeper);
+        fitted = fit_epochs(
+            model,
+            data,
+            settings,
+            (recipe, groups, teacher, head_epochs, length),
+            &mut progress,
+            &mut keeper,
+        );
     }
     progress.clear();
     let Keeper { history, kept, .. } = keeper;
@@ -365,7 +377,7 @@ fn fit_epochs(
     model: &mut Model,
     data: &Data,
     settings: &Resolved,
-    (recipe, groups, first_epoch, length): (&Recipe, Vec<ParameterGroup>, u64, Length),
+    (recipe, groups, teacher, first_epoch, length): (&Recipe, Vec<ParameterGroup>, Option<&Model>, u64, Length),
     progress: &mut Progress,
     keeper: &mut Keeper<'_>,
 ) -> Result<History, ModelError> {
@@ -378,7 +390,8 @@ fn fit_epochs(
         .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform })
         .callback(progress)
         .callback(keeper);
-    let options = recipe.options(options, length);
+    let mut options = recipe.options(options, length);
+    options.distillation = settings.distillation.distillation(teacher);
     let options = match settings.threads {
         Some(threads) => options.threads(threads),
         None => options,

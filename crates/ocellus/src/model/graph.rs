@@ -1,5 +1,6 @@
 //! The model's layers as the engine's graphs and plans: one to train, one to infer, over the same parameters.
 
+use super::distillation::{Distillation, Teacher};
 use super::features::Cut;
 use super::groups::Share;
 use super::learning::Learning;
@@ -10,8 +11,8 @@ use crate::layers::Build;
 use crate::losses::Loss;
 use crate::optimizers::Optimizer;
 use ocellus_engine::{
-    DType, Graph, GraphError, Level, ParameterId, ParameterKind, Plan, PlanOptions, Runner, Update, Value, fuse_for_inference,
-    fuse_for_training, join_for_inference, ops, quantizable, quantize,
+    DType, Fused, Graph, GraphError, Level, ParameterId, ParameterKind, Plan, PlanOptions, Runner, Update, Value,
+    fuse_for_inference, fuse_for_training, join_for_inference, ops, quantizable, quantize,
 };
 
 /// The layers in a graph.
@@ -31,6 +32,8 @@ pub(super) struct Training {
     pub(super) runner: Runner,
     pub(super) total: Value,
     pub(super) predictions: Value,
+    /// The model that is learnt from beside the targets.
+    pub(super) teacher: Option<Teacher>,
 }
 
 /// What a training plan is made of, where that is not the model as it is.
@@ -54,18 +57,18 @@ pub(super) struct Inference {
 impl Model {
     /// Adds all layers to a new graph, as they infer.
     pub(super) fn forward(&self, images: DType) -> Result<Forward, GraphError> {
-        self.forward_of(&self.network, None, images, None)
+        self.forward_of(Basis::default(), images, None)
     }
 
     /// Adds all layers to a new graph, those of a network with the same parameters; with a cut only those that learn, which
     /// begin with the features that the others give; as they infer or as they learn.
     pub(super) fn forward_of(
         &self,
-        network: &Network,
-        cut: Option<&Cut>,
+        basis: Basis<'_>,
         images: DType,
         learning: Option<&Learning>,
     ) -> Result<Forward, GraphError> {
+        let (network, cut) = (basis.network.unwrap_or(&self.network), basis.cut);
         let mut graph = Graph::new();
         graph.set_place(INPUT);
         let input = match cut {
@@ -131,15 +134,18 @@ impl Model {
         (images, batch, level): (DType, usize, Level),
         basis: Basis<'_>,
         learning: &Learning,
+        distillation: Option<&Distillation<'_>>,
     ) -> Result<(Plan, Value, Value), ModelError> {
-        let network = basis.network.unwrap_or(&self.network);
         let Forward { mut graph, outputs, parameters, moving_averages, .. } =
-            self.forward_of(network, basis.cut, images, Some(learning))?;
-        let (losses, predictions, weight) = add_loss(&mut graph, loss, outputs[outputs.len() - 1])?;
+            self.forward_of(basis, images, Some(learning))?;
+        let output = outputs[outputs.len() - 1];
+        let (mut losses, predictions, weight) = add_loss(&mut graph, loss, output)?;
+        if let Some(distillation) = distillation {
+            losses = distillation.add_to(&mut graph, loss, output, losses)?;
+        }
         let total = graph.weighted_mean(losses, weight)?;
-        let learns = |id: ParameterId| {
-            self.parameters.get(id).kind == ParameterKind::Weight && learning.share(id).learns()
-        };
+        let learns =
+            |id: ParameterId| self.parameters.get(id).kind == ParameterKind::Weight && learning.share(id).learns();
         let weights: Vec<(ParameterId, Value)> = parameters.into_iter().filter(|&(id, _)| learns(id)).collect();
         let learned: Vec<Value> = weights.iter().map(|&(_, value)| value).collect();
         let means = moving_averages.iter().map(|&(_, value, _)| value);
@@ -191,7 +197,7 @@ impl Model {
         level: Level,
         threads: usize,
     ) -> Result<(Plan, Value, Option<Value>), ModelError> {
-        let Forward { mut graph, outputs, .. } = self.forward_of(&self.network, cut, images, None)?;
+        let Forward { mut graph, outputs, .. } = self.forward_of(Basis { network: None, cut }, images, None)?;
         let mut predictions = outputs[outputs.len() - 1];
         let mut total = None;
         if let Some(loss) = loss {
@@ -200,22 +206,32 @@ impl Model {
             predictions = probabilities;
         }
         let fetched: Vec<Value> = [predictions].into_iter().chain(total).collect();
-        let fused = fuse_for_inference(&graph, &fetched)?;
-        let of = |value: Value| fused.value(value).expect("kept values stay");
-        let (predictions, total) = (of(predictions), total.map(of));
-        let fetched: Vec<Value> = [predictions].into_iter().chain(total).collect();
+        let (plan, fetched) = self.finish_inference(&graph, &fetched, batch, level, threads)?;
+        Ok((plan, fetched[0], fetched.get(1).copied()))
+    }
+
+    /// The plan of a graph that infers, in the model's precision, and where it has the fetched values.
+    pub(super) fn finish_inference(
+        &self,
+        graph: &Graph,
+        fetched: &[Value],
+        batch: usize,
+        level: Level,
+        threads: usize,
+    ) -> Result<(Plan, Vec<Value>), ModelError> {
+        let fused = fuse_for_inference(graph, fetched)?;
+        let of = |of: &Fused, fetched: &[Value]| -> Vec<Value> {
+            fetched.iter().map(|&value| of.value(value).expect("kept values stay")).collect()
+        };
+        let fetched = of(&fused, fetched);
         let precision = self.precision.factors();
         let options = PlanOptions { threads, precision, ..PlanOptions::new(batch, level) };
-        let Some(calibration) = self.calibration.as_ref().filter(|_| self.precision == Precision::Int8) else {
-            let joined = join_for_inference(&fused.graph, &fetched, precision)?;
-            let of = |value: Value| joined.value(value).expect("kept values stay");
-            let fetched: Vec<Value> = fetched.into_iter().map(of).collect();
-            return Ok((Plan::new(&joined.graph, &fetched, options)?, of(predictions), total.map(of)));
+        let made = match self.calibration.as_ref().filter(|_| self.precision == Precision::Int8) {
+            None => join_for_inference(&fused.graph, &fetched, precision)?,
+            Some(calibration) => quantize(&fused.graph, &fetched, |layer| calibration.ranges.get(layer).copied())?,
         };
-        let quantized = quantize(&fused.graph, &fetched, |layer| calibration.ranges.get(layer).copied())?;
-        let of = |value: Value| quantized.value(value).expect("kept values stay");
-        let fetched: Vec<Value> = fetched.into_iter().map(of).collect();
-        Ok((Plan::new(&quantized.graph, &fetched, options)?, of(predictions), total.map(of)))
+        let fetched = of(&made, &fetched);
+        Ok((Plan::new(&made.graph, &fetched, options)?, fetched))
     }
 
     /// The layers as they infer, and what those read that 8-bit arithmetic is for.

@@ -341,7 +341,8 @@ pub(super) mod tests {
         assert_eq!(share("blocks.1.conv/bias", 5), [0.0, 1.0]);
         assert_eq!(share("blocks.0.conv/bias", 0), [0.0, 1.0]);
         assert!(groups.end_before(3) && !groups.end_before(4));
-        for wrong in [ParameterGroup::new("stem").learning_rate(-1.0), ParameterGroup::new("*").weight_decay(f32::NAN)] {
+        for wrong in [ParameterGroup::new("stem").learning_rate(-1.0), ParameterGroup::new("*").weight_decay(f32::NAN)]
+        {
             assert!(model.groups(&[wrong]).is_err());
         }
     }

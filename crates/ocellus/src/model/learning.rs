@@ -75,9 +75,17 @@ mod tests {
                 &["classifier"],
             ),
             (&["*/moving_*"], &["stem_bn", "blocks.0.bn"], &all),
-            (&["stem_bn/gamma", "stem_bn/beta"], &[], &["stem", "blocks.0.conv", "blocks.0.bn", "blocks.1.conv", "classifier"]),
+            (
+                &["stem_bn/gamma", "stem_bn/beta"],
+                &[],
+                &["stem", "blocks.0.conv", "blocks.0.bn", "blocks.1.conv", "classifier"],
+            ),
             (&["stem/kernel"], &[], &all),
-            (&["blocks.1.conv"], &["inner", "blocks.1.conv"], &["stem", "stem_bn", "blocks.0.conv", "blocks.0.bn", "classifier"]),
+            (
+                &["blocks.1.conv"],
+                &["inner", "blocks.1.conv"],
+                &["stem", "stem_bn", "blocks.0.conv", "blocks.0.bn", "classifier"],
+            ),
         ] {
             let [found, learning] = of(&model, patterns);
             assert_eq!(found, still, "{patterns:?}");

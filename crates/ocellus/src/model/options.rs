@@ -1,6 +1,6 @@
 //! How a training runs.
 
-use super::{Averaging, ParameterGroup, ProgressiveResizing, Samples};
+use super::{Averaging, Distillation, ParameterGroup, ProgressiveResizing, Samples};
 use crate::callbacks::Callback;
 use crate::data::augment::Mixing;
 use crate::data::{Augment, Sampler};
@@ -62,6 +62,8 @@ pub struct FitOptions<'a> {
     pub steps: Option<u64>,
     /// Parameters that learn in their own way; none by default. Frozen ones are such a group, too.
     pub groups: Vec<ParameterGroup>,
+    /// A model to learn from, beside the targets.
+    pub distillation: Option<Distillation<'a>>,
     /// Which average of the weights the training ends with, instead of the last ones.
     pub averaging: Option<Averaging>,
     /// Whether each operation is timed, for [`Model::step_times`](super::Model::step_times); it is not by default.
@@ -117,6 +119,7 @@ impl Default for FitOptions<'_> {
             accumulate: 1,
             steps: None,
             groups: Vec::new(),
+            distillation: None,
             averaging: None,
             profile: false,
             record_samples: false,
@@ -248,6 +251,11 @@ impl<'a> FitOptions<'a> {
     pub fn groups(mut self, groups: impl IntoIterator<Item = ParameterGroup>) -> Self {
         self.groups.extend(groups);
         self
+    }
+
+    /// The model to learn from, beside the targets.
+    pub fn distillation(self, distillation: Distillation<'a>) -> Self {
+        FitOptions { distillation: Some(distillation), ..self }
     }
 
     /// Which average of the weights the training ends with.
