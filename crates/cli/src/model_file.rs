@@ -4,6 +4,7 @@
 //! What may be left out: the images' shape is the data's; a layer without `inputs` takes what the one before gives; one without
 //! `name` is called by its class; and `units = "classes"` is the number of classes.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -18,6 +19,9 @@ use crate::models::nearest;
 /// Most layers that a file may come to, and how deep blocks may lie in one another.
 const MOST_LAYERS: usize = 10_000;
 const DEEPEST: usize = 16;
+/// Most entries of lists and letters of text that it may be written out to: blocks without layers may be repeated, too, and arguments
+/// be lists of arguments.
+const MOST_WRITTEN: usize = 1 << 24;
 /// The name of what a block or the model takes.
 const INPUT: &str = "input";
 
@@ -103,8 +107,14 @@ impl ModelFile {
                 of_images: false,
             })?,
         };
-        let mut expansion =
-            Expansion { file: self, classes, layers: Vec::new(), lines: HashMap::new(), counts: HashMap::new() };
+        let mut expansion = Expansion {
+            file: self,
+            classes,
+            layers: Vec::new(),
+            lines: HashMap::new(),
+            counts: HashMap::new(),
+            written: Cell::new(0),
+        };
         let scope = Scope { prefix: String::new(), input: INPUT.into(), arguments: BTreeMap::new(), depth: 0 };
         expansion.sequence(&self.layers, INPUT.into(), &scope)?;
         let Expansion { layers, lines, .. } = expansion;
@@ -147,6 +157,8 @@ struct Expansion<'a> {
     lines: HashMap<String, usize>,
     /// How many layers there are of each default name.
     counts: HashMap<String, usize>,
+    /// Entries and letters so far.
+    written: Cell<usize>,
 }
 
 impl Expansion<'_> {
@@ -154,6 +166,7 @@ impl Expansion<'_> {
     fn sequence(&mut self, list: &[Spot], input: String, scope: &Scope) -> Result<String> {
         let mut before = input;
         for (at, spot) in list.iter().enumerate() {
+            self.write(spot.line, scope.prefix.len() + before.len())?;
             if scope.depth > DEEPEST {
                 return problem(
                     spot.line,
@@ -183,6 +196,10 @@ impl Expansion<'_> {
                 }
                 Kind::Plain(_) => return problem(branch.line, "expected a branch to be a list of layers"),
             };
+            self.write(
+                branch.line,
+                scope.prefix.len() + input.len() + scope.arguments.values().map(size).sum::<usize>(),
+            )?;
             let inner = Scope {
                 depth: scope.depth + 1,
                 arguments: scope.arguments.clone(),
@@ -253,6 +270,7 @@ impl Expansion<'_> {
                 }
             }
             let prefix = if repeat > 1 { format!("{name}.{number}.") } else { format!("{name}.") };
+            self.write(spot.line, prefix.len() + before.len() + arguments.values().map(size).sum::<usize>())?;
             let inner = Scope { prefix, input: before.clone(), arguments, depth: scope.depth + 1 };
             before = self.sequence(layers, before, &inner)?;
         }
@@ -349,6 +367,19 @@ impl Expansion<'_> {
         }
     }
 
+    /// Counts what the file is written out to, and ends where that is more than any model needs.
+    fn write(&self, line: usize, amount: usize) -> Result<()> {
+        let written = self.written.get().saturating_add(amount + 1);
+        self.written.set(written);
+        if written > MOST_WRITTEN {
+            return problem(
+                line,
+                "the file comes to far more than a model: blocks repeat too often, or arguments grow",
+            );
+        }
+        Ok(())
+    }
+
     fn default_name(&mut self, name: &str) -> String {
         loop {
             let count = self.counts.entry(name.to_owned()).or_default();
@@ -389,6 +420,7 @@ impl Expansion<'_> {
                     let known: Vec<&str> = scope.arguments.keys().map(String::as_str).collect();
                     return problem(spot.line, unknown("argument", name, &known));
                 };
+                self.write(spot.line, size(value))?;
                 match (value, factor) {
                     (value, Some(1)) => value.clone(),
                     (Value::Integer(value), Some(factor)) => Value::Integer(value.saturating_mul(factor)),
@@ -400,8 +432,21 @@ impl Expansion<'_> {
                     }
                 }
             }
-            Kind::Plain(value) => value.clone(),
+            Kind::Plain(value) => {
+                self.write(spot.line, size(value))?;
+                value.clone()
+            }
         })
+    }
+}
+
+/// Entries and letters of a value.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Array(values) => 1 + values.iter().map(size).sum::<usize>(),
+        Value::Table(entries) => 1 + entries.iter().map(|(key, value)| key.len() + size(value)).sum::<usize>(),
+        Value::String(text) => 1 + text.len(),
+        _ => 1,
     }
 }
 
@@ -687,5 +732,22 @@ activation = "softmax"
             text += &format!("[[blocks.b{n}.layers]]\nblock = 'b{}'\nrepeat = 10000\n", n - 1);
         }
         assert!(build(&text).unwrap_err().contains("more than 10000 layers"));
+        // Nothing, again and again.
+        let nothing = text.replace("class = 'Activation'\nactivation = 'relu'", "layers = []");
+        // Arguments that are lists of themselves.
+        let mut growing = "[blocks.b0]\nx = 1\nlayers = []\n".to_owned();
+        for n in 1..14 {
+            let many = vec!["'$x'"; 50].join(", ");
+            growing += &format!("[blocks.b{n}]\nx = 1\nlayers = [{{ block = 'b{}', x = [{many}] }}]\n", n - 1);
+        }
+        growing = format!("layers = [{{ block = 'b13' }}]\n{growing}");
+        let long = "a".repeat(100_000);
+        let names = format!(
+            "layers = [{{ block = 'b', name = '{long}', repeat = 9000 }}]\n[blocks.b]\nlayers = [{{ class = 'Flatten' }}]\n"
+        );
+        for text in [nothing, growing, names] {
+            let error = build(&text).unwrap_err();
+            assert!(error.contains("the file comes to far more than a model"), "{error}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use ocellus::data::Known;
 use ocellus::model::Precision;
-use ocellus::optimizers::{Adagrad, Adam, AdamW, Lamb, Lion, Nadam, Optimizer, RmsProp, Sgd};
+use ocellus::optimizers::{Adagrad, Adam, AdamW, Lamb, Lion, Muon, Nadam, Optimizer, RmsProp, Sgd};
 use ocellus::recipe::Recipe;
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +126,7 @@ pub(crate) enum OptimizerName {
     Nadam,
     Lion,
     Lamb,
+    Muon,
 }
 
 impl OptimizerName {
@@ -140,6 +141,7 @@ impl OptimizerName {
             Optimizer::Nadam(_) => Self::Nadam,
             Optimizer::Lion(_) => Self::Lion,
             Optimizer::Lamb(_) => Self::Lamb,
+            Optimizer::Muon(_) => Self::Muon,
         }
     }
 
@@ -162,6 +164,7 @@ impl OptimizerName {
             Self::Nadam => with_rate!(Nadam::new()),
             Self::Lion => with_rate!(Lion::new()),
             Self::Lamb => with_rate!(Lamb::new()),
+            Self::Muon => with_rate!(Muon::new()),
         }
     }
 }

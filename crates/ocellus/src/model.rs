@@ -56,7 +56,7 @@ use crate::labels::Trajectories;
 use crate::layers::{AnyLayer, Normalization, Rescaling};
 use crate::losses::Loss;
 use crate::metrics::{Evaluation, Metric};
-use crate::optimizers::Optimizer;
+use crate::optimizers::{Moved, Optimizer};
 use crate::regularizers::Regularizer;
 use golden::GoldenImages;
 use network::{INPUT, Network};
@@ -260,7 +260,6 @@ impl Model {
     fn reset_optimizer(&mut self) {
         self.parameters.remove_optimizer_state();
         let Some(compiled) = &mut self.compiled else { return };
-        let rule = compiled.optimizer.rule();
         compiled.iterations = 0;
         compiled.state.clear();
         for &id in self.layer_parameters.iter().flatten() {
@@ -268,6 +267,7 @@ impl Model {
             if parameter.kind != ParameterKind::Weight {
                 continue;
             }
+            let (rule, _) = compiled.optimizer.rule_of(moved(&self.parameters, &self.layer_parameters, id));
             let (name, shape) = (parameter.name.clone(), parameter.shape.clone());
             let states = (0..rule.state_count()).map(|number| {
                 let values = vec![rule.state_initial(number); shape.iter().product()];
@@ -277,6 +277,11 @@ impl Model {
             let states = states.collect();
             compiled.state.insert(id, states);
         }
+    }
+
+    /// A parameter as optimizers look at it.
+    fn moved(&self, id: ParameterId) -> Moved<'_> {
+        moved(&self.parameters, &self.layer_parameters, id)
     }
 
     fn optimizer_state(&self, weight: ParameterId, count: usize) -> Vec<ParameterId> {
@@ -451,6 +456,14 @@ impl Model {
     pub fn set_level(&mut self, level: Level) {
         self.engine.set_level(level);
     }
+}
+
+/// A parameter as optimizers look at it.
+fn moved<'a>(parameters: &'a Parameters, of_layers: &[Vec<ParameterId>], id: ParameterId) -> Moved<'a> {
+    let parameter = parameters.get(id);
+    let last = of_layers.iter().rfind(|ids| !ids.is_empty());
+    let hidden = last.is_none_or(|ids| !ids.contains(&id));
+    Moved { shape: &parameter.shape, is_hidden_kernel: hidden && parameter.name.ends_with("/kernel") }
 }
 
 /// A copy of a model's weights.

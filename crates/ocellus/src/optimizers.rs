@@ -25,6 +25,14 @@ pub struct Clipping {
     pub global_clipnorm: Option<f32>,
 }
 
+/// What an optimizer looks at to choose a parameter's rule.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moved<'a> {
+    pub(crate) shape: &'a [usize],
+    /// Whether it is the kernel of a convolution or dense layer, but not of the last layer with parameters.
+    pub(crate) is_hidden_kernel: bool,
+}
+
 /// One line for each optimizer: its file, its type, its name in files (Keras' class name).
 macro_rules! optimizers {
     ($($file:ident::$optimizer:ident, $class:literal;)*) => {
@@ -102,6 +110,7 @@ optimizers! {
     adamw::AdamW, "AdamW";
     lamb::Lamb, "Lamb";
     lion::Lion, "Lion";
+    muon::Muon, "Muon";
     nadam::Nadam, "Nadam";
     rmsprop::RmsProp, "RMSprop";
     sgd::Sgd, "SGD";
@@ -113,11 +122,21 @@ impl Optimizer {
         Clip { value: clipvalue, norm: clipnorm, global_norm: global_clipnorm }
     }
 
-    /// The rule and the coupled decay for a parameter whose weight decay is multiplied by this.
-    pub(crate) fn rule_with_decay(&self, factor: f32) -> (Rule, f32) {
-        let mut rule = self.rule();
-        if let Rule::Adam { weight_decay, .. } | Rule::Lion { weight_decay, .. } | Rule::Lamb { weight_decay, .. } =
-            &mut rule
+    /// The rule for a parameter, and by what the learning rate is multiplied for it.
+    pub(crate) fn rule_of(&self, parameter: Moved<'_>) -> (Rule, f32) {
+        match self {
+            Optimizer::Muon(muon) if parameter.is_hidden_kernel => (muon.matrix_rule(parameter.shape), 1.0),
+            Optimizer::Muon(muon) => (muon.rule(), muon.rest),
+            _ => (self.rule(), 1.0),
+        }
+    }
+
+    /// A rule whose weight decay is multiplied by this, and the decay that is added to the gradient.
+    pub(crate) fn with_decay(&self, mut rule: Rule, factor: f32) -> (Rule, f32) {
+        if let Rule::Adam { weight_decay, .. }
+        | Rule::Lion { weight_decay, .. }
+        | Rule::Lamb { weight_decay, .. }
+        | Rule::Muon { weight_decay, .. } = &mut rule
         {
             *weight_decay *= factor;
         }
@@ -135,13 +154,14 @@ impl Optimizer {
             "adamw" => AdamW::new().into(),
             "lamb" => Lamb::new().into(),
             "lion" => Lion::new().into(),
+            "muon" => Muon::new().into(),
             "nadam" => Nadam::new().into(),
             _ => return None,
         })
     }
 
     /// The names that [`named`](Self::named) knows.
-    pub const NAMES: [&str; 8] = ["adam", "adamw", "sgd", "rmsprop", "adagrad", "nadam", "lion", "lamb"];
+    pub const NAMES: [&str; 9] = ["adam", "adamw", "sgd", "rmsprop", "adagrad", "nadam", "lion", "lamb", "muon"];
 
     /// The same optimizer with another learning rate.
     pub fn with_learning_rate(mut self, learning_rate: impl Into<Schedule>) -> Self {
@@ -156,6 +176,7 @@ impl Optimizer {
             Optimizer::AdamW(optimizer) => &mut optimizer.learning_rate,
             Optimizer::Lamb(optimizer) => &mut optimizer.learning_rate,
             Optimizer::Lion(optimizer) => &mut optimizer.learning_rate,
+            Optimizer::Muon(optimizer) => &mut optimizer.learning_rate,
             Optimizer::Nadam(optimizer) => &mut optimizer.learning_rate,
             Optimizer::RmsProp(optimizer) => &mut optimizer.learning_rate,
             Optimizer::Sgd(optimizer) => &mut optimizer.learning_rate,

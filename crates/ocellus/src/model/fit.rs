@@ -363,6 +363,10 @@ impl Fit<'_, '_> {
 
     /// One more epoch in which nothing learns, so that moving statistics follow the weights as they are now.
     fn measure_statistics(&mut self, epoch: u64) -> Result<(), ModelError> {
+        if self.making.resizing.take().is_some() {
+            // Of whole images, as they are tested.
+            self.training = self.making.make(self.model, &self.loss, self.batches.batch_size(), epoch)?;
+        }
         self.batches.start_epoch(epoch);
         let mut step = self.iterations();
         while let Some(batch) = self.batches.next_batch()? {

@@ -161,7 +161,9 @@ impl Model {
             let Some(gradient) = gradient else { continue };
             let penalty = self.regularizer(parameter);
             let Share { learning_rate, weight_decay } = learning.share(parameter);
-            let (rule, decay) = optimizer.rule_with_decay(weight_decay);
+            let (rule, rate) = optimizer.rule_of(self.moved(parameter));
+            let (rule, decay) = optimizer.with_decay(rule, weight_decay);
+            let learning_rate = learning_rate * rate;
             let state = self.optimizer_state(parameter, rule.state_count());
             let (l1, l2) = (penalty.l1, penalty.l2);
             graph.update(Update { parameter, gradient, rule, state, l1, l2, learning_rate, decay });
