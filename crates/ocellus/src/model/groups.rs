@@ -212,13 +212,13 @@ impl Model {
     /// Which layers a pattern names, with those below them or alone; `None` where it names none.
     fn layers_named(&self, pattern: &str, below: bool) -> Option<Vec<bool>> {
         let names: Vec<&str> = self.network.architecture.layers.iter().map(|config| config.name.as_str()).collect();
-        let is = |name: &str, pattern: &str| {
-            let is_below = below && name.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'));
-            is_below || matches(name, pattern)
-        };
-        if names.iter().any(|name| is(name, pattern)) {
-            return Some(names.iter().map(|name| is(name, pattern)).collect());
+        let is_below = |name: &str, pattern: &str| name.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'));
+        let named = |name: &&str| matches(name, pattern) || below && is_below(name, pattern);
+        if names.iter().any(named) {
+            return Some(names.iter().map(named).collect());
         }
+        // A span begins and ends with all that is below a name.
+        let is = |name: &str, pattern: &str| matches(name, pattern) || is_below(name, pattern);
         let span = |first: usize, last: usize| Some((0..names.len()).map(|at| (first..=last).contains(&at)).collect());
         if let Some(last) = pattern.strip_prefix(SPAN).filter(|last| !last.is_empty()) {
             return span(0, names.iter().rposition(|name| is(name, last))?);
