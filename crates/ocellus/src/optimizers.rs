@@ -216,7 +216,7 @@ mod tests {
         for (n, gradient) in gradients.chunks(16).enumerate() {
             let inputs = [Input::F32(&gradient[..8]), Input::F32(&gradient[8..]), Input::F32(&[1.0])];
             let learning_rate = optimizer.learning_rate().at(n as u64);
-            let scalars = Scalars { step: n as u64 + 1, seed: 0, learning_rate };
+            let scalars = Scalars { step: n as u64 + 1, learning_rate, ..Scalars::default() };
             runner.run(&mut Pool::new(1), &mut parameters, &inputs, 1, &scalars);
             ids.iter().for_each(|&id| steps.extend_from_slice(parameters.get(id).values()));
         }

@@ -6,7 +6,7 @@ use ocellus_kernels::{Level, dropout};
 
 /// Each value is zero with probability `rate`, else divided by `1 - rate`. For training graphs only.
 ///
-/// Which values are kept depends on the seed, the step, the key and the value's place in the batch, and on nothing else.
+/// Which values are kept depends on the seed, the step and its part, the key and the value's place in the batch, and on nothing else.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dropout {
     /// Probability of zero, in `0..1`.
@@ -54,9 +54,11 @@ impl Run for RunDropout {
     }
 }
 
-/// What a layer's randomness in one step is keyed by.
+/// What a layer's randomness in one batch is keyed by.
 pub(super) fn key_of(scalars: &Scalars, key: u64) -> u64 {
-    mix(mix(mix(scalars.seed) ^ key) ^ scalars.step)
+    let of_step = mix(mix(mix(scalars.seed) ^ key) ^ scalars.step);
+    // The first part's is that of a step that has no others.
+    if scalars.part == 0 { of_step } else { mix(of_step ^ scalars.part as u64) }
 }
 
 /// SplitMix64's finaliser (Steele, Lea and Flood, 2014): every input bit changes about half of the output's.
@@ -65,4 +67,16 @@ fn mix(key: u64) -> u64 {
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ z >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_of_trainings_begun_earlier_stay_what_they_were() {
+        let scalars = Scalars { step: 3, seed: 7, ..Scalars::default() };
+        assert_eq!(key_of(&scalars, 5), 0xec4f_ee08_8277_bccc);
+        assert_eq!(key_of(&Scalars { parts: 4, ..scalars }, 5), 0xec4f_ee08_8277_bccc);
+    }
 }

@@ -6,7 +6,7 @@ use ocellus_kernels::{Level, dropout, elementwise};
 
 /// Each sample is zero with probability `rate`, else divided by `1 - rate`. For training graphs only.
 ///
-/// Which samples are kept depends on the seed, the step, the key and the sample's place in the batch, and on nothing else.
+/// Which samples are kept depends on the seed, the step and its part, the key and the sample's place in the batch, and on nothing else.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StochasticDepth {
     /// Probability of zero, in `0..1`.
