@@ -172,7 +172,7 @@ const BODIES: &[(&str, BodyFn)] = &[
         let y = net.conv(x, 3, 3, 1)?;
         net.graph.add(Concat, &[x, y, x])
     }),
-    ("dropout", |net, x| net.graph.add(Dropout { rate: 0.4, key: 5 }, &[x])),
+    ("dropout", |net, x| net.graph.add(Dropout { rate: 0.4, key: 5, unit: DropoutUnit::Value }, &[x])),
     ("dense on the last axis", |net, x| {
         let (w, b) = (net.weight(&[4, 5], 0.5), net.weight(&[5], 0.1));
         let y = net.graph.add(Dense { epilogue: Epilogue::Linear }, &[x, w, b])?;
@@ -196,7 +196,7 @@ const BODIES: &[(&str, BodyFn)] = &[
     }),
     ("stochastic depth", |net, x| {
         let y = net.conv(x, 4, 3, 1)?;
-        let y = net.graph.add(StochasticDepth { rate: 0.4, key: 5 }, &[y])?;
+        let y = net.graph.add(Dropout { rate: 0.4, key: 5, unit: DropoutUnit::Sample }, &[y])?;
         net.graph.add(Add, &[x, y])
     }),
     ("adaptive average pool", |net, x| net.graph.add(AdaptiveAveragePool2d { output: [3, 8] }, &[x])),
@@ -425,7 +425,7 @@ fn errors_name_the_layer_and_what_was_expected() {
     assert_eq!(message(graph.add(conv2d(0), &[x, w])), "conv2 (Conv2d): expected 64 input channels, received 3");
     assert!(message(graph.add(conv2d(0), &[x, big])).contains("the kernel's height of 7 is larger than its input's 5"));
     assert!(message(graph.add(Add, &[x])).contains("at least 2 inputs and at most 16, received 1"));
-    assert!(message(graph.add(Dropout { rate: 1.0, key: 0 }, &[x])).contains("received 1"));
+    assert!(message(graph.add(Dropout { rate: 1.0, key: 0, unit: DropoutUnit::Value }, &[x])).contains("received 1"));
     assert_eq!(graph.spec(x), &Spec { role: Role::Sample, shape: vec![5, 5, 3], dtype: DType::F32 });
     assert!(Plan::new(&graph, &[x], PlanOptions::new(1, Level::detect())).is_err());
     assert!(Plan::new(&graph, &[], PlanOptions::new(0, Level::detect())).is_err());

@@ -131,16 +131,12 @@ fn batches_that_move_the_parameters_together_are_one_large_batch() {
 
 #[test]
 fn each_part_of_a_step_leaves_out_other_values_and_samples() {
-    let ops: [fn(&mut Graph, Value) -> Value; 2] = [
-        |graph, x| graph.add(Dropout { rate: 0.5, key: 3 }, &[x]).unwrap(),
-        |graph, x| graph.add(StochasticDepth { rate: 0.5, key: 3 }, &[x]).unwrap(),
-    ];
     let samples = 64;
     let ones = vec![1.0; samples];
-    for op in ops {
+    for unit in [DropoutUnit::Value, DropoutUnit::Sample] {
         let mut graph = Graph::new();
         let x = graph.input(&[1], DType::F32);
-        let y = op(&mut graph, x);
+        let y = graph.add(Dropout { rate: 0.5, key: 3, unit }, &[x]).unwrap();
         let plan = Plan::new(&graph, &[y], PlanOptions::new(samples, Level::detect())).unwrap();
         let mut runner = Runner::new(plan, 1);
         let mut mask = |step, part, parts| {
