@@ -16,8 +16,8 @@ pub(super) use weights::WinogradWeights;
 use super::factors::pair_rows;
 use super::geometry::{Source, Tap, unaliased};
 use super::pack::{Matrix, TileSize};
-use super::{ConvShape, Epilogue};
-use crate::{Level, Pool, Precision, ValuesMut};
+use super::{ConvShape, Epilogue, Sums};
+use crate::{Level, Pool, Precision};
 use run::Run;
 use std::ops::Range;
 
@@ -76,7 +76,7 @@ pub(super) fn suits(shape: &ConvShape, [height, width]: [usize; 2]) -> bool {
 
 /// Whether tiles of 4x4 outputs need clearly fewer multiplications than such of 2x2 for that many pixels, and the weights, which become
 /// four times as many, are not too many. Rounded factors would be magnified too much.
-fn suits_four(output: [usize; 2], channels: usize, filters: usize, precision: Precision) -> bool {
+pub(super) fn suits_four(output: [usize; 2], channels: usize, filters: usize, precision: Precision) -> bool {
     let products = |tile: usize, parts: usize| output.map(|n| n.div_ceil(tile)).iter().product::<usize>() * parts;
     precision == Precision::F32
         && 5 * products(4, four::PARTS) <= 4 * products(2, two::PARTS)
@@ -85,8 +85,8 @@ fn suits_four(output: [usize; 2], channels: usize, filters: usize, precision: Pr
 
 /// What becomes of the outputs.
 pub(super) enum Output<'a> {
-    /// Each is stored, where `accumulate` says so added to what is there before the epilogue.
-    Plain { epilogue: Epilogue, accumulate: bool, y: ValuesMut<'a> },
+    /// Each is stored.
+    Plain { epilogue: Epilogue, sums: Sums<'a> },
     /// The maximum of each tile is stored, and where it was.
     Pooled { relu: bool, maxima: &'a mut [f32], positions: &'a mut [u8] },
 }
@@ -95,10 +95,9 @@ impl<'a> Output<'a> {
     /// Cuts off what belongs to the first tiles: `values` of every output, or `maxima` of their maxima.
     fn split(self, values: usize, maxima_len: usize) -> (Self, Self) {
         match self {
-            Output::Plain { epilogue, accumulate, y } => {
-                let (first, rest) = y.split_at_mut(values);
-                let part = |y| Output::Plain { epilogue, accumulate, y };
-                (part(first), part(rest))
+            Output::Plain { epilogue, sums } => {
+                let (first, rest) = sums.split_at_mut(values);
+                (Output::Plain { epilogue, sums: first }, Output::Plain { epilogue, sums: rest })
             }
             Output::Pooled { relu, maxima, positions } => {
                 let (first, rest) = maxima.split_at_mut(maxima_len);
