@@ -4,22 +4,18 @@
 //! What may be left out: the images' shape is the data's; a layer without `inputs` takes what the one before gives; one without
 //! `name` is called by its class; and `units = "classes"` is the number of classes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+mod expansion;
+mod spot;
 
-use ocellus::model::{Architecture, LayerConfig, LayerError, Model};
+use std::collections::BTreeMap;
+
+use ocellus::model::{Architecture, LayerError, Model};
 use serde::Deserialize;
-use toml::de::{DeTable, DeValue};
-use toml::{Spanned, Table, Value};
+use toml::de::DeTable;
 
-use crate::failure::usage;
-use crate::models::nearest;
+use spot::{Kind, Result, Spot, problem, table_of, unknown};
 
-/// Most layers that a file may come to, and how deep blocks may lie in one another.
-const MOST_LAYERS: usize = 10_000;
-const DEEPEST: usize = 16;
-/// The name of what a block or the model takes.
-const INPUT: &str = "input";
+pub(crate) use spot::Problem;
 
 /// A file that was read; what it says is checked when the model is built.
 pub(crate) struct ModelFile {
@@ -28,48 +24,11 @@ pub(crate) struct ModelFile {
     blocks: BTreeMap<String, Spot>,
 }
 
-/// A value and its line.
-#[derive(Clone, Debug)]
-struct Spot {
-    line: usize,
-    value: Kind,
-}
-
-#[derive(Clone, Debug)]
-enum Kind {
-    Plain(Value),
-    List(Vec<Spot>),
-    Table(BTreeMap<String, Spot>),
-}
-
-/// What is wrong, and on which line.
-#[derive(Debug)]
-pub(crate) struct Problem {
-    line: usize,
-    text: String,
-    /// Whether other images might do.
-    of_images: bool,
-}
-
-impl Problem {
-    /// The error for a user: of the usage, or of layers that do not suit the images.
-    pub(crate) fn in_file(&self, path: &Path) -> anyhow::Error {
-        let text = format!("{}:{}: {}", path.display(), self.line, self.text);
-        if self.of_images { anyhow::anyhow!(text) } else { usage(text) }
-    }
-}
-
-type Result<T> = std::result::Result<T, Problem>;
-
-fn problem<T>(line: usize, text: impl Into<String>) -> Result<T> {
-    Err(Problem { line, text: text.into(), of_images: false })
-}
-
 impl ModelFile {
     /// Reads a file's text.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let line_of =
-            |at: usize| 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|&&byte| byte == b'\n').count();
+        let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+        let line_of = |at: usize| 1 + ends.partition_point(|&end| end < at);
         let document = DeTable::parse(text).map_err(|error| Problem {
             line: error.span().map_or(1, |span| line_of(span.start)),
             text: error.message().trim_end().to_owned(),
@@ -103,11 +62,7 @@ impl ModelFile {
                 of_images: false,
             })?,
         };
-        let mut expansion =
-            Expansion { file: self, classes, layers: Vec::new(), lines: HashMap::new(), counts: HashMap::new() };
-        let scope = Scope { prefix: String::new(), input: INPUT.into(), arguments: BTreeMap::new(), depth: 0 };
-        expansion.sequence(&self.layers, INPUT.into(), &scope)?;
-        let Expansion { layers, lines, .. } = expansion;
+        let (layers, lines) = expansion::expand(self, classes)?;
         if layers.is_empty() {
             return problem(1, "expected at least one layer");
         }
@@ -125,395 +80,6 @@ impl ModelFile {
             Problem { line: lines.get(name).copied().unwrap_or(1), text: format!("{error}{from}"), of_images: true }
         })
     }
-}
-
-/// What the names and arguments in a list of layers mean.
-struct Scope {
-    /// What stands before the names of its layers.
-    prefix: String,
-    /// What `input` means.
-    input: String,
-    /// What `$name` means.
-    arguments: BTreeMap<String, Value>,
-    depth: usize,
-}
-
-/// Layers as they are written out one by one.
-struct Expansion<'a> {
-    file: &'a ModelFile,
-    classes: usize,
-    layers: Vec<LayerConfig>,
-    /// Where each layer is written.
-    lines: HashMap<String, usize>,
-    /// How many layers there are of each default name.
-    counts: HashMap<String, usize>,
-}
-
-impl Expansion<'_> {
-    /// Adds a list of layers, each taking what the one before gives; gives the name of the last one.
-    fn sequence(&mut self, list: &[Spot], input: String, scope: &Scope) -> Result<String> {
-        let mut before = input;
-        for (at, spot) in list.iter().enumerate() {
-            if scope.depth > DEEPEST {
-                return problem(
-                    spot.line,
-                    format!("blocks lie more than {DEEPEST} deep in one another; does one use itself?"),
-                );
-            }
-            let layer = spot.table("each of the layers", "[[layers]]")?;
-            before = match () {
-                () if layer.contains_key("branches") => self.branches(spot, before, scope)?,
-                () if layer.contains_key("block") || layer.contains_key("layers") => self.block(spot, before, scope)?,
-                () => self.layer(list, at, before, scope)?,
-            };
-        }
-        Ok(before)
-    }
-
-    /// Adds what several branches make of the same input, and the layer that joins them.
-    fn branches(&mut self, spot: &Spot, input: String, scope: &Scope) -> Result<String> {
-        let table = spot.table("branches", "[[layers]]")?;
-        let mut outputs = Vec::new();
-        for branch in table["branches"].list("branches")? {
-            let layers = match &branch.value {
-                Kind::List(layers) => layers.as_slice(),
-                Kind::Table(branch) => {
-                    allow(branch, &["layers"])?;
-                    branch.get("layers").map_or(Ok(&[][..]), |layers| layers.list("layers"))?
-                }
-                Kind::Plain(_) => return problem(branch.line, "expected a branch to be a list of layers"),
-            };
-            let inner = Scope {
-                depth: scope.depth + 1,
-                arguments: scope.arguments.clone(),
-                prefix: scope.prefix.clone(),
-                input: input.clone(),
-            };
-            outputs.push(self.sequence(layers, input.clone(), &inner)?);
-        }
-        if outputs.len() < 2 {
-            return problem(table["branches"].line, format!("expected at least two branches, found {}", outputs.len()));
-        }
-        let class = match table.get("join") {
-            None => Value::from("Add"),
-            Some(join) => self.substituted(join, scope)?,
-        };
-        let mut join: BTreeMap<String, Spot> = table.clone();
-        join.retain(|key, _| !["branches", "join"].contains(&key.as_str()));
-        join.insert("class".into(), Spot { line: spot.line, value: Kind::Plain(class) });
-        self.add(spot.line, &join, outputs, scope)
-    }
-
-    /// Adds a block, once or several times.
-    fn block(&mut self, spot: &Spot, mut before: String, scope: &Scope) -> Result<String> {
-        let table = spot.table("a block", "[[layers]]")?;
-        let (definition, default) = match table.get("block") {
-            None => (table, "group".to_owned()),
-            Some(block) => {
-                let name = block.text(block.line, "block")?;
-                let Some(definition) = self.file.blocks.get(name) else {
-                    let known: Vec<&str> = self.file.blocks.keys().map(String::as_str).collect();
-                    return problem(block.line, unknown("block", name, &known));
-                };
-                (definition.table("a block", "[blocks.NAME]")?, name.to_owned())
-            }
-        };
-        let Some(layers) = definition.get("layers") else {
-            return problem(spot.line, format!("block {default} has no layers: [[blocks.{default}.layers]]"));
-        };
-        let layers = layers.list("layers")?;
-        let repeat = self.count(table.get("repeat"), "repeat", scope)?.unwrap_or(1);
-        let first = match table.get("first") {
-            None => &BTreeMap::new(),
-            Some(first) => first.table("first", "first = { strides = 2 }")?,
-        };
-        let mut arguments = scope.arguments.clone();
-        for (key, value) in definition.iter().filter(|(key, _)| *key != "layers" && !RESERVED.contains(&key.as_str())) {
-            arguments.insert(key.clone(), self.substituted(value, scope)?);
-        }
-        let parameters: Vec<&str> = definition.keys().map(String::as_str).filter(|key| *key != "layers").collect();
-        for (key, value) in table.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str()) && *key != "layers") {
-            if table.contains_key("block") && !parameters.contains(&key.as_str()) {
-                return problem(value.line, format!("block {default}: {}", unknown("argument", key, &parameters)));
-            }
-            arguments.insert(key.clone(), self.substituted(value, scope)?);
-        }
-        let name = match table.get("name") {
-            Some(name) => format!("{}{}", scope.prefix, name.text(name.line, "name")?),
-            None => self.default_name(&format!("{}{default}", scope.prefix)),
-        };
-        for number in 0..repeat {
-            let mut arguments = arguments.clone();
-            if number == 0 {
-                for (key, value) in first {
-                    if !arguments.contains_key(key) {
-                        return problem(value.line, format!("first: {}", unknown("argument", key, &parameters)));
-                    }
-                    arguments.insert(key.clone(), self.substituted(value, scope)?);
-                }
-            }
-            let prefix = if repeat > 1 { format!("{name}.{number}.") } else { format!("{name}.") };
-            let inner = Scope { prefix, input: before.clone(), arguments, depth: scope.depth + 1 };
-            before = self.sequence(layers, before, &inner)?;
-        }
-        Ok(before)
-    }
-
-    /// Adds a layer of a list.
-    fn layer(&mut self, list: &[Spot], at: usize, before: String, scope: &Scope) -> Result<String> {
-        let table = list[at].table("each of the layers", "[[layers]]")?;
-        let inputs = match table.get("inputs") {
-            None => vec![before],
-            Some(inputs) => {
-                let names: Vec<&Spot> = match &inputs.value {
-                    Kind::List(names) => names.iter().collect(),
-                    _ => vec![inputs],
-                };
-                let names = names.into_iter().map(|name| {
-                    let text = name.text(inputs.line, "inputs")?;
-                    self.resolve(text, scope).map_or_else(|| problem(inputs.line, comes_later(list, at, text)), Ok)
-                });
-                names.collect::<Result<_>>()?
-            }
-        };
-        self.add(list[at].line, table, inputs, scope)
-    }
-
-    fn add(
-        &mut self,
-        line: usize,
-        table: &BTreeMap<String, Spot>,
-        inputs: Vec<String>,
-        scope: &Scope,
-    ) -> Result<String> {
-        let Some(class) = table.get("class") else {
-            let example = "a layer needs a class, such as class = \"Conv2D\", a block, or branches";
-            return problem(line, example);
-        };
-        let class_name = self.substituted(class, scope)?;
-        let Some(class_name) = class_name.as_str() else {
-            return problem(class.line, "expected a class's name as text");
-        };
-        let name = match table.get("name") {
-            Some(name) => format!("{}{}", scope.prefix, name.text(name.line, "name")?),
-            None => self.default_name(&format!("{}{}", scope.prefix, class_name.to_lowercase())),
-        };
-        if name == INPUT || self.lines.contains_key(&name) {
-            let line = table.get("name").map_or(line, |name| name.line);
-            return problem(line, format!("the name {name:?} is taken"));
-        }
-        let mut layer = Table::new();
-        for (key, value) in table.iter().filter(|(key, _)| *key != "inputs") {
-            layer.insert(key.clone(), self.substituted(value, scope)?);
-        }
-        layer.insert("name".into(), name.clone().into());
-        layer.insert("inputs".into(), Value::Array(inputs.into_iter().map(Value::from).collect()));
-        let config = LayerConfig::deserialize(layer).map_err(|error| {
-            let text = error.to_string();
-            // What the error quotes first is the key or the class; then come those that there are.
-            let quoted: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
-            let (line, text) = match quoted.split_first() {
-                Some((found, known)) if text.contains("unknown field") => {
-                    (table.get(*found).map_or(line, |spot| spot.line), unknown("argument", found, known))
-                }
-                Some((found, known)) if text.contains("unknown variant") && *found == class_name => {
-                    return Problem { line: class.line, text: unknown("layer", found, known), of_images: false };
-                }
-                _ => (line, text.trim_end().lines().next().unwrap_or_default().to_owned()),
-            };
-            Problem { line, text: format!("{name} ({class_name}): {text}"), of_images: false }
-        })?;
-        if self.layers.len() == MOST_LAYERS {
-            return problem(line, format!("the file comes to more than {MOST_LAYERS} layers"));
-        }
-        self.layers.push(config);
-        self.lines.insert(name.clone(), line);
-        Ok(name)
-    }
-
-    /// The layer that a name means: one of the same block, or of those around it.
-    fn resolve(&self, name: &str, scope: &Scope) -> Option<String> {
-        if name == INPUT {
-            return Some(scope.input.clone());
-        }
-        let mut prefix = scope.prefix.as_str();
-        loop {
-            let full = format!("{prefix}{name}");
-            if self.lines.contains_key(&full) {
-                return Some(full);
-            }
-            if prefix.is_empty() {
-                return None;
-            }
-            prefix = prefix[..prefix.len() - 1].rfind('.').map_or("", |dot| &prefix[..=dot]);
-        }
-    }
-
-    fn default_name(&mut self, name: &str) -> String {
-        loop {
-            let count = self.counts.entry(name.to_owned()).or_default();
-            let candidate = if *count == 0 { name.to_owned() } else { format!("{name}_{count}") };
-            *count += 1;
-            if !self.lines.contains_key(&candidate) {
-                return candidate;
-            }
-        }
-    }
-
-    fn count(&self, spot: Option<&Spot>, what: &str, scope: &Scope) -> Result<Option<usize>> {
-        let Some(spot) = spot else { return Ok(None) };
-        let count = self.substituted(spot, scope)?.as_integer().and_then(|count| usize::try_from(count).ok());
-        match count {
-            Some(count) if (1..=MOST_LAYERS).contains(&count) => Ok(Some(count)),
-            _ => problem(spot.line, format!("{what}: expected a whole number from 1 to {MOST_LAYERS}")),
-        }
-    }
-
-    /// A value with what `$name`, `$name * 4` and `"classes"` stand for.
-    fn substituted(&self, spot: &Spot, scope: &Scope) -> Result<Value> {
-        Ok(match &spot.value {
-            Kind::List(list) => {
-                Value::Array(list.iter().map(|spot| self.substituted(spot, scope)).collect::<Result<_>>()?)
-            }
-            Kind::Table(table) => {
-                let entries = table.iter().map(|(key, spot)| Ok((key.clone(), self.substituted(spot, scope)?)));
-                Value::Table(entries.collect::<Result<_>>()?)
-            }
-            Kind::Plain(Value::String(text)) if text == "classes" => Value::Integer(self.classes as i64),
-            Kind::Plain(Value::String(text)) if text.starts_with('$') => {
-                let (name, factor) = match text[1..].split_once('*') {
-                    Some((name, factor)) => (name.trim(), factor.trim().parse::<i64>().ok()),
-                    None => (text[1..].trim(), Some(1)),
-                };
-                let Some(value) = scope.arguments.get(name) else {
-                    let known: Vec<&str> = scope.arguments.keys().map(String::as_str).collect();
-                    return problem(spot.line, unknown("argument", name, &known));
-                };
-                match (value, factor) {
-                    (value, Some(1)) => value.clone(),
-                    (Value::Integer(value), Some(factor)) => Value::Integer(value.saturating_mul(factor)),
-                    _ => {
-                        return problem(
-                            spot.line,
-                            format!("{text}: expected $NAME or $NAME * NUMBER, of whole numbers"),
-                        );
-                    }
-                }
-            }
-            Kind::Plain(value) => value.clone(),
-        })
-    }
-}
-
-/// What a block's use says that is no argument of it.
-const RESERVED: [&str; 4] = ["block", "repeat", "first", "name"];
-
-impl Spot {
-    fn list(&self, what: &str) -> Result<&[Spot]> {
-        match &self.value {
-            Kind::List(list) => Ok(list),
-            _ => problem(self.line, format!("expected {what} to be a list")),
-        }
-    }
-
-    fn table(&self, what: &str, how: &str) -> Result<&BTreeMap<String, Spot>> {
-        match &self.value {
-            Kind::Table(table) => Ok(table),
-            _ => problem(self.line, format!("expected {what} to be a table: {how}")),
-        }
-    }
-
-    fn text(&self, line: usize, what: &str) -> Result<&str> {
-        match &self.value {
-            Kind::Plain(Value::String(text)) if !text.is_empty() => Ok(text),
-            _ => problem(line, format!("{what}: expected text")),
-        }
-    }
-
-    /// The value without lines.
-    fn plain(&self) -> Value {
-        match &self.value {
-            Kind::Plain(value) => value.clone(),
-            Kind::List(list) => Value::Array(list.iter().map(Spot::plain).collect()),
-            Kind::Table(table) => Value::Table(table.iter().map(|(key, spot)| (key.clone(), spot.plain())).collect()),
-        }
-    }
-}
-
-fn allow(table: &BTreeMap<String, Spot>, known: &[&str]) -> Result<()> {
-    match table.iter().find(|(key, _)| !known.contains(&key.as_str())) {
-        Some((key, spot)) => problem(spot.line, unknown("key", key, known)),
-        None => Ok(()),
-    }
-}
-
-fn table_of(table: &DeTable<'_>, line_of: &impl Fn(usize) -> usize) -> BTreeMap<String, Spot> {
-    let entries = table.iter().map(|(key, value)| {
-        let spot = Spot { line: line_of(key.span().start), ..spot_of(value, line_of) };
-        (key.get_ref().to_string(), spot)
-    });
-    entries.collect()
-}
-
-fn spot_of(value: &Spanned<DeValue<'_>>, line_of: &impl Fn(usize) -> usize) -> Spot {
-    let kind = match value.get_ref() {
-        DeValue::Array(list) => Kind::List(list.iter().map(|value| spot_of(value, line_of)).collect()),
-        DeValue::Table(table) => Kind::Table(table_of(table, line_of)),
-        DeValue::String(text) => Kind::Plain(Value::String(text.to_string())),
-        DeValue::Boolean(value) => Kind::Plain(Value::Boolean(*value)),
-        DeValue::Integer(number) => {
-            let value = i64::from_str_radix(&number.as_str().replace('_', ""), number.radix());
-            Kind::Plain(value.map_or_else(|_| Value::String(number.as_str().to_owned()), Value::Integer))
-        }
-        DeValue::Float(number) => {
-            let value = number.as_str().replace('_', "").parse();
-            Kind::Plain(value.map_or_else(|_| Value::String(number.as_str().to_owned()), Value::Float))
-        }
-        DeValue::Datetime(date) => Kind::Plain(Value::Datetime(*date)),
-    };
-    Spot { line: line_of(value.span().start), value: kind }
-}
-
-/// The error of a name that is not known, with the one that was probably meant.
-fn unknown(what: &str, name: &str, known: &[&str]) -> String {
-    let similar = nearest(name, known).map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
-    let known = if known.is_empty() { "there is none".to_owned() } else { format!("expected {}", known.join(", ")) };
-    format!("unknown {what} `{name}`{similar}; {known}")
-}
-
-/// The error of an input that is no earlier layer: a cycle, where what it names needs the layer itself.
-fn comes_later(list: &[Spot], at: usize, name: &str) -> String {
-    let named = |spot: &Spot, name: &str| {
-        let Kind::Table(table) = &spot.value else { return false };
-        table.get("name").is_some_and(|spot| spot.text(0, "name").is_ok_and(|text| text == name))
-    };
-    let Some(later) = list.iter().position(|spot| named(spot, name)) else {
-        return format!("its input `{name}` is not the name of an earlier layer");
-    };
-    let inputs = |at: usize| -> Vec<usize> {
-        let Kind::Table(table) = &list[at].value else { return Vec::new() };
-        let Some(inputs) = table.get("inputs") else { return at.checked_sub(1).into_iter().collect() };
-        let names: Vec<&Spot> =
-            if let Kind::List(names) = &inputs.value { names.iter().collect() } else { vec![inputs] };
-        let known = names.iter().filter_map(|name| {
-            let name = name.text(0, "inputs").ok()?;
-            list.iter().position(|spot| named(spot, name))
-        });
-        known.collect()
-    };
-    let (mut waiting, mut seen) = (vec![later], vec![false; list.len()]);
-    while let Some(next) = waiting.pop() {
-        if next == at {
-            return format!(
-                "a cycle: the layer takes `{name}` (line {}), which in turn is made from it",
-                list[later].line
-            );
-        }
-        if !std::mem::replace(&mut seen[next], true) {
-            waiting.extend(inputs(next));
-        }
-    }
-    format!("its input `{name}` comes later (line {}); layers come after their inputs", list[later].line)
 }
 
 #[cfg(test)]
@@ -665,6 +231,9 @@ activation = "softmax"
             ),
             ("[[layers]]\nclass = 'Conv2D'\nfilters = 3\nfilters = 4".into(), "4: duplicate key"),
             ("[[layers]]\nclass = ".into(), "2: "),
+            (format!("{conv}[[layers]]\ninputs = 'a'\nbranches = [[], []]"), "7: inputs: blocks and branches take"),
+            (residual("repeat = 2", "inputs = 'stem'"), "32: inputs: blocks and branches take"),
+            (format!("{conv}[[layers]]\nclass = 'Flatten'\nname = '{}'", "n".repeat(1001)), "6: the name \"nnn"),
         ] {
             let error = build(&text).map(|_| ()).unwrap_err();
             let fits = if message.starts_with(char::is_numeric) {
@@ -681,11 +250,19 @@ activation = "softmax"
 
     #[test]
     fn no_file_takes_all_memory() {
-        let mut text =
-            "[[layers]]\nblock = 'b9'\n[[blocks.b0.layers]]\nclass = 'Activation'\nactivation = 'relu'\n".to_owned();
-        for n in 1..10 {
-            text += &format!("[[blocks.b{n}.layers]]\nblock = 'b{}'\nrepeat = 10000\n", n - 1);
-        }
-        assert!(build(&text).unwrap_err().contains("more than 10000 layers"));
+        let deep = |innermost: &str, use_of: &str| {
+            let mut text = format!("[[layers]]\nblock = 'b9'\n[blocks.b0]\nx = [1]\nlayers = {innermost}\n");
+            for n in 1..10 {
+                text += &format!("[blocks.b{n}]\nx = [1]\n[[blocks.b{n}.layers]]\nblock = 'b{}'\n{use_of}\n", n - 1);
+            }
+            build(&text).map(|_| ()).unwrap_err()
+        };
+        let error = deep("[{ class = 'Activation', activation = 'relu' }]", "repeat = 10000");
+        assert!(error.contains("more than 10000 layers"), "{error}");
+        // It has an end without any layer, too.
+        let error = deep("[]", "repeat = 10000");
+        assert!(error.contains("more than 100000 blocks"), "{error}");
+        let error = deep("[]", "x = ['$x', '$x', '$x']");
+        assert!(error.contains("\"$x\": expected a number or text within a list"), "{error}");
     }
 }

@@ -30,7 +30,7 @@ use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
 use crate::recipes;
 use crate::results::{results, tell_about};
-use crate::settings::{Resolved, Settings, Validation};
+use crate::settings::{Epochs, Resolved, Settings, Validation};
 
 /// The share of the training images that is kept apart for the test, where there are no test images.
 pub(crate) const TEST_FRACTION: f64 = 0.2;
@@ -103,6 +103,7 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
         test: &evaluation,
         over_views,
         example: example_image(&data.test, &files)?,
+        files: files.present(),
     };
     if arguments.json {
         return print_json(&outcome);
@@ -288,15 +289,10 @@ pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<V
             } else {
                 recipe.initialize(&mut model, &some)?;
             }
-            model.set_precision(settings.precision.precision())?;
-            let epochs = settings.epochs.0 * CURVE_EPOCHS.min(part as u64) as f64;
-            let length = recipe.steps(some.len(), settings.batch_size, epochs);
-            let optimizer = settings.fine_tuning.scheduled(&recipe, settings.highest_optimizer(), length);
-            settings.fine_tuning.begin(&mut model)?;
-            compile(&mut model, optimizer, &recipe)?;
             model.set_threads(settings.threads);
-            let options = FitOptions::new().batch_size(settings.batch_size).seed(seed);
-            model.fit(&some, recipe.options(options, length))?;
+            let epochs = settings.epochs.0 * CURVE_EPOCHS.min(part as u64) as f64;
+            let settings = Resolved { seed, epochs: Epochs(epochs), ..settings.clone() };
+            fit_stages(&mut model, some.len(), &settings, &recipe, |model, options| model.fit(&some, options))?;
             let evaluation = model.evaluate(&data.test)?;
             let matrix = &evaluation.confusion_matrix;
             for (class, (curve, samples)) in curves.iter_mut().zip(some.samples_per_class()).enumerate() {
@@ -318,68 +314,67 @@ fn fit(
     files: &Files,
     config: &str,
 ) -> Result<History> {
+    let (mut progress, mut keeper) =
+        (Progress::stderr(), Keeper { files, config, history: History::new(), kept: None });
+    let fitted = fit_stages(model, data.train.len(), settings, recipe, |model, options| {
+        let options = options.record_samples(true).callback(&mut progress).callback(&mut keeper);
+        // Left to `fit`, which divides alike, so that the model file tells how: `evaluate` finds the test images by it.
+        match &data.undivided {
+            Some((images, share)) => model.fit(images, options.validation_split(*share)),
+            None => model.fit(&data.train, options.validation_data(&data.validation)),
+        }
+    });
+    progress.clear();
+    let Keeper { history, kept, .. } = keeper;
+    let told = |error: anyhow::Error| match (error.downcast_ref::<ModelError>(), kept) {
+        (Some(ModelError::NotFinite { .. } | ModelError::Callback(_)), Some(epoch)) => {
+            anyhow!("{error}. The model after epoch {} is kept in {}", epoch + 1, files.model.display())
+        }
+        (Some(ModelError::NotFinite { .. }), None) => {
+            anyhow!("{error}. No epoch was finished: no model is kept")
+        }
+        _ => error,
+    };
+    fitted.map(|()| history).map_err(told)
+}
+
+/// Trains as the settings say, by `fit`: where they ask for it the last layer alone, then all that are to learn.
+fn fit_stages(
+    model: &mut Model,
+    samples: usize,
+    settings: &Resolved,
+    recipe: &Recipe,
+    mut fit: impl FnMut(&mut Model, FitOptions<'_>) -> Result<History, ModelError>,
+) -> Result<()> {
     model.set_precision(settings.precision.precision())?;
-    let tuning = &settings.fine_tuning;
-    let (mut progress, head_epochs) = (Progress::stderr(), tuning.head_epochs());
-    let mut keeper = Keeper { files, config, history: History::new(), kept: None };
-    let head = recipe.steps(data.train.len(), settings.batch_size, head_epochs as f64);
-    let whole = recipe.steps(data.train.len(), settings.batch_size, settings.epochs.0);
-    let mut fitted = Ok(History::new());
+    let (tuning, head_epochs) = (&settings.fine_tuning, settings.fine_tuning.head_epochs());
+    let mut fit_epochs = |model: &mut Model, first_epoch: u64, length: Length| {
+        let options = FitOptions::new()
+            .batch_size(settings.batch_size)
+            .initial_epoch(first_epoch)
+            .seed(settings.seed)
+            .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform });
+        let options = recipe.options(options, length);
+        fit(model, settings.threads.into_iter().fold(options, FitOptions::threads))
+    };
+    let head = recipe.steps(samples, settings.batch_size, head_epochs as f64);
+    let whole = recipe.steps(samples, settings.batch_size, settings.epochs.0);
     // Told before anything is trained that does not fit.
     tuning.begin(model)?;
     if head_epochs > 0 {
         tuning.begin_with_head(model)?;
         compile(model, settings.highest_optimizer(), recipe)?;
-        fitted = fit_epochs(model, data, settings, (recipe, 0, head), &mut progress, &mut keeper);
+        fit_epochs(model, 0, head)?;
     }
     tuning.begin(model)?;
-    if fitted.is_ok() {
-        compile(model, tuning.scheduled(recipe, settings.highest_optimizer(), whole), recipe)?;
-        let length = Length { epochs: head_epochs + whole.epochs, ..whole };
-        fitted = fit_epochs(model, data, settings, (recipe, head_epochs, length), &mut progress, &mut keeper);
-    }
-    progress.clear();
-    let Keeper { history, kept, .. } = keeper;
-    fitted.map(|_| history).map_err(|error| match (error, kept) {
-        (error @ (ModelError::NotFinite { .. } | ModelError::Callback(_)), Some(epoch)) => {
-            anyhow!("{error}. The model after epoch {} is kept in {}", epoch + 1, files.model.display())
-        }
-        (error @ ModelError::NotFinite { .. }, None) => anyhow!("{error}. No epoch was finished: no model is kept"),
-        (error, _) => error.into(),
-    })
+    compile(model, tuning.scheduled(recipe, settings.highest_optimizer(), whole), recipe)?;
+    fit_epochs(model, head_epochs, Length { epochs: head_epochs + whole.epochs, ..whole })?;
+    Ok(())
 }
 
 fn compile(model: &mut Model, optimizer: Optimizer, recipe: &Recipe) -> Result<()> {
     let loss = recipe.loss(model.output_shape().iter().product());
     Ok(model.compile(optimizer, loss, [Accuracy::new()])?)
-}
-
-fn fit_epochs(
-    model: &mut Model,
-    data: &Data,
-    settings: &Resolved,
-    (recipe, first_epoch, length): (&Recipe, u64, Length),
-    progress: &mut Progress,
-    keeper: &mut Keeper<'_>,
-) -> Result<History, ModelError> {
-    let options = FitOptions::new()
-        .batch_size(settings.batch_size)
-        .initial_epoch(first_epoch)
-        .seed(settings.seed)
-        .record_samples(true)
-        .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform })
-        .callback(progress)
-        .callback(keeper);
-    let options = recipe.options(options, length);
-    let options = match settings.threads {
-        Some(threads) => options.threads(threads),
-        None => options,
-    };
-    // Left to `fit`, which divides alike, so that the model file tells how: `evaluate` finds the test images by it.
-    match &data.undivided {
-        Some((images, share)) => model.fit(images, options.validation_split(*share)),
-        None => model.fit(&data.train, options.validation_data(&data.validation)),
-    }
 }
 
 /// Keeps what each epoch reached. Before the first one is done it leaves the folder as it is: an earlier run's files are
@@ -422,14 +417,21 @@ impl Files {
     fn new(folder: PathBuf) -> Self {
         Self {
             config: folder.join("config.toml"),
-            model: folder.join("model.safetensors"),
             history: folder.join("history.csv"),
-            learning_curves: folder.join("learning_curves.svg"),
+            model: folder.join("model.safetensors"),
             confusion_matrix: folder.join("confusion_matrix.svg"),
-            example: folder.join("example.png"),
+            learning_curves: folder.join("learning_curves.svg"),
             samples: folder.join(labels::FILE),
+            example: folder.join("example.png"),
             folder,
         }
+    }
+
+    /// Those that were written.
+    fn present(&self) -> Vec<&PathBuf> {
+        let Self { config, history, model, confusion_matrix, learning_curves, samples, example, folder: _ } = self;
+        let all = [config, history, model, confusion_matrix, learning_curves, samples, example];
+        all.into_iter().filter(|path| path.is_file()).collect()
     }
 }
 
@@ -466,6 +468,9 @@ struct Outcome<'a> {
     /// The same over several views of each image, where the recipe asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     over_views: Option<OverViews>,
+    /// What is kept in the run's folder.
+    #[serde(skip)]
+    files: Vec<&'a PathBuf>,
     /// An image to try the model on.
     #[serde(skip)]
     example: PathBuf,
@@ -482,16 +487,17 @@ struct OverViews {
 impl Outcome<'_> {
     fn text(&self) -> String {
         let model = quoted(self.model);
+        let files: Vec<_> = self.files.iter().filter_map(|path| path.file_name()?.to_str()).collect();
         let over_views = self.over_views.as_ref().map_or_else(String::new, |OverViews { views, accuracy, loss }| {
             let (accuracy, name) = (report::percent(*accuracy), views.name());
             format!("Test accuracy over several views of each image ({name}): {accuracy}, loss {loss:.4}\n")
         });
         format!(
-            "{}{over_views}\nTrained in {}. In {}: config.toml, history.csv, model.safetensors, confusion_matrix.svg, \
-             learning_curves.svg\n\nNext:\n  ocellus evaluate {model} {}\n  ocellus predict {model} {}\n",
+            "{}{over_views}\nTrained in {}. In {}: {}\n\nNext:\n  ocellus evaluate {model} {}\n  ocellus predict {model} {}\n",
             results("Test accuracy", self.test),
             seconds(self.seconds),
             self.run.display(),
+            files.join(", "),
             quoted(self.data),
             quoted(&self.example),
         )
