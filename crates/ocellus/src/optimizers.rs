@@ -7,6 +7,8 @@
 //! let sgd = Sgd::new().momentum(0.9).nesterov(true).learning_rate(Schedule::cosine(0.1, 10_000)).global_clipnorm(1.0);
 //! ```
 
+mod check;
+
 use crate::schedules::Schedule;
 use ocellus_engine::{Clip, Rule};
 use serde::{Deserialize, Serialize};
