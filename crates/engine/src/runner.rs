@@ -137,7 +137,7 @@ impl Runner {
         let start = Instant::now();
         self.average(parameters);
         if scalars.part + 1 < scalars.parts {
-            self.gather_gradients(scalars.part);
+            self.gather_gradients(pool, scalars.part);
         } else {
             self.update(pool, parameters, scalars);
         }
@@ -364,20 +364,15 @@ impl Runner {
     }
 
     /// Adds the gradients to those of the parts before.
-    fn gather_gradients(&mut self, part: usize) {
+    fn gather_gradients(&mut self, pool: &mut Pool, part: usize) {
         if self.gathered.is_empty() {
             let lengths = self.plan.updates.iter().map(|u| self.plan.spec(u.gradient).len());
             self.gathered = lengths.map(Buffer::new).collect();
         }
         for (u, sum) in self.plan.updates.iter().zip(&mut self.gathered) {
-            let sum = sum.f32_mut();
-            if part == 0 {
-                sum.fill(0.0);
-            }
             let mut parts: [&[f32]; MOST_SLOTS] = [&[]; MOST_SLOTS];
-            for part in gradient_parts(&self.plan, &self.slots, &self.shared, u.gradient, &mut parts) {
-                sum.iter_mut().zip(*part).for_each(|(sum, value)| *sum += value);
-            }
+            let parts = gradient_parts(&self.plan, &self.slots, &self.shared, u.gradient, &mut parts);
+            reduce::gather(pool, self.plan.level, parts, sum.f32_mut(), part > 0);
         }
     }
 
