@@ -106,7 +106,7 @@ fn winograd(shape: &ConvShape, level: Level, precision: Precision) -> Option<Win
     let [height, width, channels] = shape.input;
     let before = [2 - shape.padding[0] as isize, 2 - shape.padding[2] as isize];
     let suits = winograd::suits(shape, [height, width]);
-    suits.then(|| Winograd::in_small_tiles(shape.output(), before, [height, width], channels, level, precision))
+    suits.then(|| Winograd::of_gradient(shape.output(), before, [height, width], channels, level, precision))
 }
 
 /// Values of a phase's packed weights.

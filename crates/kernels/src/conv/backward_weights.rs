@@ -9,7 +9,7 @@ use super::paired_weights::PairedWeights;
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::weight_tile::{Run, SHORT, WeightProduct, runs};
 use super::winograd;
-use super::winograd::WinogradWeights;
+use super::winograd::{LineWeights, WinogradWeights};
 use super::{ConvShape, Epilogue};
 use crate::{Level, Precision};
 
@@ -29,6 +29,7 @@ pub struct BackwardWeights {
     /// The pixels of one sample, and the input's offset from one to the next within a segment.
     segments: Vec<Segment>,
     step: usize,
+    line: Option<LineWeights>,
     winograd: Option<WinogradWeights>,
     paired: Option<PairedWeights>,
     depthwise: Option<Windows>,
@@ -59,6 +60,7 @@ impl BackwardWeights {
         } else {
             (segments(height, width), across)
         };
+        let line = filtered.then(|| LineWeights::suiting(shape, level, precision)).flatten();
         BackwardWeights {
             shape,
             level,
@@ -69,7 +71,8 @@ impl BackwardWeights {
             rows: (0..shape.taps() * channels).map(|row| (row * shape.filters) as u32).collect(),
             segments,
             step,
-            winograd: filtered.then(|| WinogradWeights::new(shape, level, precision)),
+            winograd: (filtered && line.is_none()).then(|| WinogradWeights::new(shape, level, precision)),
+            line,
             paired: pairs.then(|| PairedWeights::new(shape, level)),
             depthwise: Windows::of_input(&shape),
             source,
@@ -94,6 +97,7 @@ impl BackwardWeights {
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
         match (&self.winograd, &self.paired) {
+            _ if self.line.is_some() => self.line.as_ref().map_or(0, LineWeights::scratch_len),
             (Some(winograd), _) => winograd.scratch_len(samples),
             (_, Some(paired)) => paired.scratch_len(samples),
             _ if self.depthwise.is_some() => 0,
@@ -108,6 +112,9 @@ impl BackwardWeights {
         assert_eq!(dy.len(), samples * shape.output_len(), "dy of {shape:?}");
         assert_eq!(dw.len(), shape.weights_len(), "dw of {shape:?}");
         assert!(scratch.len() >= self.scratch_len(samples), "scratch of {shape:?}");
+        if let Some(line) = self.line.as_ref().filter(|_| samples > 0) {
+            return line.run(samples, x, dy, dw, accumulate, scratch);
+        }
         if let Some(winograd) = self.winograd.as_ref().filter(|_| samples > 0) {
             return winograd.run(samples, x, dy, dw, accumulate, scratch);
         }

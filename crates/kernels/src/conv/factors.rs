@@ -54,7 +54,8 @@ impl Factors for Pairs {
     }
     #[inline(always)]
     fn multiply_add<I: Isa>(isa: I, a: I::F32, b: I::F32, sum: I::F32) -> I::F32 {
-        isa.add_products(a, b, sum)
+        // A broadcast factor can only be an operand in memory if it is the second one.
+        isa.add_products(b, a, sum)
     }
     #[inline(always)]
     unsafe fn store<I: Isa>(isa: I, to: *mut f32, values: I::F32) {

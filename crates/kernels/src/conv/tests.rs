@@ -396,6 +396,9 @@ pub(super) const SHAPES: &[ConvShape] = &[
     padded([7, 6, 9], 33, [3, 3], [2, 2, 2, 2]),
     padded([6, 7, 17], 12, [3, 3], [3, 4, 0, 5]),
     padded([3, 4, 40], 70, [3, 3], [1, 1, 1, 1]),
+    // Pixels enough to filter weight gradients along rows alone.
+    padded([13, 11, 9], 20, [3, 3], [2, 0, 0, 3]),
+    padded([12, 13, 17], 33, [3, 3], [0, 3, 4, 1]),
     // More than a block of pixels or a band of tiles.
     strided([65, 66, 33], 9, [3, 3], [2, 2]),
     plain([16, 17, 600], 3, [1, 1]),

@@ -6,11 +6,14 @@
 //! one matrix tile at a time, so that the products never leave the cache.
 
 mod four;
+mod line_weights;
+mod lines;
 mod row_weights;
 mod run;
 mod two;
 mod weights;
 
+pub(super) use line_weights::LineWeights;
 pub(super) use weights::WinogradWeights;
 
 use super::factors::pair_rows;
@@ -18,6 +21,7 @@ use super::geometry::{Source, Tap, unaliased};
 use super::pack::{Matrix, TileSize};
 use super::{ConvShape, Epilogue, Sums};
 use crate::{Level, Pool, Precision};
+use lines::Lines;
 use run::Run;
 use std::ops::Range;
 
@@ -58,6 +62,8 @@ pub(super) struct Winograd {
     /// Samples that are computed together; where it is 0, so many rows of tiles of one sample.
     block_samples: usize,
     block_rows: usize,
+    /// The way along rows alone, where it is the better one.
+    lines: Option<Lines>,
 }
 
 /// Whether the convolution, or its data gradient, is of the kind that this computes, and large enough to gain from it where
@@ -122,10 +128,24 @@ impl Winograd {
         precision: Precision,
     ) -> Self {
         let tile = if suits_four(output, image[2], filters, precision) { 4 } else { 2 };
-        Winograd::of_tiles(tile, image, before, output, filters, level, precision)
+        let lines = Lines::suiting(image, before, output, filters, level, precision);
+        Winograd { lines, ..Winograd::of_tiles(tile, image, before, output, filters, level, precision) }
     }
 
-    /// The same in tiles of 2x2, which can be [`Output::Pooled`]; also for gradients, whose few large values among zeros round less in them.
+    /// The same not in large tiles: for gradients, whose few large values among zeros round less so.
+    pub(super) fn of_gradient(
+        image: [usize; 3],
+        before: [isize; 2],
+        output: [usize; 2],
+        filters: usize,
+        level: Level,
+        precision: Precision,
+    ) -> Self {
+        let lines = Lines::suiting(image, before, output, filters, level, precision);
+        Winograd { lines, ..Winograd::in_small_tiles(image, before, output, filters, level, precision) }
+    }
+
+    /// The same in tiles of 2x2, which can be [`Output::Pooled`].
     pub(super) fn in_small_tiles(
         image: [usize; 3],
         before: [isize; 2],
@@ -172,6 +192,7 @@ impl Winograd {
             block: most,
             block_samples: copies,
             block_rows: equal(tiles[0], rows.max(1)),
+            lines: None,
             source,
         }
     }
@@ -186,12 +207,18 @@ impl Winograd {
     }
 
     pub(super) fn packed_len(&self) -> usize {
+        if let Some(lines) = &self.lines {
+            return lines.packed_len();
+        }
         self.parts() * self.channels() * self.size.padded(self.filters)
     }
 
     /// Packs the nine taps of the matrix, given in the order of the window, as `[panel][part][channel][panel columns]`.
     pub(super) fn pack(&self, pool: &mut Pool, matrix: &Matrix, taps: &[Tap], weights: &[f32], packed: &mut [f32]) {
         assert_eq!(taps.len(), 9, "taps of a 3x3 kernel");
+        if let Some(lines) = &self.lines {
+            return lines.pack(pool, matrix, taps, weights, packed);
+        }
         matrix.pack_transformed(self.level, pool, taps, weights, packed, self.parts(), |panel, width| {
             if self.tile == 4 {
                 return self.level.dispatch(four::TransformWeights { channels: self.channels(), width, panel });
@@ -214,6 +241,9 @@ impl Winograd {
     }
 
     pub(super) fn scratch_len(&self, samples: usize) -> usize {
+        if let Some(lines) = &self.lines {
+            return lines.scratch_len();
+        }
         let copies = match self.block_samples {
             0 => self.source.rows_len(self.tile * self.block_rows + 2),
             most => self.source.scratch_len(samples.min(most)),
@@ -241,6 +271,9 @@ impl Winograd {
         mut output: Output<'_>,
         scratch: &mut [f32],
     ) {
+        if let Some(lines) = &self.lines {
+            return lines.run(0..self.output[0], x, packed, bias, output, scratch);
+        }
         let [values, maxima] = self.len(0..self.tiles[0]);
         let x_len = self.source.source_sample();
         for first in (0..samples).step_by(self.block_samples.max(1)) {
@@ -282,6 +315,10 @@ impl Winograd {
         mut output: Output<'_>,
         scratch: &mut [f32],
     ) {
+        if let Some(lines) = &self.lines {
+            let rows = self.tile * rows.start..self.output[0].min(self.tile * rows.end);
+            return lines.run(rows, x, packed, bias, output, scratch);
+        }
         let most = if self.block_samples == 0 { self.block_rows } else { self.tiles[0] };
         for first in rows.clone().step_by(equal(rows.len(), most).max(1)) {
             let rows = first..(first + equal(rows.len(), most)).min(rows.end);
