@@ -10,11 +10,11 @@ import argparse
 import json
 import math
 import pathlib
+import sys
 import warnings
 
 warnings.filterwarnings("ignore")
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as functional
 import torchvision.models as zoo
@@ -101,8 +101,14 @@ def torchvision(name):
     return lambda size, classes: getattr(zoo, name)(num_classes=classes), IMAGENET
 
 
+def create(name, **arguments):
+    # Only where one of its models is asked for.
+    import timm
+    return timm.create_model(name, **arguments)
+
+
 def of_timm(name, pixels=IMAGENET):
-    return lambda size, classes: timm.create_model(name, num_classes=classes), pixels
+    return lambda size, classes: create(name, num_classes=classes), pixels
 
 
 MODELS = {
@@ -113,7 +119,7 @@ MODELS = {
     **{name: torchvision(name) for name in ("resnet18", "resnet34", "resnet50", "vgg11", "vgg16", "squeezenet1_1", "mobilenet_v2")},
     **{f"efficientnet_lite{n}": of_timm(f"tf_efficientnet_lite{n}", LITE) for n in range(3)},
     **{name: of_timm(name) for name in ("efficientnet_b0", "convnext_atto", "convnext_tiny")},
-    "vit_tiny": (lambda size, classes: timm.create_model("vit_tiny_patch16_224", img_size=size, num_classes=classes), BOTH),
+    "vit_tiny": (lambda size, classes: create("vit_tiny_patch16_224", img_size=size, num_classes=classes), BOTH),
 }
 
 
@@ -176,7 +182,9 @@ def main():
             found = functional.log_softmax(net(pixels).double(), 1)
         outputs[name] = found.numpy().astype(np.float32)
         print(f"{name}: logits' deviation {found.std(1).mean():.3f}, between images {(found[0] - found[1]).abs().max():.3f}", flush=True)
-    made_by = f"torch {torch.__version__}, torchvision {torchvision_version}, timm {timm.__version__}"
+    made_by = f"torch {torch.__version__}, torchvision {torchvision_version}"
+    if "timm" in sys.modules:
+        made_by += f", timm {sys.modules['timm'].__version__}"
     variances = {name: VARIANCE.get(name, 1.5) for name in outputs}
     metadata = {"size": json.dumps(size), "variances": json.dumps(variances), "classes": json.dumps(arguments.classes), "made_by": json.dumps(made_by)}
     save_file(outputs, arguments.out, metadata)

@@ -3,9 +3,10 @@
 
 usage: pretrained.py OCELLUS lite0 WEIGHTS.safetensors PHOTOS   EfficientNet-Lite0 on photographs NN_CLASS.jpg
        pretrained.py OCELLUS NAME                                           a net of torchvision with weights of its own
+       pretrained.py OCELLUS timm/NAME                                      the same with timm's names: vit_tiny, convnext_atto, convnext_tiny
 
-Photographs are brought to 256 pixels by Pillow and kept as PNG; of these both sides take the middle 224x224, so that they see the
-same bytes. What is compared is the logarithm of the probabilities, which is the logits less what their sum makes.
+Photographs are brought to 256 pixels by Pillow and kept as PNG (other sizes where the published crop is another); of these both sides
+take the middle 224x224, so that they see the same bytes. What is compared is the logarithm of the probabilities, which is the logits less what their sum makes.
 """
 import json
 import pathlib
@@ -18,6 +19,8 @@ import torch
 import torch.nn.functional as functional
 from PIL import Image
 from safetensors.torch import load_file, save_file
+
+import timm_nets
 
 # The paper's table 1: kernel, strides of the first, expansion, repetitions.
 STAGES = [(3, 1, 1, 1), (3, 2, 6, 2), (5, 2, 6, 2), (3, 2, 6, 3), (5, 1, 6, 3), (5, 2, 6, 4), (3, 1, 6, 1)]
@@ -109,9 +112,19 @@ def numbers(place, classes):
 
 
 def of_torchvision(ocellus, name, place):
-    import torchvision
     torch.manual_seed(0)
-    net = getattr(torchvision.models, name)(weights=None).eval()
+    half = torch.tensor([0.5] * 3)
+    side, mean, deviation = 256, torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    if name.startswith("timm/"):
+        net = timm_nets.NETS[name.removeprefix("timm/")]().eval()
+        if name == "timm/vit_tiny":
+            side, mean, deviation = 248, half, half
+    else:
+        import torchvision
+        net = getattr(torchvision.models, name)(weights=None).eval()
+        if name == "convnext_tiny":
+            side = 236
+    edge = (side - 224) // 2
     with torch.no_grad():
         for key, value in net.state_dict().items():
             if key.endswith("running_mean"):
@@ -120,6 +133,10 @@ def of_torchvision(ocellus, name, place):
                 value.uniform_(0.5, 1.5)
             elif value.ndim == 1 and key.endswith("weight"):
                 value.uniform_(0.5, 1.5)
+            elif key.endswith(("gamma", "layer_scale")):
+                value.uniform_(0.1, 0.3)
+            elif key.endswith(("cls_token", "pos_embed")):
+                value.normal_(0, 0.1)
         save_file({key: value.contiguous() for key, value in net.state_dict().items()}, place / "weights.safetensors")
         model = place / "model.safetensors"
         names = numbers(place, net(torch.zeros(1, 3, 224, 224)).shape[1])
@@ -129,12 +146,11 @@ def of_torchvision(ocellus, name, place):
         files, images = [], []
         for number in range(4):
             pixels = random.integers(0, 256, (8, 8, 3), np.uint8)
-            image = Image.fromarray(pixels).resize((256, 256), Image.BILINEAR)
+            image = Image.fromarray(pixels).resize((side, side), Image.BILINEAR)
             files.append(place / f"{number}.png")
             image.save(files[-1])
-            images.append(np.asarray(image)[16:240, 16:240])
+            images.append(np.asarray(image)[edge:edge + 224, edge:edge + 224])
         x = torch.tensor(np.stack(images)).permute(0, 3, 1, 2).double() / 255
-        mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         x = (x - mean.double().view(3, 1, 1)) / deviation.double().view(3, 1, 1)
         logits = net.double()(x)
     return compare(predictions(ocellus, model, files, logits.shape[1]), [str(n) for n in range(logits.shape[1])], logits)

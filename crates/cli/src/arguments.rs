@@ -110,6 +110,9 @@ pub(crate) struct Evaluate {
     /// Labelled images: a folder, a file or the name of a data set. Of its parts, the test images are used.
     pub(crate) data: PathBuf,
 
+    #[command(flatten)]
+    pub(crate) loading: Loading,
+
     /// Compute in this precision; int8 needs a model that `ocellus quantize` has prepared.
     #[arg(long, value_name = "PRECISION", default_value = "f32")]
     pub(crate) precision: Precision,
@@ -170,6 +173,9 @@ pub(crate) struct Quantize {
     /// Labelled images: a folder or the name of a data set. Ranges are measured on the training images, the accuracies on
     /// the test images.
     pub(crate) data: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) loading: Loading,
 
     /// Write the model with the ranges to this file [default: MODEL itself, which gains them].
     #[arg(long, value_name = "FILE")]

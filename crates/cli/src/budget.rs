@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use ocellus::data::Dataset;
-use ocellus::model::{FitOptions, Model, Precision};
+use ocellus::model::{FitOptions, Model, ParameterGroup, Precision};
 use ocellus::recipe::Recipe;
 
 use crate::output::note;
@@ -21,13 +21,14 @@ pub(crate) fn epochs(
     model: &mut Model,
     [train, validation, test]: [&Dataset; 3],
     settings: &Resolved,
-    recipe: &Recipe,
+    (recipe, groups, teacher): (&Recipe, Vec<ParameterGroup>, Option<&Model>),
     time: Duration,
     began: Instant,
 ) -> Result<Epochs> {
     let batch_size = settings.batch_size;
     let each = recipe.steps(train.len(), batch_size, 1.0);
-    let options = recipe.options(FitOptions::new().batch_size(batch_size).seed(settings.seed), each);
+    let mut options = recipe.options(FitOptions::new().batch_size(batch_size).seed(settings.seed).groups(groups), each);
+    options.distillation = settings.distillation.distillation(teacher);
     let trial = Duration::from_secs_f64((time.as_secs_f64() * 0.02).clamp(0.2, 10.0));
     let step = model.time_step(train, options, trial)?;
     // The test is in single precision, which is what the model's file is used in; validation is not slower.

@@ -11,6 +11,7 @@ use ocellus::optimizers::Adam;
 use serde::Serialize;
 
 use crate::arguments::Evaluate;
+use crate::loading::Loading;
 use crate::models;
 use crate::output::{lossy, note, print, print_json};
 use crate::progress::Reading;
@@ -25,7 +26,7 @@ pub(crate) fn run(arguments: Evaluate) -> Result<()> {
     let loss = model.training_record().loss;
     let outputs = model.output_shape().iter().product();
     model.compile(Adam::new(), loss.unwrap_or_else(|| Loss::for_outputs(outputs)), [Accuracy::new()])?;
-    let dataset = open(&model, &arguments.data, arguments.strict)?;
+    let dataset = open(&model, &arguments.data, arguments.strict, &arguments.loading)?;
     let evaluation = model.evaluate(&dataset)?;
     if arguments.json {
         print_json(&Outcome { model: &arguments.model, data: &arguments.data, evaluation: &evaluation })
@@ -46,8 +47,8 @@ struct Outcome<'a> {
 
 /// The images to measure on: the data's test images; where it has none, those that training kept apart, if the model was
 /// trained on this very data; else all.
-pub(crate) fn open(model: &Model, path: &Path, strict: bool) -> Result<Dataset> {
-    let (dataset, split) = open_first(model, path, &[Split::Test, Split::Validation], strict)?;
+pub(crate) fn open(model: &Model, path: &Path, strict: bool, loading: &Loading) -> Result<Dataset> {
+    let (dataset, split) = open_first(model, path, &[Split::Test, Split::Validation], strict, loading)?;
     if split.is_some() {
         return Ok(dataset);
     }
@@ -73,6 +74,7 @@ pub(crate) fn open_first(
     path: &Path,
     splits: &[Split],
     strict: bool,
+    loading: &Loading,
 ) -> Result<(Dataset, Option<Split>)> {
     let present = splits_of(path)?;
     let split = splits.iter().copied().find(|split| present.contains(split));
@@ -82,6 +84,7 @@ pub(crate) fn open_first(
         classes: (!classes.is_empty()).then(|| classes.to_vec()),
         preprocessing: Some(model.preprocessing().clone()),
         strict,
+        cache: loading.cache(),
         ..OpenOptions::default()
     };
     let reading = Reading::stderr();

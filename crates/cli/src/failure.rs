@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use ocellus::model::ModelError;
 
+use crate::output::shown;
+
 /// The program was told something that makes no sense; another argument is needed, not another machine.
 #[derive(Debug)]
 pub(crate) struct Usage(String);
@@ -65,7 +67,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     }
     if !error.is::<Partly>() {
         // A closed stderr leaves the exit code.
-        let _ = writeln!(io::stderr(), "error: {}", whole(error));
+        let _ = writeln!(io::stderr(), "error: {}", shown(&whole(error)));
     }
     // The environment is typed, too.
     let level = matches!(error.downcast_ref(), Some(ModelError::Level(_)));

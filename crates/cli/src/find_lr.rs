@@ -11,6 +11,7 @@ use ocellus::report::range_test_svg;
 use serde::Serialize;
 
 use crate::arguments::positive;
+use crate::failure::usage;
 use crate::fine_tuning::Pretrained;
 use crate::loading::Loading;
 use crate::models;
@@ -64,13 +65,15 @@ pub(crate) fn run(arguments: FindLr) -> Result<()> {
     let pretrained = Pretrained::open(&mut settings)?;
     let settings = settings.resolve();
     let recipe = settings.recipe.clone().unwrap_or_default();
+    settings.distillation.check().map_err(usage)?;
+    let teacher = settings.distillation.open(settings.precision)?;
     let plan = models::Plan::find(&settings.model)?;
     let data = train::open(&settings, arguments.loading.cache(), pretrained.as_ref())?;
     let mut model = plan.build(data.train.image_shape(), data.train.class_count(), settings.seed)?;
     if let Some(pretrained) = &pretrained {
         model = pretrained.load_into(model, &settings.fine_tuning)?;
     }
-    settings.fine_tuning.begin(&mut model)?;
+    let groups = settings.fine_tuning.groups(&model)?;
     model.set_threads(settings.threads);
     model.set_precision(settings.precision.precision())?;
     let outputs = model.output_shape().iter().product();
@@ -80,7 +83,8 @@ pub(crate) fn run(arguments: FindLr) -> Result<()> {
     }
     let (steps, batch_size, seed) = (arguments.steps as u64, settings.batch_size, settings.seed);
     let length = recipe.steps(data.train.len(), batch_size, settings.epochs.0);
-    let options = recipe.options(FitOptions::new().batch_size(batch_size).seed(seed), length);
+    let mut options = recipe.options(FitOptions::new().batch_size(batch_size).seed(seed).groups(groups), length);
+    options.distillation = settings.distillation.distillation(teacher.as_ref());
     note(format_args!(
         "{}: {steps} steps of {batch_size} images, {:?} to {:?}",
         plan.name(),

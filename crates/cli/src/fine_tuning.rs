@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use ocellus::data::Preprocessing;
-use ocellus::model::{LoadedWeights, Model, Published, Strictness, WeightFile};
+use ocellus::model::{LoadedWeights, Model, ParameterGroup, Published, Strictness, WeightFile};
 use ocellus::optimizers::Optimizer;
 use ocellus::recipe::{Length, Recipe};
 use ocellus::schedules::Schedule;
@@ -44,7 +44,8 @@ pub(crate) struct FineTuning {
     pub(crate) head_epochs: Option<u64>,
 
     /// Leave layers as they are: NAME (and what is below it, NAME.x), NAM*, ..NAME (all up to it), NAME.. (all from it),
-    /// backbone (all but the last) or head (the last); may be given several times.
+    /// backbone (all but the last) or head (the last), or only variables of theirs: NAME/kernel, */beta; may be given several
+    /// times.
     #[arg(long, value_name = "PATTERN")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) freeze: Vec<String>,
@@ -69,6 +70,8 @@ const HEAD_EPOCHS: u64 = 15;
 const SLOWER: f32 = 0.1;
 /// How much slower layers learn the earlier they come, with `--fine-tune`.
 const DECAY: f32 = 0.7;
+/// The moving averages of batch normalisation.
+const STATISTICS: &str = "*/moving_*";
 
 impl FineTuning {
     pub(crate) fn is_empty(&self) -> bool {
@@ -105,25 +108,21 @@ impl FineTuning {
         if self.fine_tune { self.head_epochs.unwrap_or(HEAD_EPOCHS) } else { 0 }
     }
 
-    /// Makes the last layer learn alone.
-    pub(crate) fn begin_with_head(&self, model: &mut Model) -> Result<()> {
-        model.freeze("backbone")?;
-        Ok(())
-    }
-
-    /// Makes all layers learn that are to, as they are to.
-    pub(crate) fn begin(&self, model: &mut Model) -> Result<()> {
-        model.unfreeze("*")?;
+    /// The groups that these settings make of a model's parameters, beside a recipe's.
+    pub(crate) fn groups(&self, model: &Model) -> Result<Vec<ParameterGroup>> {
+        let mut groups = Vec::new();
         for pattern in &self.freeze {
-            model.freeze(pattern).map_err(|error| usage(format!("--freeze: {error}")))?;
+            model.parameters_named(pattern).map_err(|error| usage(format!("--freeze: {error}")))?;
+            groups.push(ParameterGroup::new(pattern).frozen());
         }
-        if self.fixed_statistics || self.fine_tune {
-            model.fix_statistics("*")?;
+        // A model may have no statistics.
+        if (self.fixed_statistics || self.fine_tune) && model.parameters_named(STATISTICS).is_ok() {
+            groups.push(ParameterGroup::new(STATISTICS).frozen());
         }
         if let Some(decay) = self.learning_rate_decay.or(self.fine_tune.then_some(DECAY)) {
-            model.decay_learning_rate_by_depth(decay)?;
+            groups.extend(model.groups_by_depth(decay)?);
         }
-        Ok(())
+        Ok(groups)
     }
 
     /// The optimizer of all layers over a training of this length: with `--fine-tune` slower than the last layer's was, and

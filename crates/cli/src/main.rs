@@ -6,6 +6,7 @@ mod budget;
 mod check;
 mod comparison;
 mod datasets;
+mod distillation;
 mod evaluate;
 mod failure;
 mod find_lr;

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 
+use ocellus::report;
 use serde::Serialize;
 
 use crate::failure::NobodyReads;
@@ -22,7 +23,12 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 /// Tells the user something that is no result.
 pub(crate) fn note(text: impl Display) {
     // A closed stderr is no reason to stop.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", shown(&text.to_string()));
+}
+
+/// A text as it may be shown: names of files within it could hold a terminal's control codes.
+pub(crate) fn shown(text: &str) -> String {
+    text.split('\n').map(report::printable).collect::<Vec<_>>().join("\n")
 }
 
 fn written(result: io::Result<()>) -> anyhow::Result<()> {

@@ -22,8 +22,8 @@ pub(crate) fn run(arguments: Quantize) -> Result<()> {
     let mut model = models::load(&arguments.model)?;
     model.set_threads(arguments.threads);
     let splits = [Split::Train, Split::Validation, Split::Test];
-    let (train, _) = evaluate::open_first(&model, &arguments.data, &splits, arguments.strict)?;
-    let test = evaluate::open(&model, &arguments.data, arguments.strict)?;
+    let (train, _) = evaluate::open_first(&model, &arguments.data, &splits, arguments.strict, &arguments.loading)?;
+    let test = evaluate::open(&model, &arguments.data, arguments.strict, &arguments.loading)?;
     let images = train.len().min(arguments.images);
     // Evenly spread: a folder's images lie class by class.
     let chosen = train.subset((0..images).map(|index| index * train.len() / images));

@@ -8,11 +8,12 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use ocellus::data::Known;
 use ocellus::model::Precision;
-use ocellus::optimizers::{Adagrad, Adam, AdamW, Lamb, Lion, Nadam, Optimizer, RmsProp, Sgd};
+use ocellus::optimizers::{Adagrad, Adam, AdamW, Lamb, Lion, Muon, Nadam, Optimizer, RmsProp, Sgd};
 use ocellus::recipe::Recipe;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::{MOST_THREADS, positive, threads};
+use crate::distillation::Teacher;
 use crate::failure::usage;
 use crate::fine_tuning::{FINE_EPOCHS, FineTuning};
 use crate::loading::Fold;
@@ -92,6 +93,10 @@ pub(crate) struct Settings {
     #[serde(default)]
     pub(crate) fine_tuning: FineTuning,
 
+    #[command(flatten)]
+    #[serde(default)]
+    pub(crate) distillation: Teacher,
+
     /// All else that a recipe says.
     #[arg(skip)]
     pub(crate) recipe: Option<Recipe>,
@@ -121,6 +126,7 @@ pub(crate) enum OptimizerName {
     Nadam,
     Lion,
     Lamb,
+    Muon,
 }
 
 impl OptimizerName {
@@ -135,6 +141,7 @@ impl OptimizerName {
             Optimizer::Nadam(_) => Self::Nadam,
             Optimizer::Lion(_) => Self::Lion,
             Optimizer::Lamb(_) => Self::Lamb,
+            Optimizer::Muon(_) => Self::Muon,
         }
     }
 
@@ -157,6 +164,7 @@ impl OptimizerName {
             Self::Nadam => with_rate!(Nadam::new()),
             Self::Lion => with_rate!(Lion::new()),
             Self::Lamb => with_rate!(Lamb::new()),
+            Self::Muon => with_rate!(Muon::new()),
         }
     }
 }
@@ -243,6 +251,8 @@ pub(crate) struct Resolved {
     pub(crate) output: Option<PathBuf>,
     #[serde(skip_serializing_if = "FineTuning::is_empty")]
     pub(crate) fine_tuning: FineTuning,
+    #[serde(skip_serializing_if = "Teacher::is_empty")]
+    pub(crate) distillation: Teacher,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) recipe: Option<Recipe>,
 }
@@ -280,6 +290,7 @@ impl Settings {
             relabel: self.relabel.or(other.relabel),
             strict: self.strict || other.strict,
             fine_tuning: self.fine_tuning.over(other.fine_tuning),
+            distillation: self.distillation.over(other.distillation),
             recipe: self.recipe.or(other.recipe),
         }
     }
@@ -311,6 +322,7 @@ impl Settings {
             relabel: self.relabel,
             strict: self.strict,
             fine_tuning: self.fine_tuning,
+            distillation: self.distillation,
             recipe: self.recipe,
         }
     }
@@ -337,6 +349,7 @@ impl Settings {
         let both = self.validation.is_some() && self.fold.is_some();
         named("fold", both, "expected no validation beside it")?;
         self.fine_tuning.check()?;
+        self.distillation.check()?;
         Ok(self)
     }
 }
@@ -353,6 +366,7 @@ impl Settings {
             epochs: recipe.epochs.map(Epochs),
             batch_size: recipe.batch_size,
             precision,
+            distillation: recipe.distillation.clone().map(Teacher::of).unwrap_or_default(),
             recipe: Some(recipe),
             ..Settings::default()
         }

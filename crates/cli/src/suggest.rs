@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use ocellus::data::Limits;
+use ocellus::data::{Dataset, OpenOptions};
 use ocellus::durable::write_atomically;
 use ocellus::labels::csv_field;
 use ocellus::report::{percent, printable};
-use ocellus::suggest::{Candidates, Forecast, image_files};
+use ocellus::suggest::{Candidates, Forecast};
 use serde::Serialize;
 
 use crate::arguments::{positive, threads};
 use crate::failure::usage;
+use crate::loading::Loading;
 use crate::models;
 use crate::output::{lossy, note, print, print_json, table, thousands};
 use crate::progress::Reading;
@@ -26,6 +27,9 @@ pub(crate) struct Suggest {
 
     /// A folder of images without labels; any layout.
     unlabelled: Option<PathBuf>,
+
+    #[command(flatten)]
+    loading: Loading,
 
     /// Suggest N images.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true)]
@@ -74,18 +78,22 @@ fn suggest(arguments: &Suggest, folder: &Path) -> Result<Vec<Row>> {
     let mut model = models::load(&file)?;
     model.set_threads(arguments.threads);
     let reading = Reading::stderr();
-    let files = image_files(folder)?;
-    let candidates = Candidates::look(&mut model, files, &Limits::default(), &|done, all| reading.update(done, all))?;
+    let progress = |done, all| reading.update(done, all);
+    let options = OpenOptions {
+        preprocessing: Some(model.preprocessing().clone()),
+        cache: arguments.loading.cache(),
+        ..OpenOptions::default()
+    };
+    let images = Dataset::open_unlabelled(folder, &options, &progress)?;
+    let candidates = Candidates::look(&mut model, &images, &progress)?;
     drop(reading);
-    for skipped in candidates.skipped.iter().take(10) {
+    images.notes().iter().for_each(|text| note(format_args!("note: {text}")));
+    for skipped in images.skipped().iter().take(10) {
         let told = printable(&format!("{}: {}", skipped.path.display(), skipped.reason));
         note(format_args!("warning: {told}; skipped"));
     }
-    if candidates.skipped.len() > 10 {
-        note(format_args!("warning: {} files were skipped in all", thousands(candidates.skipped.len() as u64)));
-    }
-    if candidates.is_empty() {
-        bail!("{}: none of its files is an image that can be used", folder.display());
+    if images.skipped().len() > 10 {
+        note(format_args!("warning: {} files were skipped in all", thousands(images.skipped().len() as u64)));
     }
     let class = |class: usize| model.class_names().get(class).cloned().unwrap_or_else(|| class.to_string());
     let chosen = candidates.choose(arguments.count, arguments.seed).into_iter();
@@ -115,7 +123,7 @@ fn curve(arguments: &Suggest) -> Result<Vec<ClassForecast>> {
     if !config.is_file() {
         bail!("{}: --curve needs a run's folder with its config.toml", arguments.run.display());
     }
-    let curves = train::learning_curves(&config, arguments.threads)?;
+    let curves = train::learning_curves(&config, arguments.threads, arguments.loading.cache())?;
     Ok(curves.into_iter().map(ClassForecast::new).collect())
 }
 

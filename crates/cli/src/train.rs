@@ -12,7 +12,7 @@ use ocellus::durable::{check_writable, create_folder, write_atomically};
 use ocellus::history::History;
 use ocellus::labels::{Corrected, Corrections, SampleRecord};
 use ocellus::metrics::{Accuracy, Evaluation};
-use ocellus::model::{FitOptions, Model, ModelError, Precision, Views};
+use ocellus::model::{FitOptions, Model, ModelError, ParameterGroup, Precision, Views};
 use ocellus::optimizers::Optimizer;
 use ocellus::recipe::{Length, Recipe};
 use ocellus::report;
@@ -24,7 +24,7 @@ use crate::budget;
 use crate::failure::usage;
 use crate::fine_tuning::Pretrained;
 use crate::labels;
-use crate::loading::{Fold, Loading};
+use crate::loading::Fold;
 use crate::models;
 use crate::output::{lossy, note, print, print_json, quoted, shape, thousands};
 use crate::progress::{Progress, Reading, seconds};
@@ -47,6 +47,8 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     if arguments.time.is_some() && settings.fine_tuning.fine_tune {
         return Err(usage("--time: expected no --fine-tune beside it; set --epochs and --head-epochs"));
     }
+    settings.distillation.check().map_err(usage)?;
+    let teacher = settings.distillation.open(settings.precision)?;
     let plan = models::Plan::find(&settings.model)?;
     let folder = run_folder(&settings, plan.name());
     check_writable(&folder)?;
@@ -61,7 +63,9 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
         compile(&mut model, settings.highest_optimizer(), &recipe)?;
         model.set_precision(settings.precision.precision())?;
         let images = [&data.train, &data.validation, &data.test];
-        settings.epochs = budget::epochs(&mut model, images, &settings, &recipe, time, began)?;
+        let groups = settings.fine_tuning.groups(&model)?;
+        let beside = (&recipe, groups, teacher.as_ref());
+        settings.epochs = budget::epochs(&mut model, images, &settings, beside, time, began)?;
     }
     let config = settings.to_toml()?;
     introduce(&settings, &data, plan.name(), &model);
@@ -73,7 +77,7 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     if pretrained.is_none() {
         recipe.initialize(&mut model, &data.train)?;
     }
-    let history = fit(&mut model, &data, &settings, &recipe, &files, &config)?;
+    let history = fit(&mut model, &data, &settings, (&recipe, teacher.as_ref()), &files, &config)?;
 
     // As the file is used, unless told otherwise.
     model.set_precision(Precision::F32)?;
@@ -267,13 +271,18 @@ const CURVE_SEEDS: u64 = 3;
 const CURVE_EPOCHS: u64 = 4;
 
 /// The learning curve of each class: a run's training repeated on parts of its training images.
-pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<Vec<ClassCurve>> {
+pub(crate) fn learning_curves(
+    config: &Path,
+    threads: Option<usize>,
+    cache: Option<CacheOptions>,
+) -> Result<Vec<ClassCurve>> {
     let mut settings = Settings { threads, ..Settings::default() }.over(Settings::read(config)?);
     let pretrained = Pretrained::open(&mut settings)?;
     let settings = settings.resolve();
     let recipe = settings.recipe.clone().unwrap_or_default();
+    let teacher = settings.distillation.open(settings.precision)?;
     let plan = models::Plan::find(&settings.model)?;
-    let data = open(&settings, Loading::default().cache(), pretrained.as_ref())?;
+    let data = open(&settings, cache, pretrained.as_ref())?;
     let names = data.train.class_names().iter();
     let mut curves: Vec<_> = names.map(|class| ClassCurve { class: class.clone(), points: Vec::new() }).collect();
     for part in CURVE_PARTS {
@@ -292,7 +301,8 @@ pub(crate) fn learning_curves(config: &Path, threads: Option<usize>) -> Result<V
             model.set_threads(settings.threads);
             let epochs = settings.epochs.0 * CURVE_EPOCHS.min(part as u64) as f64;
             let settings = Resolved { seed, epochs: Epochs(epochs), ..settings.clone() };
-            fit_stages(&mut model, some.len(), &settings, &recipe, |model, options| model.fit(&some, options))?;
+            let beside = (&recipe, teacher.as_ref());
+            fit_stages(&mut model, some.len(), &settings, beside, |model, options| model.fit(&some, options))?;
             let evaluation = model.evaluate(&data.test)?;
             let matrix = &evaluation.confusion_matrix;
             for (class, (curve, samples)) in curves.iter_mut().zip(some.samples_per_class()).enumerate() {
@@ -310,13 +320,13 @@ fn fit(
     model: &mut Model,
     data: &Data,
     settings: &Resolved,
-    recipe: &Recipe,
+    beside: (&Recipe, Option<&Model>),
     files: &Files,
     config: &str,
 ) -> Result<History> {
     let (mut progress, mut keeper) =
         (Progress::stderr(), Keeper { files, config, history: History::new(), kept: None });
-    let fitted = fit_stages(model, data.train.len(), settings, recipe, |model, options| {
+    let fitted = fit_stages(model, data.train.len(), settings, beside, |model, options| {
         let options = options.record_samples(true).callback(&mut progress).callback(&mut keeper);
         // Left to `fit`, which divides alike, so that the model file tells how: `evaluate` finds the test images by it.
         match &data.undivided {
@@ -343,32 +353,41 @@ fn fit_stages(
     model: &mut Model,
     samples: usize,
     settings: &Resolved,
-    recipe: &Recipe,
+    (recipe, teacher): (&Recipe, Option<&Model>),
     mut fit: impl FnMut(&mut Model, FitOptions<'_>) -> Result<History, ModelError>,
 ) -> Result<()> {
     model.set_precision(settings.precision.precision())?;
     let (tuning, head_epochs) = (&settings.fine_tuning, settings.fine_tuning.head_epochs());
-    let mut fit_epochs = |model: &mut Model, first_epoch: u64, length: Length| {
-        let options = FitOptions::new()
-            .batch_size(settings.batch_size)
-            .initial_epoch(first_epoch)
-            .seed(settings.seed)
-            .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform });
-        let options = recipe.options(options, length);
-        fit(model, settings.threads.into_iter().fold(options, FitOptions::threads))
-    };
+    let mut fit_epochs =
+        |model: &mut Model, recipe: &Recipe, groups: Vec<ParameterGroup>, first_epoch: u64, length: Length| {
+            let options = FitOptions::new()
+                .batch_size(settings.batch_size)
+                .initial_epoch(first_epoch)
+                .seed(settings.seed)
+                .groups(groups)
+                .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform });
+            let mut options = recipe.options(options, length);
+            options.distillation = settings.distillation.distillation(teacher);
+            fit(model, settings.threads.into_iter().fold(options, FitOptions::threads))
+        };
     let head = recipe.steps(samples, settings.batch_size, head_epochs as f64);
     let whole = recipe.steps(samples, settings.batch_size, settings.epochs.0);
     // Told before anything is trained that does not fit.
-    tuning.begin(model)?;
-    if head_epochs > 0 {
-        tuning.begin_with_head(model)?;
-        compile(model, settings.highest_optimizer(), recipe)?;
-        fit_epochs(model, 0, head)?;
+    let groups = tuning.groups(model)?;
+    for group in &recipe.groups {
+        model.parameters_named(&group.parameters)?;
     }
-    tuning.begin(model)?;
+    if head_epochs > 0 {
+        // The recipe's groups learn for their epochs of all layers, which come after these.
+        let lasting = Recipe { groups: recipe.groups.iter().map(ParameterGroup::lasting).collect(), ..recipe.clone() };
+        let groups = [groups.clone(), vec![ParameterGroup::new("backbone").frozen()]].concat();
+        compile(model, settings.highest_optimizer(), recipe)?;
+        fit_epochs(model, &lasting, groups, 0, head)?;
+    }
+    let later = recipe.groups.iter().map(|group| group.later_by(head_epochs)).collect();
+    let recipe = &Recipe { groups: later, ..recipe.clone() };
     compile(model, tuning.scheduled(recipe, settings.highest_optimizer(), whole), recipe)?;
-    fit_epochs(model, head_epochs, Length { epochs: head_epochs + whole.epochs, ..whole })?;
+    fit_epochs(model, recipe, groups, head_epochs, Length { epochs: head_epochs + whole.epochs, ..whole })?;
     Ok(())
 }
 

@@ -184,7 +184,12 @@ impl Plan {
     pub fn memory(&self, threads: usize) -> usize {
         let slot: usize = self.slot_bytes.iter().sum();
         let worker: usize = self.worker_bytes.iter().sum::<usize>() + self.scratch_len * 4;
-        slot * self.slots + worker * threads + self.shared_len.iter().sum::<usize>() * 4
+        slot * self.slots + worker * threads + (self.shared_len.iter().sum::<usize>() + self.update_scratch_len()) * 4
+    }
+
+    /// Values of scratch memory that the largest update needs.
+    pub(crate) fn update_scratch_len(&self) -> usize {
+        self.updates.iter().map(|update| update.rule.scratch_len(self.level)).max().unwrap_or(0)
     }
 
     /// Floating-point operations for one sample.

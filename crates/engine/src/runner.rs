@@ -28,6 +28,8 @@ pub struct Runner {
     samples: usize,
     /// The gradients of the parts before, for each update; empty until a step has parts.
     gathered: Vec<Buffer>,
+    /// For updates that take more than a pass.
+    update_scratch: Buffer,
     profile: bool,
     once_times: Vec<Duration>,
     update_time: Duration,
@@ -91,6 +93,7 @@ impl Runner {
             packed: 0,
             samples: 0,
             gathered: Vec::new(),
+            update_scratch: Buffer::new(plan.update_scratch_len()),
             profile: false,
             once_times: vec![Duration::ZERO; plan.steps.len()],
             update_time: Duration::ZERO,
@@ -403,6 +406,7 @@ impl Runner {
             }
             step.gradient_scale = scale_to(limit, squares, parts);
         }
+        let mut scratch = std::mem::take(&mut self.update_scratch);
         for (number, u) in self.plan.updates.iter().enumerate() {
             let learning_rate = scalars.learning_rate * u.learning_rate;
             step = update::Step { learning_rate, l1: parts * u.l1, l2: parts * u.l2, decay: u.decay, ..step };
@@ -419,12 +423,14 @@ impl Runner {
             }
             let [a, b, c] = &mut states;
             let slices = [a, b, c].map(|state| if state.is_empty() { None } else { Some(state.f32_mut()) });
-            update::apply(pool, self.plan.level, u.rule, &step, gradients, parameter.f32_mut(), slices);
+            let (values, scratch) = (parameter.f32_mut(), scratch.f32_mut());
+            update::apply(pool, self.plan.level, u.rule, &step, gradients, values, slices, scratch);
             parameters.entries[u.parameter.0].values = parameter;
             for (state, id) in states.iter_mut().zip(&u.state) {
                 parameters.entries[id.0].values = std::mem::take(state);
             }
         }
+        self.update_scratch = scratch;
         parameters.touch();
     }
 

@@ -5,7 +5,7 @@
 //! products run on the convolutions' tile: keys and values are copied to rows of whole vectors, and the matrix of one head's
 //! weights stays in the second-level cache. Backward computes it anew instead of keeping it.
 
-use crate::conv::matrix::{Left, multiply, padded};
+use crate::conv::matrix::{Left, copy_columns, copy_rows, multiply, padded, split};
 use crate::isa::Level;
 use crate::softmax;
 
@@ -150,34 +150,6 @@ pub fn backward(
 
 fn scale_of(shape: &AttentionShape) -> f32 {
     (shape.width.max(1) as f32).recip().sqrt()
-}
-
-/// Parts of the scratch memory, of these lengths.
-fn split<const N: usize>(mut scratch: &mut [f32], lengths: [usize; N]) -> [&mut [f32]; N] {
-    lengths.map(|len| {
-        let (part, rest) = std::mem::take(&mut scratch).split_at_mut(len);
-        scratch = rest;
-        part
-    })
-}
-
-/// Copies rows of `width` values, `pitch` apart, to rows `to_pitch` apart, multiplied; what is behind a row is zero.
-fn copy_rows(from: &[f32], pitch: usize, width: usize, to: &mut [f32], to_pitch: usize, factor: f32) {
-    for (from, to) in from.chunks(pitch).zip(to.chunks_exact_mut(to_pitch)) {
-        let (row, rest) = to.split_at_mut(width);
-        row.iter_mut().zip(from).for_each(|(to, from)| *to = from * factor);
-        rest.fill(0.0);
-    }
-}
-
-/// Copies rows, `pitch` apart, to columns of `to`, whose rows are `to_pitch` apart, multiplied.
-fn copy_columns(from: &[f32], pitch: usize, rows: usize, to: &mut [f32], to_pitch: usize, factor: f32) {
-    for (c, to) in to.chunks_exact_mut(to_pitch).enumerate() {
-        for (r, to) in to[..rows].iter_mut().enumerate() {
-            *to = from[r * pitch + c] * factor;
-        }
-        to[rows..].fill(0.0);
-    }
 }
 
 #[cfg(test)]

@@ -3,12 +3,14 @@
 //! Definitions are Keras 3's, operation for operation. The result does not depend on the number of threads.
 
 mod formula;
+mod muon;
 
 use crate::Pool;
 use crate::isa::{Isa, Kernel, Level};
 use crate::pool::Disjoint;
 use crate::reduce::parts_sum;
 use formula::{Adagrad, Adam, Formula, LambDirection, Lion, Momentum, Nadam, RmsProp, Sgd};
+use muon::Muon;
 
 /// How a parameter moves along its gradient; `g` is the gradient, `p` the parameter, `lr` the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,6 +91,22 @@ pub enum Rule {
         /// What is added of the weights.
         weight_decay: f32,
     },
+    /// `p -= lr weight_decay p; m += (1 - momentum) (g - m)`, and then for a matrix of `inputs` rows and `outputs` columns
+    /// `p -= lr sqrt(max(1, outputs / inputs)) orthogonal(m)`, or with Nesterov's look-ahead of `g + momentum (m - g)`. What is
+    /// orthogonal is `x / |x|` after five steps `x = 3.4445 x - 4.7750 x xᵀ x + 2.0315 x (xᵀ x)²`, which bring all singular values
+    /// to about 1 (Jordan et al., 2024). State: `m`.
+    Muon {
+        /// Decay of the mean gradient.
+        momentum: f32,
+        /// Look ahead.
+        nesterov: bool,
+        /// Decoupled decay, times the learning rate.
+        weight_decay: f32,
+        /// Rows of the parameter: what a unit or filter reads.
+        inputs: usize,
+        /// Columns of the parameter: units or filters.
+        outputs: usize,
+    },
 }
 
 impl Rule {
@@ -102,6 +120,15 @@ impl Rule {
             Rule::Lion { .. } => 1,
             Rule::Nadam { .. } => 2,
             Rule::Lamb { .. } => 3,
+            Rule::Muon { .. } => 1,
+        }
+    }
+
+    /// Values of scratch memory that [`apply`] needs.
+    pub fn scratch_len(&self, level: Level) -> usize {
+        match *self {
+            Rule::Muon { inputs, outputs, .. } => muon::scratch_len(level, inputs, outputs),
+            _ => 0,
         }
     }
 
@@ -138,7 +165,9 @@ pub struct Step {
 const SMALLEST: usize = 8192;
 
 /// Moves `parameter` by one step. `parts` are gradients of parts of the batch, which are summed in their order; `state`
-/// holds [`Rule::state_count`] arrays as long as the parameter, in the rule's order, then `None`.
+/// holds [`Rule::state_count`] arrays as long as the parameter, in the rule's order, then `None`; `scratch` is at least as long as
+/// [`Rule::scratch_len`] says and holds finite numbers.
+#[allow(clippy::too_many_arguments, reason = "what a step is made of, and the memory for it")]
 pub fn apply(
     pool: &mut Pool,
     level: Level,
@@ -147,6 +176,7 @@ pub fn apply(
     parts: &[&[f32]],
     parameter: &mut [f32],
     state: [Option<&mut [f32]>; 3],
+    scratch: &mut [f32],
 ) {
     let lr = step.learning_rate;
     let mut job = Job { pool, level, step, parts, parameter, state };
@@ -172,6 +202,9 @@ pub fn apply(
         Rule::Lamb { beta_1, beta_2, epsilon, weight_decay } => {
             job.run(LambDirection::new(step.step, beta_1, beta_2, epsilon, weight_decay));
             job.follow_at_own_length(lr);
+        }
+        Rule::Muon { momentum, nesterov, weight_decay, inputs, outputs } => {
+            muon::apply(job, Muon { momentum, nesterov, weight_decay, inputs, outputs }, scratch);
         }
     }
 }

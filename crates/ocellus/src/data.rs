@@ -47,6 +47,7 @@ mod source;
 mod splits;
 mod store;
 mod tar;
+mod unlabelled;
 mod zip;
 
 pub use augment::Augment;

@@ -4,6 +4,7 @@ mod averaging;
 mod batches;
 mod calibration;
 mod costs;
+mod distillation;
 mod error;
 mod evaluate;
 mod features;
@@ -33,6 +34,7 @@ mod without_classes;
 pub use averaging::Averaging;
 pub use calibration::{Calibration, Precision};
 pub use costs::LayerCosts;
+pub use distillation::Distillation;
 pub use error::ModelError;
 pub use file::FileError;
 pub use groups::ParameterGroup;
@@ -54,10 +56,9 @@ use crate::labels::Trajectories;
 use crate::layers::{AnyLayer, Normalization, Rescaling};
 use crate::losses::Loss;
 use crate::metrics::{Evaluation, Metric};
-use crate::optimizers::Optimizer;
+use crate::optimizers::{Moved, Optimizer};
 use crate::regularizers::Regularizer;
 use golden::GoldenImages;
-use learning::Learning;
 use network::{INPUT, Network};
 use ocellus_engine::{Level, ParameterId, ParameterKind, Parameters, StepTime};
 use predict::Engine;
@@ -86,8 +87,6 @@ pub struct Model {
     parameters: Parameters,
     /// For each layer, where its parameters are.
     layer_parameters: Vec<Vec<ParameterId>>,
-    /// For each layer, whether and how fast it learns.
-    learning: Vec<Learning>,
     class_names: Vec<String>,
     preprocessing: Preprocessing,
     compiled: Option<Compiled>,
@@ -161,7 +160,6 @@ impl Model {
             (preprocessing.scale, preprocessing.offset) = (1.0, 0.0);
         }
         Model {
-            learning: vec![Learning::default(); network.nodes.len()],
             network,
             parameters,
             layer_parameters,
@@ -263,7 +261,6 @@ impl Model {
     fn reset_optimizer(&mut self) {
         self.parameters.remove_optimizer_state();
         let Some(compiled) = &mut self.compiled else { return };
-        let rule = compiled.optimizer.rule();
         compiled.iterations = 0;
         compiled.state.clear();
         for &id in self.layer_parameters.iter().flatten() {
@@ -271,6 +268,7 @@ impl Model {
             if parameter.kind != ParameterKind::Weight {
                 continue;
             }
+            let (rule, _) = compiled.optimizer.rule_of(moved(&self.parameters, &self.layer_parameters, id));
             let (name, shape) = (parameter.name.clone(), parameter.shape.clone());
             let states = (0..rule.state_count()).map(|number| {
                 let values = vec![rule.state_initial(number); shape.iter().product()];
@@ -280,6 +278,11 @@ impl Model {
             let states = states.collect();
             compiled.state.insert(id, states);
         }
+    }
+
+    /// A parameter as optimizers look at it.
+    fn moved(&self, id: ParameterId) -> Moved<'_> {
+        moved(&self.parameters, &self.layer_parameters, id)
     }
 
     fn optimizer_state(&self, weight: ParameterId, count: usize) -> Vec<ParameterId> {
@@ -454,6 +457,14 @@ impl Model {
     pub fn set_level(&mut self, level: Level) {
         self.engine.set_level(level);
     }
+}
+
+/// A parameter as optimizers look at it.
+fn moved<'a>(parameters: &'a Parameters, of_layers: &[Vec<ParameterId>], id: ParameterId) -> Moved<'a> {
+    let parameter = parameters.get(id);
+    let last = of_layers.iter().rfind(|ids| !ids.is_empty());
+    let hidden = last.is_none_or(|ids| !ids.contains(&id));
+    Moved { shape: &parameter.shape, is_hidden_kernel: hidden && parameter.name.ends_with("/kernel") }
 }
 
 /// A copy of a model's weights.

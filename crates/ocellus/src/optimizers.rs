@@ -27,6 +27,14 @@ pub struct Clipping {
     pub global_clipnorm: Option<f32>,
 }
 
+/// What an optimizer looks at to choose a parameter's rule.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moved<'a> {
+    pub(crate) shape: &'a [usize],
+    /// Whether it is the kernel of a convolution or dense layer, but not of the last layer with parameters.
+    pub(crate) is_hidden_kernel: bool,
+}
+
 /// One line for each optimizer: its file, its type, its name in files (Keras' class name).
 macro_rules! optimizers {
     ($($file:ident::$optimizer:ident, $class:literal;)*) => {
@@ -104,6 +112,7 @@ optimizers! {
     adamw::AdamW, "AdamW";
     lamb::Lamb, "Lamb";
     lion::Lion, "Lion";
+    muon::Muon, "Muon";
     nadam::Nadam, "Nadam";
     rmsprop::RmsProp, "RMSprop";
     sgd::Sgd, "SGD";
@@ -115,11 +124,21 @@ impl Optimizer {
         Clip { value: clipvalue, norm: clipnorm, global_norm: global_clipnorm }
     }
 
-    /// The rule and the coupled decay for a parameter whose weight decay is multiplied by this.
-    pub(crate) fn rule_with_decay(&self, factor: f32) -> (Rule, f32) {
-        let mut rule = self.rule();
-        if let Rule::Adam { weight_decay, .. } | Rule::Lion { weight_decay, .. } | Rule::Lamb { weight_decay, .. } =
-            &mut rule
+    /// The rule for a parameter, and by what the learning rate is multiplied for it.
+    pub(crate) fn rule_of(&self, parameter: Moved<'_>) -> (Rule, f32) {
+        match self {
+            Optimizer::Muon(muon) if parameter.is_hidden_kernel => (muon.matrix_rule(parameter.shape), 1.0),
+            Optimizer::Muon(muon) => (muon.rule(), muon.rest),
+            _ => (self.rule(), 1.0),
+        }
+    }
+
+    /// A rule whose weight decay is multiplied by this, and the decay that is added to the gradient.
+    pub(crate) fn with_decay(&self, mut rule: Rule, factor: f32) -> (Rule, f32) {
+        if let Rule::Adam { weight_decay, .. }
+        | Rule::Lion { weight_decay, .. }
+        | Rule::Lamb { weight_decay, .. }
+        | Rule::Muon { weight_decay, .. } = &mut rule
         {
             *weight_decay *= factor;
         }
@@ -137,13 +156,14 @@ impl Optimizer {
             "adamw" => AdamW::new().into(),
             "lamb" => Lamb::new().into(),
             "lion" => Lion::new().into(),
+            "muon" => Muon::new().into(),
             "nadam" => Nadam::new().into(),
             _ => return None,
         })
     }
 
     /// The names that [`named`](Self::named) knows.
-    pub const NAMES: [&str; 8] = ["adam", "adamw", "sgd", "rmsprop", "adagrad", "nadam", "lion", "lamb"];
+    pub const NAMES: [&str; 9] = ["adam", "adamw", "sgd", "rmsprop", "adagrad", "nadam", "lion", "lamb", "muon"];
 
     /// The same optimizer with another learning rate.
     pub fn with_learning_rate(mut self, learning_rate: impl Into<Schedule>) -> Self {
@@ -158,6 +178,7 @@ impl Optimizer {
             Optimizer::AdamW(optimizer) => &mut optimizer.learning_rate,
             Optimizer::Lamb(optimizer) => &mut optimizer.learning_rate,
             Optimizer::Lion(optimizer) => &mut optimizer.learning_rate,
+            Optimizer::Muon(optimizer) => &mut optimizer.learning_rate,
             Optimizer::Nadam(optimizer) => &mut optimizer.learning_rate,
             Optimizer::RmsProp(optimizer) => &mut optimizer.learning_rate,
             Optimizer::Sgd(optimizer) => &mut optimizer.learning_rate,
@@ -169,7 +190,7 @@ impl Optimizer {
 mod tests {
     use super::*;
     use crate::golden::Golden;
-    use ocellus_engine::ops::{Add, Dense, Epilogue};
+    use ocellus_engine::ops::{Add, Dense, Epilogue, MeanSquaredError};
     use ocellus_engine::{
         DType, Graph, Input, Level, ParameterId, ParameterKind, Parameters, Plan, PlanOptions, Pool, Runner, Scalars,
         Update, Value,
@@ -253,6 +274,68 @@ mod tests {
             for (at, (found, expected)) in found.iter().zip(golden.tensor(case)).enumerate() {
                 let difference = (found - expected).abs();
                 assert!(difference <= 2e-6 * expected.abs().max(0.1), "{case}, {at}: {found}, not {expected}");
+            }
+        }
+    }
+
+    /// Three steps of a kernel `[inputs][outputs]` with these gradients: samples are rows of the kernel, and targets lie as far from
+    /// them as the gradient says.
+    fn matrix_steps(
+        optimizer: &Optimizer,
+        [inputs, outputs]: [usize; 2],
+        start: &[f32],
+        gradients: &[Vec<f32>],
+    ) -> Vec<f32> {
+        let (mut graph, mut parameters) = (Graph::new(), Parameters::new());
+        let one_hot = graph.input(&[inputs], DType::F32);
+        let (target, weight) = (graph.input(&[outputs], DType::F32), graph.input(&[1], DType::F32));
+        let shape = [inputs, outputs];
+        let parameter = parameters.add("hidden/kernel", &shape, ParameterKind::Weight, start);
+        let kernel = graph.parameter(parameter, &shape);
+        let rows = graph.add(Dense { epilogue: Epilogue::Linear }, &[one_hot, kernel]).unwrap();
+        let losses = graph.add(MeanSquaredError { label_smoothing: 0.0 }, &[rows, target]).unwrap();
+        let total = graph.weighted_mean(losses, weight).unwrap();
+        let gradient = graph.gradients(total, &[kernel]).unwrap()[0].unwrap();
+        let (rule, rate) = optimizer.rule_of(Moved { shape: &shape, is_hidden_kernel: true });
+        let zeros = vec![0.0; inputs * outputs];
+        let state = vec![parameters.add("state", &shape, ParameterKind::OptimizerState, &zeros)];
+        graph.update(Update { parameter, gradient, rule, state, l1: 0.0, l2: 0.0, learning_rate: rate, decay: 0.0 });
+        let plan = Plan::new(&graph, &[total], PlanOptions::new(inputs, Level::detect())).unwrap();
+        let (mut runner, mut pool) = (Runner::new(plan, 2), Pool::new(2));
+        let one_hot: Vec<f32> = (0..inputs * inputs).map(|n| f32::from(u8::from(n % (inputs + 1) == 0))).collect();
+        for (step, gradient) in (0..).zip(gradients) {
+            let half = (inputs * outputs) as f32 / 2.0;
+            let values = parameters.get(parameter).values();
+            let targets: Vec<f32> =
+                values.iter().zip(gradient).map(|(value, gradient)| value - half * gradient).collect();
+            let ones = vec![1.0; inputs];
+            let inputs_now = [Input::F32(&one_hot), Input::F32(&targets), Input::F32(&ones)];
+            let scalars = Scalars { step: step + 1, seed: 0, learning_rate: optimizer.learning_rate().at(step) };
+            runner.run(&mut pool, &mut parameters, &inputs_now, inputs, &scalars);
+        }
+        parameters.get(parameter).values().to_vec()
+    }
+
+    /// Kernels after three steps of `torch.optim.Muon` in single precision, by `reference/golden_muon.py`: outputs, inputs, numbers.
+    #[test]
+    #[rustfmt::skip]
+    fn muon_agrees_with_pytorch() {
+        let cases: [([usize; 2], &[f32]); 2] = [
+            ([4, 6], &[0.2243092, 0.9507267, 0.7443336, 0.09230834, 0.6842791, -0.9968167, -0.9817731, 0.9390455, 0.7752303, -0.1620685, 0.6577942, -0.9457314, 0.138549, -0.9332149, 0.4429387, -0.4733288, 0.9633726, 0.9986604, -0.9158741, -0.9905931, 0.9803775, 0.799372, -0.07469138, 0.9078777]),
+            ([6, 4], &[0.1910487, 0.9532045, 0.7232112, 0.1051924, 0.6964641, -0.9986017, -1.002931, 0.9337471, 0.8165276, -0.1408657, 0.6896619, -0.9261372, 0.1484957, -0.9665076, 0.4503087, -0.4903248, 0.9741761, 0.9919601, -0.9285765, -1.028476, 0.9767514, 0.8009356, -0.09063361, 0.9007239]),
+        ];
+        let optimizer = Muon::new().learning_rate(0.05).weight_decay(0.1).into();
+        for ([outputs, inputs], expected) in cases {
+            // Numbers by place in PyTorch's order, brought into ours.
+            let place = |n: usize| (n % outputs) * inputs + n / outputs;
+            let numbers = |a: f64, b: f64| -> Vec<f32> {
+                (0..inputs * outputs).map(|n| (a * (place(n) as f64).powi(2) + b).sin() as f32).collect()
+            };
+            let gradients = [2.3, 3.3, 4.3].map(|a| numbers(a, 1.1));
+            let found = matrix_steps(&optimizer, [inputs, outputs], &numbers(1.7, 0.3), &gradients);
+            for (n, found) in found.iter().enumerate() {
+                let expected = expected[place(n)];
+                assert!((found - expected).abs() < 2e-5, "{outputs}x{inputs}, {n}: {found}, not {expected}");
             }
         }
     }

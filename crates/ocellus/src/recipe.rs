@@ -11,11 +11,13 @@ use crate::data::Augment;
 use crate::data::augment::Mixing;
 use crate::losses::Loss;
 use crate::model::{
-    Averaging, FitOptions, Images, Model, ModelError, ParameterGroup, Precision, ProgressiveResizing, Views,
+    Averaging, Distillation, FitOptions, Images, Model, ModelError, ParameterGroup, Precision, ProgressiveResizing,
+    Views,
 };
 use crate::optimizers::Optimizer;
 use crate::schedules::Schedule;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// A training as a file describes it; what is left out is as usual.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,9 +65,46 @@ pub struct Recipe {
     /// How images and targets of a batch are mixed.
     #[serde(skip_serializing_if = "Mixing::is_none")]
     pub mixing: Mixing,
+    /// A model to learn from, beside the targets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<Teaching>,
     /// Parameters that learn in their own way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<ParameterGroup>,
+}
+
+/// See [`Distillation`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Teaching {
+    /// The file of the model to learn from.
+    pub teacher: PathBuf,
+    /// What the logits of both are divided by.
+    #[serde(default = "usual_temperature")]
+    pub temperature: f32,
+    /// The teacher's share of the loss.
+    #[serde(default = "usual_weight")]
+    pub weight: f32,
+}
+
+fn usual_temperature() -> f32 {
+    Distillation::TEMPERATURE
+}
+
+fn usual_weight() -> f32 {
+    Distillation::WEIGHT
+}
+
+impl Teaching {
+    /// From this model as usual.
+    pub fn new(teacher: PathBuf) -> Self {
+        Teaching { teacher, temperature: usual_temperature(), weight: usual_weight() }
+    }
+
+    /// What is wrong with the arguments.
+    pub fn problem(&self) -> Option<String> {
+        Distillation::problem(self.temperature, self.weight)
+    }
 }
 
 /// See [`Model::whiten`].
@@ -316,6 +355,7 @@ impl Recipe {
             .and_then(Curve::problem)
             .or(self.averaging.and_then(|averaging| averaging.problem()))
             .or(self.mixing.problem())
+            .or(self.distillation.as_ref().and_then(Teaching::problem))
             .or(self.resizing.and_then(|resizing| resizing.problem()))
     }
 
@@ -349,7 +389,8 @@ impl Recipe {
     }
 
     /// Adds to the arguments of [`Model::fit`] what the recipe says of them.
-    pub fn options<'a>(&self, options: FitOptions<'a>, length: Length) -> FitOptions<'a> {
+    pub fn options<'a>(&self, mut options: FitOptions<'a>, length: Length) -> FitOptions<'a> {
+        options.groups.extend_from_slice(&self.groups);
         FitOptions {
             epochs: length.epochs,
             steps: Some(length.steps),
@@ -359,7 +400,6 @@ impl Recipe {
             mixing: self.mixing,
             resizing: self.resizing,
             averaging: self.averaging,
-            groups: self.groups.clone(),
             ..options
         }
     }

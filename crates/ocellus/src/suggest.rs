@@ -4,5 +4,5 @@
 mod candidates;
 mod learning_curve;
 
-pub use candidates::{Candidates, Suggestion, image_files};
+pub use candidates::{Candidates, Suggestion};
 pub use learning_curve::{CurvePoint, Forecast, forecast};

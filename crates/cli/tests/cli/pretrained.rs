@@ -79,6 +79,31 @@ fn a_model_is_trained_further_on_other_classes() {
     assert_eq!(again.json()["history"]["loss"], run.json()["history"]["loss"]);
 }
 
+/// A recipe's groups hold beside what fine-tuning says: their epochs count those of all layers, and what is frozen stays frozen.
+#[test]
+fn fine_tuning_and_a_recipe_s_groups_hold_together() {
+    let place = Place::new();
+    place.trained();
+    let start = "train photos --weights run/model.safetensors --fine-tune --head-epochs 1 --epochs 2";
+    place.write("while.toml", "[[groups]]\nparameters = \"conv2d\"\nepochs = 1\n");
+    place.write("fast.toml", "[[groups]]\nparameters = \"*/bias\"\nlearning_rate = 64.0\n");
+    let values = |run: &str, name: &str| {
+        let model = ocellus::Model::load(place.path(&format!("{run}/model.safetensors"))).unwrap();
+        model.weights().find(|(known, ..)| *known == name).unwrap().2.to_vec()
+    };
+    let frozen = "--freeze conv2d --output frozen --recipe fast.toml";
+    place.run(&format!("{start} {frozen}")).succeeds();
+    assert_eq!(values("frozen", "conv2d/bias"), values("run", "conv2d/bias"));
+    assert_ne!(values("frozen", "conv2d_1/bias"), values("run", "conv2d_1/bias"));
+    let once = start.replace("--epochs 2", "--epochs 1");
+    place.run(&format!("{start} --recipe while.toml --output while")).succeeds();
+    place.run(&format!("{once} --recipe while.toml --output once")).succeeds();
+    assert_ne!(values("while", "conv2d/kernel"), values("run", "conv2d/kernel"));
+    assert_ne!(values("while", "conv2d_1/kernel"), values("once", "conv2d_1/kernel"));
+    let config = place.text("frozen/config.toml");
+    assert!(config.contains("[[recipe.groups]]") && config.contains("freeze = [\"conv2d\"]"), "{config}");
+}
+
 #[test]
 fn weights_that_do_not_fit_are_refused() {
     let place = Place::new();

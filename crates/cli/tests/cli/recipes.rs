@@ -64,13 +64,52 @@ fn recipes_that_make_no_sense_are_refused() {
         ("train photos --recipe missing.toml", 2, &["missing.toml"]),
         ("train photos --recipe airbench", 2, &["did you mean airbench94?"]),
         ("train photos --recipe colour.toml", 1, &["ColorJitter", "3 channels, received 1"]),
-        ("train photos --recipe group.toml", 1, &["no parameter's name is \"nothing\""]),
+        ("train photos --recipe group.toml", 1, &["no layer is named \"nothing\""]),
         ("train photos --time 10", 2, &["--time"]),
         ("train photos --time 10m --epochs 3", 2, &["--epochs"]),
     ] {
         place.run(line).fails(code, parts);
     }
     assert!(!place.exists("runs"));
+}
+
+#[test]
+fn a_model_learns_from_another() {
+    let place = Place::new();
+    place.trained();
+    let run =
+        place.run("train photos --teacher run/model.safetensors --epochs 2 --temperature 2 --output a").succeeds();
+    let config = place.text("a/config.toml");
+    for part in ["[distillation]\n", "teacher = \"run/model.safetensors\"", "temperature = 2.0"] {
+        assert!(config.contains(part), "{part}: {config}\n{}", run.stderr());
+    }
+    place.run("train --config a/config.toml --output b --threads 1").succeeds();
+    let model = |name: &str| std::fs::read(place.path(&format!("{name}/model.safetensors"))).unwrap();
+    assert_eq!(model("a"), model("b"));
+    // A recipe says the same, and what is typed counts more.
+    place
+        .write("recipe.toml", "[distillation]\nteacher = \"run/model.safetensors\"\ntemperature = 3.0\nweight = 0.7\n");
+    place.run("train photos --recipe recipe.toml --epochs 2 --temperature 2 --output c").succeeds();
+    assert_eq!(model("a"), model("c"));
+    place.run("train photos --recipe recipe.toml --epochs 2 --output d").succeeds();
+    assert_ne!(model("a"), model("d"));
+    place.write("wrong.toml", "[distillation]\nteacher = \"run/model.safetensors\"\nweight = 2.0\n");
+    for class in ["above", "left"] {
+        (0..4).for_each(|n| place.image(&format!("others/{class}/{n}.png"), class == "above", n));
+    }
+    for (line, code, parts) in [
+        ("train photos --temperature 2", 2, &["--temperature", "--teacher MODEL"][..]),
+        ("train photos --teacher run/model.safetensors --teacher-weight 2", 2, &["--teacher-weight", "from 0 to 1"]),
+        ("train photos --recipe wrong.toml", 2, &["wrong.toml", "a weight from 0 to 1, received 2"]),
+        ("train photos --teacher missing", 1, &["missing"]),
+        (
+            "train others --teacher run/model.safetensors",
+            1,
+            &["class 1 is \"below\" for the teacher, but \"left\" in the data"],
+        ),
+    ] {
+        place.run(line).fails(code, parts);
+    }
 }
 
 #[test]

@@ -1,5 +1,11 @@
 //! `ocellus` on data of other formats than class folders.
 
+use std::fs::{self, File};
+use std::time::{Duration, SystemTime};
+
+use ocellus::data::{CacheOptions, Dataset, OpenOptions};
+use ocellus::model::Model;
+
 use crate::harness::{Place, names};
 
 /// A manifest of a folder's images.
@@ -37,4 +43,28 @@ fn prepared_images_are_kept_where_asked() {
     place.run(&format!("{line} --cache kept --cache-size 1MB --output b")).succeeds();
     assert!(!place.exists("kept") || names(&place.path("kept")).is_empty());
     assert_eq!(place.text("a/history.csv").lines().count(), place.text("b/history.csv").lines().count());
+}
+
+#[test]
+fn prepared_images_are_used_by_all_who_read_the_data() {
+    let place = Place::new();
+    place.trained();
+    let model = Model::load(place.path("run/model.safetensors")).unwrap();
+    let cache = CacheOptions { worth: Duration::ZERO, ..CacheOptions::new(place.path("kept")) };
+    let preprocessing = Some(model.preprocessing().clone());
+    let options = OpenOptions { cache: Some(cache), preprocessing, ..OpenOptions::default() };
+    Dataset::open(place.path("photos"), &options).unwrap();
+    let file = place.path("kept").join(&names(&place.path("kept"))[0]);
+    for line in [
+        "evaluate run/model.safetensors photos",
+        "quantize run/model.safetensors photos --output int8.safetensors",
+        "suggest run photos",
+    ] {
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        File::options().append(true).open(&file).unwrap().set_modified(long_ago).unwrap();
+        place.run(&format!("{line} --cache none")).succeeds();
+        assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), long_ago, "{line}");
+        place.run(&format!("{line} --cache kept")).succeeds();
+        assert!(fs::metadata(&file).unwrap().modified().unwrap() > long_ago, "{line} does not use the cache");
+    }
 }

@@ -8,9 +8,14 @@ use ocellus_kernels::{Level, softmax};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Softmax;
 
+impl Softmax {
+    /// The operation's name.
+    pub const NAME: &'static str = "Softmax";
+}
+
 impl Op for Softmax {
     fn name(&self) -> &'static str {
-        "Softmax"
+        Self::NAME
     }
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>, String> {
         super::count(inputs, 1..=1)?;

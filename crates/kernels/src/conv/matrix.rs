@@ -49,3 +49,31 @@ pub(crate) fn multiply(
     };
     product.run_on(level);
 }
+
+/// Parts of the scratch memory, of these lengths.
+pub(crate) fn split<const N: usize>(mut scratch: &mut [f32], lengths: [usize; N]) -> [&mut [f32]; N] {
+    lengths.map(|len| {
+        let (part, rest) = std::mem::take(&mut scratch).split_at_mut(len);
+        scratch = rest;
+        part
+    })
+}
+
+/// Copies rows of `width` values, `pitch` apart, to rows `to_pitch` apart, multiplied; what is behind a row is zero.
+pub(crate) fn copy_rows(from: &[f32], pitch: usize, width: usize, to: &mut [f32], to_pitch: usize, factor: f32) {
+    for (from, to) in from.chunks(pitch).zip(to.chunks_exact_mut(to_pitch)) {
+        let (row, rest) = to.split_at_mut(width);
+        row.iter_mut().zip(from).for_each(|(to, from)| *to = from * factor);
+        rest.fill(0.0);
+    }
+}
+
+/// Copies rows, `pitch` apart, to columns of `to`, whose rows are `to_pitch` apart, multiplied.
+pub(crate) fn copy_columns(from: &[f32], pitch: usize, rows: usize, to: &mut [f32], to_pitch: usize, factor: f32) {
+    for (c, to) in to.chunks_exact_mut(to_pitch).enumerate() {
+        for (r, to) in to[..rows].iter_mut().enumerate() {
+            *to = from[r * pitch + c] * factor;
+        }
+        to[rows..].fill(0.0);
+    }
+}

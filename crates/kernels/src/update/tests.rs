@@ -69,6 +69,7 @@ fn exact(rule: Rule, lr: f64, t: u64, g: f64, p: f64, s: &mut [f64]) -> f64 {
             s[2] = m / (v.sqrt() + f64::from(epsilon)) + f64::from(weight_decay) * p;
             p
         }
+        Rule::Muon { .. } => unreachable!("depends on all values"),
         Rule::Sgd { momentum: 0.0, .. } => p - lr * g,
         Rule::Sgd { momentum, nesterov } => {
             s[0] = f64::from(momentum) * s[0] - lr * g;
@@ -123,7 +124,7 @@ fn run(pool: &mut Pool, level: Level, rule: Rule, step: &Step, len: usize, parts
         let mut arrays = state.iter_mut().map(Vec::as_mut_slice);
         let state = [arrays.next(), arrays.next(), arrays.next()];
         let step = Step { step: t, ..*step };
-        apply(pool, level, rule, &step, &slices(&gradients), &mut p, state);
+        apply(pool, level, rule, &step, &slices(&gradients), &mut p, state, &mut []);
     }
     (p, state)
 }
@@ -207,7 +208,7 @@ fn penalties_have_no_gradient_at_zero() {
     let step = Step { l1: 0.5, l2: 0.5, ..PLAIN };
     let mut p = [0.0f32, -0.0];
     let rule = Rule::Sgd { momentum: 0.0, nesterov: false };
-    apply(&mut Pool::new(1), Level::detect(), rule, &step, &[&[0.0; 2]], &mut p, [None, None, None]);
+    apply(&mut Pool::new(1), Level::detect(), rule, &step, &[&[0.0; 2]], &mut p, [None, None, None], &mut []);
     assert_eq!(p, [0.0, 0.0]);
 }
 
@@ -218,7 +219,7 @@ fn nadam_late_in_a_training() {
         let step = Step { step: t, ..PLAIN };
         let (mut p, mut m, mut v) = ([0.5f32], [0.2f32], [0.09f32]);
         let state = [Some(&mut m[..]), Some(&mut v[..]), None];
-        apply(&mut Pool::new(1), Level::detect(), rule(beta_1), &step, &[&[0.25]], &mut p, state);
+        apply(&mut Pool::new(1), Level::detect(), rule(beta_1), &step, &[&[0.25]], &mut p, state, &mut []);
         p[0]
     };
     let wanted = |beta_1: f32, t: u64| {
@@ -232,4 +233,115 @@ fn nadam_late_in_a_training() {
     }
     // A step must not take longer the later it is.
     assert!(after(0.999_999_9, 1 << 40).is_finite());
+}
+
+/// Three steps of Muon as Jordan writes them, in double precision, of a parameter `[inputs][outputs]`.
+fn exact_muon(step: &Step, [inputs, outputs]: [usize; 2], parts: usize, nesterov: bool) -> Vec<f64> {
+    let len = inputs * outputs;
+    let (mut p, mut m) = (wide(&values(len, 100)), vec![0.0; len]);
+    let (momentum, decay, lr) = (f64::from(0.95f32), f64::from(0.1f32), f64::from(step.learning_rate));
+    for t in 1..=3 {
+        let gradients = gradients(len, parts, t);
+        let g: Vec<f64> = (0..len).map(|i| gradient(step, &gradients, i, p[i])).collect();
+        m.iter_mut().zip(&g).for_each(|(m, g)| *m += (1.0 - momentum) * (g - *m));
+        let ahead = |(m, g): (&f64, &f64)| if nesterov { g + momentum * (m - g) } else { *m };
+        let direction: Vec<f64> = m.iter().zip(&g).map(ahead).collect();
+        let norm = direction.iter().map(|v| v * v).sum::<f64>().sqrt() + 1e-7;
+        let mut x: Vec<f64> = direction.iter().map(|v| v / norm).collect();
+        for _ in 0..5 {
+            let square =
+                |i: usize, j: usize| (0..outputs).map(|k| x[i * outputs + k] * x[j * outputs + k]).sum::<f64>();
+            let a: Vec<f64> = (0..inputs * inputs).map(|n| square(n / inputs, n % inputs)).collect();
+            let product = |i: usize, j: usize| (0..inputs).map(|k| a[i * inputs + k] * a[k * inputs + j]).sum::<f64>();
+            let b: Vec<f64> =
+                (0..inputs * inputs).map(|n| -4.7750 * a[n] + 2.0315 * product(n / inputs, n % inputs)).collect();
+            let next = |n: usize| {
+                let (i, j) = (n / outputs, n % outputs);
+                3.4445 * x[n] + (0..inputs).map(|k| b[i * inputs + k] * x[k * outputs + j]).sum::<f64>()
+            };
+            x = (0..len).map(next).collect();
+        }
+        let scale = (outputs as f64 / inputs as f64).max(1.0).sqrt();
+        p.iter_mut().zip(x).for_each(|(p, x)| *p = *p * (1.0 - lr * decay) - lr * scale * x);
+    }
+    p
+}
+
+fn run_muon(pool: &mut Pool, level: Level, step: &Step, shape: [usize; 2], parts: usize, nesterov: bool) -> Vec<f32> {
+    let ([inputs, outputs], len) = (shape, shape[0] * shape[1]);
+    let rule = Rule::Muon { momentum: 0.95, nesterov, weight_decay: 0.1, inputs, outputs };
+    let (mut p, mut m) = (values(len, 100), vec![0.0; len]);
+    // Memory that another parameter has left numbers in.
+    let mut scratch = vec![0.7; rule.scratch_len(level) + 5];
+    for t in 1..=3 {
+        let gradients = gradients(len, parts, t);
+        let (state, step) = ([Some(&mut m[..]), None, None], Step { step: t, ..*step });
+        apply(pool, level, rule, &step, &slices(&gradients), &mut p, state, &mut scratch);
+    }
+    p
+}
+
+#[test]
+fn muon_makes_matrices_orthogonal() {
+    for level in Level::available() {
+        for (step, nesterov) in [(&STEPS[0], true), (&STEPS[0], false), (&STEPS[3], true), (&STEPS[4], true)] {
+            for (shape, parts) in [
+                ([1, 1], 1),
+                ([1, 7], 2),
+                ([9, 1], 1),
+                ([5, 5], 3),
+                ([27, 16], 1),
+                ([16, 27], 2),
+                ([50, 33], 1),
+                ([33, 120], 1),
+            ] {
+                let found = run_muon(&mut Pool::new(2), level, step, shape, parts, nesterov);
+                let expected = exact_muon(step, shape, parts, nesterov);
+                for (found, expected) in found.iter().zip(expected) {
+                    let difference = (f64::from(*found) - expected).abs();
+                    assert!(difference < 2e-5, "{level:?} {shape:?} {nesterov}: {found}, not {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn muon_is_the_same_for_any_threads() {
+    for shape in [[200, 120], [120, 200]] {
+        let one = run_muon(&mut Pool::new(1), Level::detect(), &STEPS[0], shape, 2, true);
+        for threads in [2, 3, 4] {
+            assert!(one == run_muon(&mut Pool::new(threads), Level::detect(), &STEPS[0], shape, 2, true));
+        }
+    }
+}
+
+/// Parameters after three steps of `torch.optim.Muon` in single precision, by `reference/golden_muon.py`: outputs, inputs, numbers.
+#[test]
+#[rustfmt::skip]
+fn muon_is_pytorchs() {
+    let cases: [([usize; 2], &[f64]); 3] = [
+        ([4, 6], &[0.2243092, 0.9507267, 0.7443336, 0.09230834, 0.6842791, -0.9968167, -0.9817731, 0.9390455, 0.7752303, -0.1620685, 0.6577942, -0.9457314, 0.138549, -0.9332149, 0.4429387, -0.4733288, 0.9633726, 0.9986604, -0.9158741, -0.9905931, 0.9803775, 0.799372, -0.07469138, 0.9078777]),
+        ([6, 4], &[0.1910487, 0.9532045, 0.7232112, 0.1051924, 0.6964641, -0.9986017, -1.002931, 0.9337471, 0.8165276, -0.1408657, 0.6896619, -0.9261372, 0.1484957, -0.9665076, 0.4503087, -0.4903248, 0.9741761, 0.9919601, -0.9285765, -1.028476, 0.9767514, 0.8009356, -0.09063361, 0.9007239]),
+        ([5, 5], &[0.2038083, 0.9635305, 0.7455657, 0.09911627, 0.6649838, -0.9736432, -0.979567, 0.9445553, 0.8083766, -0.14224, 0.6778209, -0.931165, 0.1257536, -0.9410998, 0.4688859, -0.4855288, 0.928303, 1.012768, -0.9248918, -1.006272, 0.9934934, 0.8077951, -0.06335243, 0.9046049, -0.5951535]),
+    ];
+    for (level, ([outputs, inputs], expected)) in Level::available().into_iter().flat_map(|level| cases.map(|case| (level, case))) {
+        // Numbers by place in PyTorch's order, brought into ours.
+        let numbers = |a: f64, b: f64| -> Vec<f32> {
+            let place = |n: usize| ((n % outputs) * inputs + n / outputs) as f64;
+            (0..inputs * outputs).map(|n| (a * place(n).powi(2) + b).sin() as f32).collect()
+        };
+        let rule = Rule::Muon { momentum: 0.95, nesterov: true, weight_decay: 0.1, inputs, outputs };
+        let (mut p, mut m) = (numbers(1.7, 0.3), vec![0.0; inputs * outputs]);
+        let mut scratch = vec![0.0; rule.scratch_len(level)];
+        for t in 0..3u8 {
+            let (gradient, state) = (numbers(2.3 + f64::from(t), 1.1), [Some(&mut m[..]), None, None]);
+            let step = Step { learning_rate: 0.05, step: u64::from(t) + 1, ..PLAIN };
+            apply(&mut Pool::new(1), level, rule, &step, &[&gradient], &mut p, state, &mut scratch);
+        }
+        for (n, found) in p.iter().enumerate() {
+            let expected = expected[(n % outputs) * inputs + n / outputs];
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "{level:?} {outputs}x{inputs}: {found}, not {expected}");
+        }
+    }
 }

@@ -6,11 +6,11 @@ use super::classes::balance;
 use super::report::{Finding, Kind};
 use crate::data::{Dataset, Split};
 
-/// Bytes of pixels that are hashed at most; more would delay the start.
+/// Bytes of pixels that are hashed at most, where hashes are not known; more would delay the start.
 const MOST_BYTES: usize = 1 << 28;
 
-/// A short check of opened data: class counts, copies across splits, copies with different labels. Pixels are compared where
-/// they are in memory, exactly and as the model sees them; decoded, resized and looked at they are by [`check`](super::check).
+/// A short check of opened data: class counts, copies across splits, copies with different labels. What is compared is what is
+/// at hand: hashes of files, or pixels in memory. Images are decoded and looked at by [`check`](super::check).
 #[must_use]
 pub fn glance(parts: &[(Split, &Dataset)]) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -32,7 +32,7 @@ struct Seen {
 
 fn copies(parts: &[(Split, &Dataset)]) -> Vec<Finding> {
     let bytes: usize = parts.iter().map(|(_, part)| part.len() * part.image_len()).sum();
-    if bytes > MOST_BYTES || !parts.iter().all(|(_, part)| part.in_memory()) {
+    if !parts.iter().all(|(_, part)| part.is_hashed() || (part.in_memory() && bytes <= MOST_BYTES)) {
         return Vec::new();
     }
     let mut seen: HashMap<u64, Seen> = HashMap::with_capacity(parts.iter().map(|(_, part)| part.len()).sum());

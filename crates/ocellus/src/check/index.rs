@@ -21,11 +21,14 @@ const CHUNK_BITS: usize = 16;
 const CHUNKS: usize = 128 / CHUNK_BITS;
 const BUCKETS: usize = 1 << CHUNK_BITS;
 
-/// Partners of one image that one table gives at most: of a thousand like images each is joined to some, and all hang together.
+/// Partners that one window gets from one table at most: of a thousand like images each is joined to some, and all hang
+/// together. Of very many images fewer, so that pairs do not take more memory than hashes.
 const MOST_PARTNERS: usize = 32;
+const LEAST_PARTNERS: usize = 4;
+const MOST_PAIRS: usize = 1 << 23;
 
-/// Queries that a thread takes at once.
-const STRETCH: usize = 256;
+/// Buckets that a thread takes at once.
+const STRETCH: usize = 64;
 
 /// Pairs that may be copies, in order; `hashes` has nothing for an image that cannot be told apart from others.
 ///
@@ -38,18 +41,14 @@ pub(super) fn similar_pairs(hashes: &[Option<Hashes>], threads: usize) -> (Vec<P
         let found = Mutex::new((Vec::new(), Vec::new()));
         let next = AtomicUsize::new(0);
         let worker = || {
-            let (mut mine, mut cut) = (Vec::new(), Vec::new());
+            let (mut mine, mut cut, mut near) = (Vec::new(), Vec::new(), Vec::new());
             loop {
                 let start = next.fetch_add(STRETCH, Ordering::Relaxed);
-                if start >= hashes.len() {
+                if start >= BUCKETS {
                     break;
                 }
-                for (query, windows) in hashes.iter().enumerate().skip(start).take(STRETCH) {
-                    if let Some(windows) = windows
-                        && !table.partners(query as u32, windows, &mut mine)
-                    {
-                        cut.push(query);
-                    }
+                for bucket in start..start + STRETCH {
+                    table.join(bucket, &mut near, &mut mine, &mut cut);
                 }
             }
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,7 +62,7 @@ pub(super) fn similar_pairs(hashes: &[Option<Hashes>], threads: usize) -> (Vec<P
             worker();
         });
         let (mut found, cut) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        cut.into_iter().for_each(|query| cut_short[query] = true);
+        cut.into_iter().for_each(|query| cut_short[query as usize] = true);
         pairs.append(&mut found);
         pairs.sort_unstable();
         pairs.dedup();
@@ -71,14 +70,19 @@ pub(super) fn similar_pairs(hashes: &[Option<Hashes>], threads: usize) -> (Vec<P
     (pairs, cut_short.iter().filter(|&&cut| cut).count())
 }
 
-/// Hashes sorted by one of their chunks; they lie beside each other, so that a bucket is read in one go.
-struct Table {
-    chunk: usize,
-    /// Where each bucket begins.
-    starts: Vec<u32>,
+/// Hashes and windows sorted by one of their chunks. Buckets are gone through in order, each with all windows that fall into
+/// it, so that what is compared stays in the nearest cache.
+struct Table<'a> {
+    hashes: &'a [Option<Hashes>],
+    /// Hashes of whole images, and where each bucket begins.
     entries: Vec<Entry>,
-    /// Entries that one query may look at: several times what even buckets would have.
+    starts: Vec<u32>,
+    /// Windows as `image * WINDOWS + window`, and where each bucket begins.
+    windows: Vec<u64>,
+    window_starts: Vec<u64>,
+    /// Entries that one window is compared with at most: several times what even buckets would have.
     budget: usize,
+    most_partners: usize,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -87,52 +91,89 @@ struct Entry {
     image: u32,
 }
 
-impl Table {
-    fn new(hashes: &[Option<Hashes>], chunk: usize) -> Self {
+impl<'a> Table<'a> {
+    fn new(hashes: &'a [Option<Hashes>], chunk: usize) -> Self {
         let mut starts = vec![0u32; BUCKETS + 1];
+        let mut window_starts = vec![0u64; BUCKETS + 1];
         for windows in hashes.iter().flatten() {
             starts[bucket(windows[0], chunk) + 1] += 1;
+            for &window in windows {
+                window_starts[bucket(window, chunk) + 1] += 1;
+            }
         }
         for at in 0..BUCKETS {
             starts[at + 1] += starts[at];
+            window_starts[at + 1] += window_starts[at];
         }
         let mut entries = vec![Entry::default(); starts[BUCKETS] as usize];
-        let mut ends = starts.clone();
+        let mut sorted = vec![0; window_starts[BUCKETS] as usize];
+        let (mut ends, mut window_ends) = (starts.clone(), window_starts.clone());
         for (image, windows) in (0u32..).zip(hashes) {
             let Some(windows) = windows else { continue };
             let end = &mut ends[bucket(windows[0], chunk)];
             entries[*end as usize] = Entry { hash: halves(windows[0]), image };
             *end += 1;
-        }
-        let even = WINDOWS * (CHUNK_BITS + 1) * entries.len() / BUCKETS;
-        Self { chunk, starts, entries, budget: 16 * even + 8192 }
-    }
-
-    /// Adds the pairs of an image with those whose whole hash is close to one of its windows'; false where not all were seen.
-    fn partners(&self, query: u32, windows: &Hashes, pairs: &mut Vec<Pair>) -> bool {
-        let (mut budget, most) = (self.budget, pairs.len() + MOST_PARTNERS);
-        for &window in windows {
-            let (own, hash) = (bucket(window, self.chunk), halves(window));
-            for probe in std::iter::once(own).chain((0..CHUNK_BITS).map(|bit| own ^ 1 << bit)) {
-                let entries = &self.entries[self.starts[probe] as usize..self.starts[probe + 1] as usize];
-                let Some(left) = budget.checked_sub(entries.len()) else { return false };
-                budget = left;
-                for entry in entries {
-                    let [low, high] = [entry.hash[0] ^ hash[0], entry.hash[1] ^ hash[1]];
-                    if low.count_ones() + high.count_ones() <= RADIUS && entry.image != query {
-                        let pair = (entry.image.min(query), entry.image.max(query));
-                        if !pairs[most - MOST_PARTNERS..].contains(&pair) {
-                            pairs.push(pair);
-                        }
-                        if pairs.len() == most {
-                            return false;
-                        }
-                    }
-                }
+            for (&window, number) in windows.iter().zip(u64::from(image) * WINDOWS as u64..) {
+                let end = &mut window_ends[bucket(window, chunk)];
+                sorted[*end as usize] = number;
+                *end += 1;
             }
         }
-        true
+        let even = (CHUNK_BITS + 1) * entries.len() / BUCKETS;
+        let most_partners = (MOST_PAIRS / hashes.len().max(1)).clamp(LEAST_PARTNERS, MOST_PARTNERS);
+        Self { hashes, entries, starts, windows: sorted, window_starts, budget: 16 * even + 1024, most_partners }
     }
+
+    /// Adds the pairs of images of which one has a window in this bucket that is close to the whole other one; those of
+    /// which not all were seen are `cut`. `near` is room to work in.
+    fn join(&self, bucket: usize, near: &mut Vec<Entry>, pairs: &mut Vec<Pair>, cut: &mut Vec<u32>) {
+        let windows = &self.windows[self.window_starts[bucket] as usize..self.window_starts[bucket + 1] as usize];
+        if windows.is_empty() {
+            return;
+        }
+        near.clear();
+        let mut whole = true;
+        for probe in std::iter::once(bucket).chain((0..CHUNK_BITS).map(|bit| bucket ^ 1 << bit)) {
+            let entries = &self.entries[self.starts[probe] as usize..self.starts[probe + 1] as usize];
+            let room = self.budget - near.len();
+            whole &= entries.len() <= room;
+            near.extend_from_slice(&entries[..entries.len().min(room)]);
+        }
+        for &number in windows {
+            let (query, window) = ((number / WINDOWS as u64) as u32, (number % WINDOWS as u64) as usize);
+            let Some(hash) = self.hashes[query as usize].as_ref().map(|windows| halves(windows[window])) else {
+                continue;
+            };
+            let first = pairs.len();
+            for entry in near.iter() {
+                if is_close(entry.hash, hash) && entry.image != query {
+                    if pairs.len() - first == self.most_partners {
+                        cut.push(query);
+                        break;
+                    }
+                    pairs.push((entry.image.min(query), entry.image.max(query)));
+                }
+            }
+            if !whole {
+                cut.push(query);
+            }
+        }
+    }
+}
+
+/// Whether two hashes differ in few bits. Bits are counted in parallel within words, both halves together, for processors whose
+/// instruction for it may not be used.
+fn is_close(a: [u64; 2], b: [u64; 2]) -> bool {
+    const PAIRS: u64 = 0x5555_5555_5555_5555;
+    const FOURS: u64 = 0x3333_3333_3333_3333;
+    const BYTES: u64 = 0x0f0f_0f0f_0f0f_0f0f;
+    let fours = |x: u64| {
+        let twos = x - (x >> 1 & PAIRS);
+        (twos & FOURS) + (twos >> 2 & FOURS)
+    };
+    let sums = fours(a[0] ^ b[0]) + fours(a[1] ^ b[1]);
+    let bytes = (sums & BYTES) + (sums >> 4 & BYTES);
+    (bytes.wrapping_mul(0x0101_0101_0101_0101) >> 56) as u32 <= RADIUS
 }
 
 fn bucket(hash: u128, chunk: usize) -> usize {
@@ -176,5 +217,33 @@ mod tests {
         let hashes = vec![Some([7; WINDOWS]); 3_000];
         let (found, cut_short) = similar_pairs(&hashes, 1);
         assert!(found.len() <= 3_000 * MOST_PARTNERS && cut_short == 3_000, "{} {cut_short}", found.len());
+    }
+
+    /// A measurement for docs/checking.md: `cargo test --release -p ocellus --lib a_million -- --ignored --nocapture`.
+    #[test]
+    #[ignore = "takes minutes where it is not optimised"]
+    fn copies_among_a_million_are_found() {
+        const IMAGES: usize = 1_000_000;
+        let mut random = Random::new(1, Purpose::Test, 0, 0);
+        let flipped = |hash: u128, flips: u32, random: &mut Random| {
+            (0..flips).fold(hash, |hash, _| hash ^ 1 << random.below(128))
+        };
+        let mut hashes: Vec<Option<Hashes>> = (0..IMAGES)
+            .map(|_| {
+                let whole = random_hash(&mut random);
+                Some(std::array::from_fn(|at| if at == 0 { whole } else { flipped(whole, 12, &mut random) }))
+            })
+            .collect();
+        let planted: Vec<Pair> =
+            (0..IMAGES as u32 / 100).map(|original| (original, IMAGES as u32 - 1 - original)).collect();
+        for &(original, copy) in &planted {
+            let hash = hashes[original as usize].unwrap()[copy as usize % WINDOWS];
+            hashes[copy as usize].as_mut().unwrap()[0] = flipped(hash, 20, &mut random);
+        }
+        let began = std::time::Instant::now();
+        let (found, _) = similar_pairs(&hashes, 2);
+        let hits = planted.iter().filter(|pair| found.binary_search(pair).is_ok()).count();
+        eprintln!("{hits} of {} found, {} pairs, {:.1} s", planted.len(), found.len(), began.elapsed().as_secs_f64());
+        assert!(hits * 100 >= planted.len() * 99, "{hits} of {}", planted.len());
     }
 }

@@ -92,9 +92,10 @@ fn hash_of_name(name: &str) -> u64 {
 /// The file of one part of some data, prepared in one way.
 pub(super) fn file_of(options: &CacheOptions, data: &Path, part: &str, preprocessing: &Preprocessing) -> PathBuf {
     let data = data.canonicalize().unwrap_or_else(|_| data.to_owned());
-    let Preprocessing { image_size, channels, resize, filter, background, .. } = preprocessing;
+    // What changes pixels; scale and offset come after.
+    let Preprocessing { image_size, channels, resize, crop, filter, background, scale: _, offset: _ } = preprocessing;
     let version = env!("CARGO_PKG_VERSION");
-    let key = format!("{version}\n{part}\n{image_size:?} {channels} {resize:?} {filter:?} {background:?}\n");
+    let key = format!("{version}\n{part}\n{image_size:?} {channels} {resize:?} {crop} {filter:?} {background:?}\n");
     let key = [key.as_bytes(), data.as_os_str().as_encoded_bytes()].concat();
     let name = data.file_name().unwrap_or_default().to_string_lossy();
     let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).take(40).collect();
@@ -193,6 +194,7 @@ pub(super) struct Making {
     count: u64,
     image_len: usize,
     failed: AtomicBool,
+    renamed: bool,
 }
 
 impl Making {
@@ -204,11 +206,17 @@ impl Making {
         let length = length.ok_or_else(|| io::Error::other("the cache's size is less than one image"))?;
         fs::create_dir_all(&options.folder)?;
         make_room(options, path, length);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let part = path.with_extension(format!("{}-{number}.part", std::process::id()));
-        let file = FileOptions::new().read(true).write(true).create(true).truncate(true).open(&part)?;
-        file.set_len(length)?;
-        Ok(Self { file, path: path.to_owned(), part, count, image_len, failed: AtomicBool::new(false) })
+        let (file, part) = loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let part = path.with_extension(format!("{}-{number}.part", std::process::id()));
+            match FileOptions::new().read(true).write(true).create_new(true).open(&part) {
+                // Processes of two containers may have one number; killed ones leave their files.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                opened => break (opened?, part),
+            }
+        };
+        let failed = AtomicBool::new(file.set_len(length).is_err());
+        Ok(Self { file, path: path.to_owned(), part, count, image_len, failed, renamed: false })
     }
 
     /// Keep the pixels of image `at`. A failure, as of a full disk, ends the making, not the work.
@@ -230,7 +238,7 @@ impl Making {
     }
 
     /// Give the file its name. Nothing is kept where something failed; the result says what.
-    pub(super) fn finish(self) -> Result<Cache, String> {
+    pub(super) fn finish(mut self) -> Result<Cache, String> {
         let mut header = [0; HEADER as usize];
         header[..8].copy_from_slice(MAGIC);
         header[8..16].copy_from_slice(&self.count.to_le_bytes());
@@ -240,8 +248,8 @@ impl Making {
         header[24..32].copy_from_slice(&xxh64(&table).to_le_bytes());
         let failed = read.is_err() || self.failed.load(Ordering::Relaxed);
         let whole = !failed && write_all_at(&self.file, &header, 0).is_ok();
-        let named = whole && fs::rename(&self.part, &self.path).is_ok();
-        let cache = if named { Cache::open(&self.path, self.image_len) } else { None };
+        self.renamed = whole && fs::rename(&self.part, &self.path).is_ok();
+        let cache = if self.renamed { Cache::open(&self.path, self.image_len) } else { None };
         cache.ok_or_else(|| {
             let path = self.path.display();
             format!("{path} could not be written; is the disk full? Images are decoded whenever asked for")
@@ -251,8 +259,10 @@ impl Making {
 
 impl Drop for Making {
     fn drop(&mut self) {
-        // Once renamed, it is not there.
-        let _ = fs::remove_file(&self.part);
+        // Once renamed, another's file may have the name.
+        if !self.renamed {
+            let _ = fs::remove_file(&self.part);
+        }
     }
 }
 

@@ -279,19 +279,16 @@ impl Catalog {
         let mut samples = Vec::new();
         let mut images = Vec::new();
         let mut names: Vec<String> = Vec::new();
+        let mut numbers: HashMap<String, u32> = HashMap::new();
         let mut notes = Vec::new();
         for (split, part) in parts {
-            let labels: Vec<u32> = part
-                .class_names()
-                .iter()
-                .map(|name| match names.iter().position(|known| known == name) {
-                    Some(at) => at as u32,
-                    None => {
-                        names.push(name.clone());
-                        (names.len() - 1) as u32
-                    }
+            let mut number = |name: &String| {
+                *numbers.entry(name.clone()).or_insert_with(|| {
+                    names.push(name.clone());
+                    (names.len() - 1) as u32
                 })
-                .collect();
+            };
+            let labels: Vec<u32> = part.class_names().iter().map(&mut number).collect();
             images.push((samples.len(), part.clone()));
             notes.extend(part.notes().iter().cloned());
             let sample = |&label: &u32| Sample { label: labels[label as usize], group: NONE, split };

@@ -1,5 +1,6 @@
 //! `Dataset`: indexed, labelled samples of one shape, whatever they were read from.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -229,6 +230,11 @@ impl Dataset {
         self.source.hash_of(self.indices[index] as usize)
     }
 
+    /// Whether the hashes of all samples are known.
+    pub(crate) fn is_hashed(&self) -> bool {
+        self.source.is_hashed()
+    }
+
     /// Whether all pixels are in memory, so that reading them costs a copy and cannot fail.
     #[must_use]
     pub fn in_memory(&self) -> bool {
@@ -325,7 +331,8 @@ impl Dataset {
     /// The same samples with labels that index `classes`. Names must be among them; where classes are merely `numbered`,
     /// their numbers are taken as indices.
     pub(super) fn with_classes(mut self, classes: &[String], path: &Path, numbered: bool) -> Result<Self, DataError> {
-        let by_name = |name: &String| classes.iter().position(|class| class == name);
+        let places: HashMap<&str, usize> = classes.iter().zip(0..).map(|(class, at)| (class.as_str(), at)).collect();
+        let by_name = |name: &String| places.get(name.as_str()).copied();
         let by_number = |number: usize| (number < classes.len()).then_some(number);
         let all_named = self.class_names.iter().all(|name| by_name(name).is_some());
         let mut mapped = Vec::with_capacity(self.class_count());

@@ -9,12 +9,14 @@ use std::collections::HashMap;
 use super::{DataError, Dataset};
 use crate::random::{Purpose, Random};
 
-/// A sample with what decides where it goes. Samples of a unit, a group or a single one, follow each other.
+/// A sample with what decides where it goes. Samples of a unit follow each other: those of a group, copies of one image, and
+/// what hangs together by both.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Keyed {
     /// A number from content and seed alone.
     key: u64,
-    group: u32,
+    /// The first of the unit's samples.
+    unit: u32,
     index: u32,
 }
 
@@ -24,55 +26,58 @@ const SINGLE: u32 = u32::MAX;
 impl Dataset {
     /// Two parts with the same share of every class: the rest, and `fraction` of the samples, chosen by `seed`.
     ///
-    /// Each class gives `fraction` of its samples, rounded, but at least one and never all where it has two or more;
-    /// a class of one sample stays in the first part. Where the data names [groups](Dataset::groups), whole groups are chosen,
-    /// so that the shares are not exact. Both parts keep the order of the samples. A sample that is added to a class of `n`
-    /// moves at most one other.
+    /// Each class gives `fraction` of its samples, rounded, but at least one and never all where it has two or more; a class
+    /// of one sample stays in the first part. Copies of an image stay together, as do samples of a
+    /// [group](Dataset::groups), so that shares are not exact where there are such. Both parts keep the order of the
+    /// samples. A sample that is added to a class of `n` moves at most one other.
     ///
     /// # Errors
     /// `fraction` is not between 0 and 1, or an image can no longer be read.
     pub fn split_stratified(&self, fraction: f64, seed: u64) -> Result<(Self, Self), DataError> {
         check(fraction)?;
         let mut second = vec![false; self.len()];
-        let keyed = self.keyed(seed, true)?;
+        let keyed = self.keyed(seed)?;
         for units in self.units_of_classes(&keyed).iter().filter(|units| units.len() > 1) {
             let samples: usize = units.iter().map(|unit| unit.len()).sum();
             let wanted = ((samples as f64 * fraction).round() as usize).clamp(1, samples - 1);
             let mut taken = 0;
+            let mut take = |unit: &[Keyed]| unit.iter().for_each(|sample| second[sample.index as usize] = true);
             // One unit at least stays.
             for unit in &units[..units.len() - 1] {
-                // Not one that leads further past the share than it was short of it.
-                let after = taken + unit.len();
-                if taken > 0 && after.abs_diff(wanted) > wanted.abs_diff(taken) {
-                    continue;
-                }
                 if taken >= wanted {
                     break;
                 }
-                taken = after;
-                unit.iter().for_each(|sample| second[sample.index as usize] = true);
+                // Not one that leads further past the share than it was short of it.
+                let after = taken + unit.len();
+                if after.abs_diff(wanted) < wanted.abs_diff(taken) {
+                    taken = after;
+                    take(unit);
+                }
+            }
+            if let Some(smallest) = units.iter().min_by_key(|unit| unit.len()).filter(|_| taken == 0) {
+                take(smallest);
             }
         }
         Ok(self.divided(&second))
     }
 
-    /// Two parts: the rest, and about `fraction` of the samples, those whose content, or group, hashes below it. A sample never
-    /// changes sides, whatever is added or removed, and copies of an image are on the same one; but shares of classes are only
-    /// about `fraction`.
+    /// Two parts: the rest, and about `fraction` of the samples, those whose content hashes below it. Copies of an image and
+    /// samples of a group stay together. A sample without a group never changes sides, whatever is added or removed; but
+    /// shares of classes are only about `fraction`.
     ///
     /// # Errors
     /// `fraction` is not between 0 and 1, or an image can no longer be read.
     pub fn split_by_content(&self, fraction: f64, seed: u64) -> Result<(Self, Self), DataError> {
         check(fraction)?;
         let mut second = vec![false; self.len()];
-        for sample in self.keyed(seed, false)? {
+        for sample in self.keyed(seed)? {
             second[sample.index as usize] = (sample.key as f64) < fraction * u64::MAX as f64;
         }
         Ok(self.divided(&second))
     }
 
     /// Fold `fold` (from 0) of `folds`: the samples of all others, and its own. Each sample is in one fold, and each fold has
-    /// about the same share of every class.
+    /// about the same share of every class; copies of an image and samples of a group stay together.
     ///
     /// # Errors
     /// There are not 2 or more folds, no such one, or an image can no longer be read.
@@ -84,7 +89,7 @@ impl Dataset {
         }
         let mut own = vec![false; self.len()];
         let mut sizes = vec![0usize; folds];
-        let keyed = self.keyed(seed, true)?;
+        let keyed = self.keyed(seed)?;
         for units in self.units_of_classes(&keyed) {
             let mut of_class = vec![0usize; folds];
             for unit in units {
@@ -106,11 +111,11 @@ impl Dataset {
         (part(false), part(true))
     }
 
-    /// For each class its units, in the order of their keys. A group belongs to the class that most of it has.
+    /// For each class its units, in the order of their keys. A unit belongs to the class that most of it has.
     fn units_of_classes<'k>(&self, keyed: &'k [Keyed]) -> Vec<Vec<&'k [Keyed]>> {
         let mut classes = vec![Vec::new(); self.class_count()];
         let mut counts = vec![0u32; self.class_count()];
-        for unit in keyed.chunk_by(|a, b| a.group != SINGLE && a.group == b.group) {
+        for unit in keyed.chunk_by(|a, b| a.unit == b.unit) {
             let labels = unit.iter().map(|sample| self.label(sample.index as usize) as usize);
             labels.clone().for_each(|label| counts[label] += 1);
             let most = labels.clone().max_by_key(|&label| (counts[label], std::cmp::Reverse(label))).unwrap_or(0);
@@ -120,34 +125,51 @@ impl Dataset {
         classes
     }
 
-    /// All samples in the order of their keys. Where copies of an image are told apart, each has a key of its own.
-    fn keyed(&self, seed: u64, tell_copies: bool) -> Result<Vec<Keyed>, DataError> {
-        let key = |content: u64, copy: u64| Random::new(seed, Purpose::Split, copy, content).next_u64();
-        let mut samples = Vec::with_capacity(self.len());
-        // A group is known by the least of its contents: another image seldom changes it.
-        let mut least: HashMap<u32, u64> = HashMap::new();
-        for index in 0..self.len() {
-            let (content, group) = (self.content_hash(index)?, self.groups().map_or(SINGLE, |groups| groups[index]));
-            if group != SINGLE {
-                let least = least.entry(group).or_insert(content);
-                *least = content.min(*least);
-            }
-            samples.push(Keyed { key: content, group, index: index as u32 });
+    /// All samples in the order of their keys, unit by unit.
+    fn keyed(&self, seed: u64) -> Result<Vec<Keyed>, DataError> {
+        let contents = (0..self.len()).map(|index| self.content_hash(index)).collect::<Result<Vec<u64>, _>>()?;
+        let units = self.units(&contents);
+        // A unit is known by the least of its contents: another image seldom changes it.
+        let mut least = contents.clone();
+        for (&unit, &content) in units.iter().zip(&contents) {
+            least[unit as usize] = content.min(least[unit as usize]);
         }
-        samples.sort_unstable();
-        let (mut before, mut copy) = (None, 0);
-        for sample in &mut samples {
-            if let Some(least) = least.get(&sample.group) {
-                sample.key = key(*least, 0);
-                continue;
-            }
-            copy = if tell_copies && before == Some(sample.key) { copy + 1 } else { 0 };
-            before = Some(sample.key);
-            sample.key = key(sample.key, copy);
-        }
+        let keyed = |(&unit, index)| {
+            let key = Random::new(seed, Purpose::Split, 0, least[unit as usize]).next_u64();
+            Keyed { key, unit, index }
+        };
+        let mut samples: Vec<Keyed> = units.iter().zip(0..).map(keyed).collect();
         samples.sort_unstable();
         Ok(samples)
     }
+
+    /// For each sample the first that it must stay together with: by group, by content, and by what others have in common.
+    fn units(&self, contents: &[u64]) -> Vec<u32> {
+        let mut parents: Vec<u32> = (0..self.len() as u32).collect();
+        let mut join = |a: u32, b: u32| {
+            let [a, b] = [a, b].map(|sample| root(&mut parents, sample));
+            parents[a.max(b) as usize] = a.min(b);
+        };
+        let mut of_content = HashMap::with_capacity(self.len());
+        let mut of_group = HashMap::new();
+        for (index, &content) in (0..).zip(contents) {
+            join(index, *of_content.entry(content).or_insert(index));
+            match self.groups().map_or(SINGLE, |groups| groups[index as usize]) {
+                SINGLE => {}
+                group => join(index, *of_group.entry(group).or_insert(index)),
+            }
+        }
+        (0..self.len() as u32).map(|sample| root(&mut parents, sample)).collect()
+    }
+}
+
+/// The first of those that are joined to a sample; the way there is made shorter.
+fn root(parents: &mut [u32], mut sample: u32) -> u32 {
+    while parents[sample as usize] != sample {
+        parents[sample as usize] = parents[parents[sample as usize] as usize];
+        sample = parents[sample as usize];
+    }
+    sample
 }
 
 fn check(fraction: f64) -> Result<(), DataError> {
@@ -203,12 +225,27 @@ mod tests {
     }
 
     #[test]
-    fn copies_share_a_side_by_content() {
+    fn copies_stay_together() {
         let data = numbered(60, 0);
-        let twice = data.subset((0..60).chain(0..60));
-        let held = numbers(&twice.split_by_content(0.3, 1).unwrap().1);
-        let (first, second) = held.split_at(held.len() / 2);
-        assert_eq!(first, second);
+        // Most once or twice, one very often.
+        let copies = data.subset((0..60).chain(0..40).chain([7; 30]));
+        let splits = [copies.split_stratified(0.2, 1).unwrap(), copies.split_by_content(0.3, 1).unwrap()];
+        for (at, (rest, held)) in (0..3).map(|fold| copies.fold(fold, 3, 1).unwrap()).chain(splits).enumerate() {
+            let (rest, held) = (numbers(&rest), numbers(&held));
+            assert_eq!(rest.len() + held.len(), 130);
+            assert!(!held.is_empty() && held.iter().all(|number| !rest.contains(number)), "{at}: {held:?}");
+        }
+        // The share is near, whatever lies in crowds.
+        let held = copies.split_stratified(0.2, 1).unwrap().1.samples_per_class();
+        assert!(held.iter().all(|&count| (5..=14).contains(&count)), "{held:?}");
+        // A class of one image, however often, is not divided; one with another image is.
+        let one = data.subset([0, 0, 0, 1, 1, 4]);
+        assert_eq!(one.split_stratified(0.4, 0).unwrap().1.samples_per_class(), [0, 1, 0]);
+        // An image that two groups have joins them.
+        let groups = (0..120).map(|index| index / 2).collect();
+        let joined = data.subset((0..60).chain(1..60).chain([0])).with_groups(Some(groups));
+        let (rest, held) = joined.split_by_content(0.5, 3).unwrap();
+        assert!(rest.is_empty() || held.is_empty());
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub enum DataError {
         known: Vec<String>,
     },
     /// A folder's name cannot be a class name.
-    #[error("{}: a class name must be UTF-8 without line breaks and control characters; rename the folder", path.display())]
+    #[error("{path:?}: a class name must be UTF-8 without line breaks and control characters; rename the folder")]
     ClassName {
         /// The folder.
         path: PathBuf,

@@ -5,6 +5,7 @@
 //! ROOT/CLASS/…/image.jpg          not divided
 //! ```
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -80,10 +81,15 @@ impl ClassFolders {
         let trained = listed.iter().find(|(split, _)| *split == Split::Train).or(listed.first());
         let mut names: Vec<String> = trained.map(|(_, classes)| names(classes)).unwrap_or_default();
         let known = names.len();
-        if known > MAX_CLASSES {
-            let problem = format!("holds {known} class folders, more than the {MAX_CLASSES} classes that there may be");
-            return Err(DataError::Unrecognised { path: self.root.clone(), problem });
+        for ((_, classes), (_, folder)) in listed.iter().zip(&self.splits) {
+            if classes.len() > MAX_CLASSES {
+                let count = classes.len();
+                let problem =
+                    format!("holds {count} class folders, more than the {MAX_CLASSES} classes that there may be");
+                return Err(DataError::format(folder, problem));
+            }
         }
+        let mut unknown: HashMap<&str, usize> = HashMap::new();
         let (mut files, mut samples, mut notes) = (Files::default(), Vec::new(), Vec::new());
         let mut links = Vec::new();
         for (split, classes) in &listed {
@@ -92,7 +98,7 @@ impl ClassFolders {
                 if class.path.is_symlink() {
                     links.push(class.path.clone());
                 }
-                list_files(class.path.clone(), MAX_DEPTH, &mut files, &mut links)?;
+                list_files(class.path.clone(), MAX_DEPTH, &mut files, &mut links, &mut HashSet::new())?;
                 let found = files.count() - before;
                 let label = match names[..known].binary_search(&class.name) {
                     Ok(label) => label,
@@ -100,19 +106,16 @@ impl ClassFolders {
                         notes.push(format!("folder `{}` is empty and was ignored", class.name));
                         continue;
                     }
-                    Err(_) => names[known..].iter().position(|name| *name == class.name).map_or_else(
-                        || {
-                            names.push(class.name.clone());
-                            names.len() - 1
-                        },
-                        |at| known + at,
-                    ),
+                    Err(_) => *unknown.entry(&class.name).or_insert_with(|| {
+                        names.push(class.name.clone());
+                        names.len() - 1
+                    }),
                 };
                 samples.extend((0..found).map(|_| Sample { label: label as u32, group: NONE, split: *split }));
             }
         }
         files.shrink();
-        notes.extend(self.about_links(&links));
+        notes.extend(about_links(&self.root, &links));
         Ok(Catalog {
             path: self.root.clone(),
             images: CatalogImages::Encoded(Arc::new(files)),
@@ -124,18 +127,26 @@ impl ClassFolders {
             notes,
         })
     }
+}
 
-    /// What to tell of links that lead out of the data: whose data it is may not know what it names.
-    fn about_links(&self, links: &[PathBuf]) -> Option<String> {
-        let root = self.root.canonicalize().ok()?;
-        let leads_out = |link: &&PathBuf| link.canonicalize().is_ok_and(|target| !target.starts_with(&root));
-        let mut outside = links.iter().take(MAX_LINKS).filter(leads_out);
-        let first = outside.next()?.display();
-        Some(match outside.count() {
-            0 => format!("{first} is a link that leads out of {}; it is followed", self.root.display()),
-            more => format!("{first} and {more} more links lead out of {}; they are followed", self.root.display()),
-        })
-    }
+/// All files of a folder and the folders within, and what to tell of links.
+pub(super) fn files_within(folder: &Path) -> Result<(Files, Vec<String>), DataError> {
+    let (mut files, mut links) = (Files::default(), Vec::new());
+    list_files(folder.to_owned(), MAX_DEPTH, &mut files, &mut links, &mut HashSet::new())?;
+    files.shrink();
+    Ok((files, about_links(folder, &links).into_iter().collect()))
+}
+
+/// What to tell of links that lead out of the data: whose data it is may not know what it names.
+fn about_links(data: &Path, links: &[PathBuf]) -> Option<String> {
+    let root = data.canonicalize().ok()?;
+    let leads_out = |link: &&PathBuf| link.canonicalize().is_ok_and(|target| !target.starts_with(&root));
+    let mut outside = links.iter().take(MAX_LINKS).filter(leads_out);
+    let first = outside.next()?.display();
+    Some(match outside.count() {
+        0 => format!("{first} is a link that leads out of {}; it is followed", data.display()),
+        more => format!("{first} and {more} more links lead out of {}; they are followed", data.display()),
+    })
 }
 
 /// Links of which it is looked up where they lead, at most.
@@ -164,11 +175,22 @@ fn classes_in(folder: &Path) -> Result<Vec<Class>, DataError> {
     Ok(classes)
 }
 
-/// Files of a folder and the folders within, and which of these are links.
-fn list_files(folder: PathBuf, depth: usize, files: &mut Files, links: &mut Vec<PathBuf>) -> Result<(), DataError> {
+/// Files of a folder and the folders within, and which of these are links. A folder is `entered` by one link at most: two
+/// that lead into each other's would else be followed in all orders.
+fn list_files(
+    folder: PathBuf,
+    depth: usize,
+    files: &mut Files,
+    links: &mut Vec<PathBuf>,
+    entered: &mut HashSet<PathBuf>,
+) -> Result<(), DataError> {
     let entries = Entries::of(&folder)?;
     links.extend(entries.links.iter().map(|name| folder.join(name)));
-    let inner: Vec<PathBuf> = entries.folders.iter().map(|name| folder.join(name)).collect();
+    let mut is_new = |name: &&OsString| {
+        let linked = entries.links.binary_search(name).is_ok();
+        !linked || folder.join(name).canonicalize().is_ok_and(|target| entered.insert(target))
+    };
+    let inner: Vec<PathBuf> = entries.folders.iter().filter(&mut is_new).map(|name| folder.join(name)).collect();
     if !entries.files.is_empty() {
         let folder = files.add_folder(folder);
         for name in &entries.files {
@@ -177,7 +199,7 @@ fn list_files(folder: PathBuf, depth: usize, files: &mut Files, links: &mut Vec<
     }
     if depth > 0 {
         for inner in inner {
-            list_files(inner, depth - 1, files, links)?;
+            list_files(inner, depth - 1, files, links, entered)?;
         }
     }
     Ok(())
@@ -214,6 +236,7 @@ impl Entries {
         }
         entries.folders.sort_unstable();
         entries.files.sort_unstable();
+        entries.links.sort_unstable();
         Ok(entries)
     }
 

@@ -430,6 +430,10 @@ impl Source for Images {
         Ok(self.hashes[index])
     }
 
+    fn is_hashed(&self) -> bool {
+        true
+    }
+
     fn read_encoded(&self, index: usize, bytes: &mut Vec<u8>) -> Result<bool, DataError> {
         let read = self.store.read(self.members[index] as usize, &self.limits, bytes);
         read.map(|()| true).map_err(self.error(index))

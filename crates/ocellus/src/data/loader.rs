@@ -199,7 +199,7 @@ impl Loader {
         }
         let LoaderOptions { seed, class_weight, augment, mixing, .. } = options.clone();
         let making = Making { seed, epoch: 0, class_weight, augment, mixing, size: None };
-        options.sampler.check(&dataset)?;
+        options.sampler.check(dataset.len())?;
         let mut loader = Self {
             order: Vec::with_capacity(dataset.len()),
             position: 0,
@@ -221,7 +221,7 @@ impl Loader {
         self.making.epoch = epoch;
         self.making.size = None;
         let LoaderOptions { shuffle, seed, sampler, .. } = &self.options;
-        sampler.fill(&mut self.order, &self.dataset, *shuffle, *seed, epoch);
+        sampler.fill(&mut self.order, self.dataset.labels(), *shuffle, *seed, epoch);
         if self.options.drop_last && self.order.len() > self.options.batch_size {
             self.order.truncate(self.batches_per_epoch() * self.options.batch_size);
         }

@@ -29,6 +29,8 @@ pub(super) const NAMES: [&str; 4] = ["manifest.csv", "manifest.jsonl", "metadata
 /// A line is not longer than this, nor a file.
 const MAX_LINE: u64 = 1 << 20;
 const MAX_FILE: u64 = 1 << 31;
+/// Lines of a row: more, and a quote that is not closed has made one row of all that follows.
+const MAX_LINES: u64 = 20;
 /// Rows that cannot be used, up to which each is named.
 const MAX_REFUSED: usize = 1000;
 
@@ -117,6 +119,11 @@ fn read_table(path: &Path, mut input: impl BufRead, rows: &mut Rows) -> Result<(
         let line = reader.position().line();
         if !reader.read_byte_record(&mut record).map_err(broken)? {
             break;
+        }
+        let lines = reader.position().line() - line;
+        if lines > MAX_LINES || record.as_slice().len() as u64 > MAX_LINE {
+            rows.refuse(line, format!("begins a row that goes over {lines} lines; is a quote not closed?"));
+            continue;
         }
         let field = |column: Option<usize>| {
             let bytes = column.and_then(|column| record.get(column)).unwrap_or_default();
@@ -216,11 +223,15 @@ impl<'a> Rows<'a> {
             return Ok(());
         }
         if row.label.is_empty() {
-            self.refuse(line, format!("has no label for `{}`", row.file));
+            self.refuse(line, format!("has no label for `{}`", shortened(row.file)));
             return Ok(());
         }
         if !is_class_name(row.label) {
             self.refuse(line, format!("has a label that is no class name: {:?}", shortened(row.label)));
+            return Ok(());
+        }
+        if row.file.contains(char::is_control) {
+            self.refuse(line, format!("has a file name with control characters: {:?}", shortened(row.file)));
             return Ok(());
         }
         if row.file.contains("://") {

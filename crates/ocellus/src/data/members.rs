@@ -11,11 +11,15 @@ use super::{DataError, Skipped, Split};
 /// Members that cannot be used, up to which each is named.
 const MAX_REFUSED: usize = 1000;
 
+/// Bytes of a member's name.
+const MAX_NAME: usize = 4096;
+
 /// Why a member's name cannot be used; nothing is ever written to it, but such an archive is not to be trusted.
 pub(super) fn name_problem(name: &str) -> Option<&'static str> {
     let windows_drive = name.as_bytes().get(1) == Some(&b':');
     match () {
         () if name.is_empty() => Some("has no name"),
+        () if name.len() > MAX_NAME => Some("has a name that is longer than a path may be"),
         () if name.contains(char::is_control) => Some("has a name with control characters"),
         () if name.starts_with('/') || name.starts_with('\\') || windows_drive => Some("has an absolute name"),
         () if name.split(['/', '\\']).any(|part| part == "..") => Some("has a name that leads out of the archive"),

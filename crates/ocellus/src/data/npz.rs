@@ -24,6 +24,11 @@ const NAMES: [(Split, [&str; 2]); 6] = [
     (Split::Test, ["x_test", "y_test"]),
 ];
 
+/// Arrays are read whole, so they may not take far more memory than their file has bytes; images shrink to a tenth at best.
+const MOST_EXPANSION: u64 = 100;
+/// Bytes that do no harm, however they were packed.
+const SMALL: u64 = 1 << 27;
+
 /// An array's header is not longer than this.
 const MAX_HEADER: usize = 1 << 16;
 
@@ -111,6 +116,12 @@ impl Npz {
     fn array(&self, member: usize) -> Result<Array, DataError> {
         let path = self.member_path(member);
         let mut bytes = Vec::new();
+        let (packed, size) = self.zip.members[member].sizes();
+        if size > SMALL.max(packed.saturating_mul(MOST_EXPANSION)) {
+            let problem =
+                format!("unpacks {packed} bytes to {size}, which no images do; it is damaged or made to harm");
+            return Err(DataError::format(&path, problem));
+        }
         let read = self.zip.read(&self.zip.members[member], &mut bytes);
         read.and_then(|()| Array::parse(bytes)).map_err(|problem| DataError::format(&path, problem))
     }

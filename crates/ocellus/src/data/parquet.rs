@@ -7,13 +7,14 @@ mod page;
 mod snappy;
 mod thrift;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use page::{Chunk, Page, Values};
 use thrift::Thrift;
 
-use super::catalog::{Catalog, CatalogImages, ClassCollector, Classes, NONE, Sample, is_class_name};
+use super::catalog::{Catalog, CatalogImages, ClassCollector, Classes, MAX_CLASSES, NONE, Sample, is_class_name};
 use super::members::{self, Refused};
 use super::positioned::Positioned;
 use super::store::Store;
@@ -71,6 +72,9 @@ pub(super) fn catalog(path: &Path, files: &[PathBuf]) -> Result<Catalog, DataErr
         let opened = open(path)?;
         let split = members::split_in_name(path);
         if let Some(names) = opened.class_names {
+            if names.len() > MAX_CLASSES {
+                return Err(members::too_many_classes(path));
+            }
             named.get_or_insert(names);
         }
         for (row, label) in opened.labels.into_iter().enumerate() {
@@ -97,7 +101,8 @@ pub(super) fn catalog(path: &Path, files: &[PathBuf]) -> Result<Catalog, DataErr
     let (mut classes, mut mapped) = collector.finish();
     if let Some(names) = named {
         // The order of the names is that of the labels.
-        let place = |name: &String| names.iter().position(|known| known == name).unwrap_or_default() as u32;
+        let places: HashMap<&str, u32> = names.iter().zip(0..).map(|(name, at)| (name.as_str(), at)).collect();
+        let place = |name: &String| places.get(name.as_str()).copied().unwrap_or_default();
         let final_labels: Vec<u32> = classes.names.iter().map(place).collect();
         for label in &mut mapped {
             *label = final_labels[*label as usize];

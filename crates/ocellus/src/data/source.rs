@@ -36,6 +36,11 @@ pub trait Source: Send + Sync {
     /// The image can no longer be read.
     fn hash_of(&self, index: usize) -> Result<u64, DataError>;
 
+    /// Whether [`hash_of`](Self::hash_of) tells what is known already.
+    fn is_hashed(&self) -> bool {
+        false
+    }
+
     /// Put image `index` in `bytes` as it is stored, and say whether that is so: pixels that were never encoded are not.
     ///
     /// # Errors

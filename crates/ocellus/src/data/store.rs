@@ -74,7 +74,12 @@ impl Store for Files {
     }
 
     fn read(&self, index: usize, limits: &Limits, bytes: &mut Vec<u8>) -> Result<(), ImageProblem> {
-        read_file_into(&self.path(index), limits, bytes)
+        let path = self.path(index);
+        // A pipe would be waited for, a device may never end.
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(ImageProblem::Unreadable("it is no regular file".into()));
+        }
+        read_file_into(&path, limits, bytes)
     }
 
     fn stamp_of(&self, index: usize) -> u64 {
@@ -82,13 +87,23 @@ impl Store for Files {
     }
 }
 
-/// A number that changes whenever a file does: made of its length and the time of its last change. 0 where it cannot be told.
+/// A number that changes whenever a file does: made of its length, the time of its last change and, on Unix, that of its
+/// entry, which no program can set back. 0 where it cannot be told.
 pub(super) fn stamp(path: &Path) -> u64 {
     let Ok(metadata) = path.metadata() else { return 0 };
     let changed = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
     let nanoseconds = changed.map_or(0, |time| time.as_nanos() as u64);
-    let mut record = [0; 16];
-    record[..8].copy_from_slice(&metadata.len().to_le_bytes());
-    record[8..].copy_from_slice(&nanoseconds.to_le_bytes());
-    super::fingerprint::xxh64(&record).max(1)
+    let numbers = [metadata.len(), nanoseconds, change_of_entry(&metadata)];
+    super::fingerprint::xxh64(numbers.map(u64::to_le_bytes).as_flattened()).max(1)
+}
+
+#[cfg(unix)]
+fn change_of_entry(metadata: &std::fs::Metadata) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.ctime() as u64).wrapping_mul(1_000_000_000).wrapping_add(metadata.ctime_nsec() as u64)
+}
+
+#[cfg(not(unix))]
+fn change_of_entry(_: &std::fs::Metadata) -> u64 {
+    0
 }

@@ -28,6 +28,11 @@ const MAX_TEXT: u64 = 1 << 16;
 /// Bytes of images that were passed and are kept, for each gzipped archive.
 const MAX_PASSED: usize = 1 << 26;
 
+/// Bytes of names and labels that a gzipped archive may have for each of its own, and in any case: an archive of nothing but
+/// names shrinks a thousandfold.
+const NAMES_PER_BYTE: u64 = 16;
+const MIN_NAMES: u64 = 1 << 24;
+
 /// Whether a file's name is one that archives have.
 pub(super) fn is_tar(path: &Path) -> bool {
     has_extension(path, &["tar", "tar.gz", "tgz"])
@@ -248,10 +253,26 @@ impl Read for OwnedSection {
 }
 
 /// What listing one archive found.
-#[derive(Default)]
 struct Listed {
     members: Vec<(Box<str>, u64, u64)>,
     labels: HashMap<String, String>,
+    /// Bytes that the members' names and labels may still take.
+    room: u64,
+}
+
+impl Listed {
+    fn new(room: u64) -> Self {
+        Self { members: Vec::new(), labels: HashMap::new(), room }
+    }
+
+    /// Make room for a name and what is kept beside it.
+    fn make_room(&mut self, name: &str) -> io::Result<()> {
+        let bytes = name.len() as u64 + size_of::<(Box<str>, u64, u64)>() as u64;
+        self.room = self.room.checked_sub(bytes).ok_or_else(|| {
+            io::Error::new(ErrorKind::InvalidData, "more names than an archive of its size holds images")
+        })?;
+        Ok(())
+    }
 }
 
 /// All images of these archives with their classes.
@@ -268,9 +289,11 @@ pub(super) fn catalog(path: &Path, files: &[PathBuf]) -> Result<Catalog, DataErr
         let mut left_out = Refused::default();
         let listed = if gzipped {
             let packed = BufReader::with_capacity(1 << 16, OwnedSection { file: file.clone(), at: 0 });
-            list(path, Unpacked(MultiGzDecoder::new(packed)), &mut left_out)
+            let room = file.length.saturating_mul(NAMES_PER_BYTE).max(MIN_NAMES);
+            list(path, Unpacked(MultiGzDecoder::new(packed)), room, &mut left_out)
         } else {
-            list(path, file.section(0, file.length), &mut left_out)
+            // Every name has a header in the file.
+            list(path, file.section(0, file.length), u64::MAX, &mut left_out)
         };
         let split = members::split_in_name(path);
         for (name, offset, size) in listed.members {
@@ -357,8 +380,8 @@ fn starts_gzipped(file: &Positioned) -> bool {
 }
 
 /// The images and labels of one archive. What is damaged ends the listing and is told.
-fn list(path: &Path, input: impl Input, refused: &mut Refused) -> Listed {
-    let mut listed = Listed::default();
+fn list(path: &Path, input: impl Input, room: u64, refused: &mut Refused) -> Listed {
+    let mut listed = Listed::new(room);
     let mut walk = Walk::new(input);
     let mut last = String::new();
     let result = loop {
@@ -416,6 +439,7 @@ fn take(
         return Ok(());
     }
     if members::is_image(name) {
+        listed.make_room(name)?;
         listed.members.push((name.into(), walk.position, size));
         return Ok(());
     }
@@ -431,7 +455,11 @@ fn take(
     let text = walk.text(size)?;
     let label =
         if is_json { label_in_json(&text) } else { std::str::from_utf8(&text).ok().map(|text| text.trim().to_owned()) };
-    match label.filter(|label| is_class_name(label)) {
+    let label = label.filter(|label| is_class_name(label));
+    if let Some(label) = &label {
+        listed.make_room(label)?;
+    }
+    match label {
         // What stands in a file of its own counts more.
         Some(label) if !is_json => drop(listed.labels.insert(key.to_owned(), label)),
         Some(label) => drop(listed.labels.entry(key.to_owned()).or_insert(label)),

@@ -26,6 +26,13 @@ pub(super) struct Member {
     deflated: bool,
 }
 
+impl Member {
+    /// Bytes as they lie in the archive, and unpacked.
+    pub(super) fn sizes(&self) -> (u64, u64) {
+        (self.packed, self.size)
+    }
+}
+
 /// An archive whose directory was read.
 pub(super) struct Zip {
     pub(super) file: Positioned,

@@ -4,8 +4,8 @@ use super::ModelError;
 use super::samples::{Images, Samples, Targets};
 use crate::data::augment::{Mixed, Mixing, Occasion, shrink};
 use crate::data::{Augment, Loader, LoaderOptions, Sampler};
-use crate::random::{Purpose, Random};
 use ocellus_engine::Input;
+use std::borrow::Cow;
 
 /// Batches of a data set or of arrays, epoch by epoch.
 pub(super) struct Batches<'a> {
@@ -114,7 +114,10 @@ impl<'a> Batches<'a> {
                     LoaderOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last, sampler };
                 Origin::Loader(Box::new(Loader::new(dataset.clone(), options)?))
             }
-            _ => Origin::Arrays(Box::new(Arrays::new(samples, count, image_shape, outputs, options))),
+            _ => {
+                options.sampler.check(count)?;
+                Origin::Arrays(Box::new(Arrays::new(samples, count, image_shape, outputs, options)))
+            }
         };
         Ok(Batches { origin, outputs, targets, count, batch_size, drop_last })
     }
@@ -186,6 +189,8 @@ struct Arrays<'a> {
     spare: Vec<u8>,
     values: usize,
     outputs: usize,
+    /// The class of each sample.
+    classes: Cow<'a, [u32]>,
     order: Vec<u32>,
     /// How many of the order are given out.
     given: usize,
@@ -210,7 +215,8 @@ impl<'a> Arrays<'a> {
             spare: Vec::new(),
             values,
             outputs,
-            order: (0..count as u32).collect(),
+            classes: classes(samples.targets, outputs),
+            order: Vec::with_capacity(count),
             given: count,
             position: 0,
             pixels: Vec::with_capacity(if bytes { batch * values } else { 0 }),
@@ -227,10 +233,8 @@ impl<'a> Arrays<'a> {
     /// The order is a [`Loader`]'s: it depends on seed and epoch alone.
     fn start_epoch(&mut self, epoch: u64) {
         (self.position, self.epoch, self.size) = (0, epoch, None);
-        self.order.iter_mut().zip(0..).for_each(|(at, index)| *at = index);
-        if self.options.shuffle {
-            Random::new(self.options.seed, Purpose::Shuffle, epoch, 0).shuffle(&mut self.order);
-        }
+        let BatchOptions { shuffle, seed, sampler, .. } = &self.options;
+        sampler.fill(&mut self.order, &self.classes, *shuffle, *seed, epoch);
         self.drop_rest();
     }
 
@@ -281,7 +285,8 @@ impl<'a> Arrays<'a> {
                 self.pixels.truncate(first + small);
                 shrink(&self.spare, self.shape, &mut self.pixels[first..], size);
             }
-            let label = self.push_target(index);
+            self.push_target(index);
+            let label = self.classes[index];
             self.labels.push(label);
             self.weights.push(self.options.class_weight.as_ref().map_or(1.0, |weights| weights[label as usize]));
         }
@@ -307,24 +312,29 @@ impl<'a> Arrays<'a> {
         }))
     }
 
-    /// Adds the sample's target, and gives its class: the given one, or that of the largest target.
-    fn push_target(&mut self, index: usize) -> u32 {
+    /// Adds the sample's target.
+    fn push_target(&mut self, index: usize) {
         let filled = self.targets.len();
         match self.samples.targets {
-            Targets::Classes(labels) if self.outputs == 1 => {
-                self.targets.push(labels[index] as f32);
-                labels[index]
-            }
+            Targets::Classes(labels) if self.outputs == 1 => self.targets.push(labels[index] as f32),
             Targets::Classes(labels) => {
                 self.targets.resize(filled + self.outputs, 0.0);
                 self.targets[filled + labels[index] as usize] = 1.0;
-                labels[index]
             }
             Targets::Values(all) => {
-                let target = &all[index * self.outputs..(index + 1) * self.outputs];
-                self.targets.extend_from_slice(target);
-                crate::metrics::predicted_class(target).unwrap_or(0) as u32
+                self.targets.extend_from_slice(&all[index * self.outputs..(index + 1) * self.outputs]);
             }
+        }
+    }
+}
+
+/// The class of each sample: the given one, or that of the largest target.
+fn classes(targets: Targets<'_>, outputs: usize) -> Cow<'_, [u32]> {
+    match targets {
+        Targets::Classes(labels) => Cow::Borrowed(labels),
+        Targets::Values(all) => {
+            let largest = |target| crate::metrics::predicted_class(target).unwrap_or(0) as u32;
+            all.chunks_exact(outputs).map(largest).collect()
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::batches::{BatchOptions, Batches};
 use super::graph::{Forward, Inference};
+use super::learning::Learning;
 use super::samples::{Samples, Targets};
 use super::{Images, Model, ModelError};
 use crate::losses::Loss;
@@ -52,13 +53,12 @@ impl Features<'_> {
 impl Model {
     /// Where the layers that stay the same end, if what follows reads one value of theirs only. Layers without weights are not
     /// worth it: the images are smaller than what is made of them, and no slower to read.
-    pub(super) fn cut(&self) -> Option<Cut> {
-        let learns = self.layers_that_learn();
+    pub(super) fn cut(&self, learning: &Learning) -> Option<Cut> {
+        let Learning { trains, learns, .. } = learning;
         let layers = self.network.architecture.layers.iter();
-        let mut before: Vec<bool> = Vec::with_capacity(learns.len());
+        let mut before: Vec<bool> = Vec::with_capacity(trains.len());
         for (at, (config, node)) in layers.zip(&self.network.nodes).enumerate() {
-            let changes = self.layer_parameters[at].iter().any(|&id| self.is_learned(id))
-                || learns[at] && config.layer.differs_in_training();
+            let changes = learns[at] || trains[at] && config.layer.differs_in_training();
             before.push(!changes && node.inputs.iter().all(|&input| input == 0 || before[input - 1]));
         }
         let read = self.network.nodes.iter().zip(&before).filter(|(_, before)| !**before);
@@ -83,7 +83,7 @@ impl Model {
         let options = BatchOptions::in_order(BATCH);
         let mut batches = Batches::new(samples, self.input_shape(), self.outputs(), options)?;
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
-        let Forward { graph, outputs, .. } = self.forward(images, false)?;
+        let Forward { graph, outputs, .. } = self.forward(images)?;
         let fused = fuse_for_inference(&graph, &[outputs[cut.layer]])?;
         let value = fused.value(outputs[cut.layer]).expect("kept values stay");
         let (level, threads) = (self.engine.level()?, self.engine.pool().threads());

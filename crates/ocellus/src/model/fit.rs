@@ -2,11 +2,12 @@
 
 use super::averaging::Average;
 use super::batches::{Batch, BatchOptions, Batches};
+use super::distillation::Distillation;
 use super::features::Cut;
 use super::golden::GoldenImages;
 use super::graph::{Basis, Inference, Training};
-use super::groups::share_of;
-use super::{FitOptions, Images, Model, ModelError, ParameterGroup, ProgressiveResizing, Samples, Snapshot, Verbose};
+use super::groups::Groups;
+use super::{FitOptions, Images, Model, ModelError, ProgressiveResizing, Samples, Snapshot, Verbose};
 use crate::callbacks::{self, BatchEnd, Callback, CallbackResult, Control, EpochEnd, Progress};
 use crate::history::{History, SECONDS};
 use crate::labels::Trajectories;
@@ -14,7 +15,7 @@ use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
 use crate::optimizers::Optimizer;
 use crate::schedules::Schedule;
-use ocellus_engine::{DType, Level, Outcome, Runner, Scalars};
+use ocellus_engine::{DType, Input, Level, Outcome, Runner, Scalars};
 use std::time::Instant;
 
 impl Model {
@@ -67,9 +68,11 @@ impl Model {
         let FitOptions { batch_size, shuffle, seed, drop_last, mixing, .. } = options;
         let (class_weight, augment, sampler) =
             (options.class_weight.clone(), options.augment.clone(), options.sampler.clone());
-        let same_images = augment.is_empty() && mixing.is_none() && options.resizing.is_none();
+        // A teacher looks at images, too.
+        let same_images =
+            augment.is_empty() && mixing.is_none() && options.resizing.is_none() && options.distillation.is_none();
         let batching = BatchOptions { batch_size, shuffle, seed, class_weight, augment, mixing, drop_last, sampler };
-        self.check_groups(&options.groups)?;
+        let groups = self.groups(&options.groups)?;
         if let Some(problem) = options.averaging.and_then(|averaging| averaging.problem()) {
             return Err(ModelError::Argument(problem));
         }
@@ -85,9 +88,12 @@ impl Model {
         let level = self.engine.level()?;
         let Some(compiled) = &self.compiled else { return Err(ModelError::NotCompiled) };
         let (loss, optimizer) = (compiled.loss, compiled.optimizer.clone());
+        if let Some(distillation) = &options.distillation {
+            distillation.check(self, &loss)?;
+        }
         self.record.begin(&options, &batches, &optimizer, &loss, (level, self.precision));
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
-        let cut = self.cut().filter(|cut| {
+        let cut = self.cut(&self.learning(&groups, options.initial_epoch)).filter(|cut| {
             let count = batches.count() + validation_batches.as_ref().map_or(0, Batches::count);
             options.cache_features && same_images && Model::can_keep(cut, count)
         });
@@ -118,7 +124,8 @@ impl Model {
             images,
             level,
             cut: cut.clone(),
-            groups: options.groups,
+            groups,
+            distillation: options.distillation,
             resizing: options.resizing.map(|resizing| (resizing, whole, options.epochs)),
             threads,
             profile: options.profile,
@@ -216,7 +223,7 @@ struct Fit<'a, 'b> {
     /// The plan for validation on features, where frozen layers' were computed before.
     measuring: Option<Inference>,
     training: Training,
-    making: Making,
+    making: Making<'b>,
     average: Option<Average>,
     /// Steps in all, and those done.
     steps: u64,
@@ -356,6 +363,10 @@ impl Fit<'_, '_> {
 
     /// One more epoch in which nothing learns, so that moving statistics follow the weights as they are now.
     fn measure_statistics(&mut self, epoch: u64) -> Result<(), ModelError> {
+        if self.making.resizing.take().is_some() {
+            // Of whole images, as they are tested.
+            self.training = self.making.make(self.model, &self.loss, self.batches.batch_size(), epoch)?;
+        }
         self.batches.start_epoch(epoch);
         let mut step = self.iterations();
         while let Some(batch) = self.batches.next_batch()? {
@@ -398,29 +409,33 @@ impl Fit<'_, '_> {
 }
 
 /// What the training's plan is made of.
-struct Making {
+struct Making<'a> {
     optimizer: Optimizer,
     images: DType,
     level: Level,
     /// Where layers that do not learn were computed before.
     cut: Option<Cut>,
-    groups: Vec<ParameterGroup>,
+    groups: Groups,
+    distillation: Option<Distillation<'a>>,
     /// How images grow, to which size, in how many epochs.
     resizing: Option<(ProgressiveResizing, [usize; 2], u64)>,
     threads: usize,
     profile: bool,
 }
 
-impl Making {
+impl Making<'_> {
     fn make(&self, model: &Model, loss: &Loss, batch: usize, epoch: u64) -> Result<Training, ModelError> {
-        let share = |name: &str| share_of(&self.groups, epoch, name);
-        let network = self.size(epoch).map(|size| model.network_at(size)).transpose()?;
+        let learning = model.learning(&self.groups, epoch);
+        let (size, inputs) = (self.size(epoch), (self.images, batch, self.level));
+        let network = size.map(|size| model.network_at(size)).transpose()?;
         let basis = Basis { network: network.as_ref(), cut: self.cut.as_ref() };
+        let distillation = self.distillation.as_ref();
         let (plan, total, predictions) =
-            model.training_plan(&self.optimizer, loss, (self.images, batch, self.level), basis, share)?;
+            model.training_plan(&self.optimizer, loss, inputs, basis, &learning, distillation)?;
+        let teacher = distillation.map(|distillation| distillation.teacher(size, inputs, self.threads)).transpose()?;
         let mut runner = Runner::new(plan, self.threads);
         runner.set_profile(self.profile);
-        Ok(Training { runner, total, predictions })
+        Ok(Training { runner, total, predictions, teacher })
     }
 
     /// The images' size in an epoch, where it changes over the training.
@@ -433,10 +448,9 @@ impl Making {
         if epoch > 0 && self.size(epoch) != self.size(epoch - 1) {
             return true;
         }
-        self.groups.iter().any(|group| group.epochs == Some(epoch) && epoch > 0)
-            && model
-                .weights()
-                .any(|(name, ..)| share_of(&self.groups, epoch, name) != share_of(&self.groups, epoch - 1, name))
+        epoch > 0
+            && self.groups.end_before(epoch)
+            && model.learning(&self.groups, epoch) != model.learning(&self.groups, epoch - 1)
     }
 }
 
@@ -470,8 +484,17 @@ fn run_step(
     if pool.threads() > threads {
         return Err(ModelError::argument("a callback changed the number of threads while the model was training"));
     }
-    let outcome = training.runner.run(pool, &mut model.parameters, &batch.inputs(), batch.samples(), scalars);
-    let loss = training.runner.sum(training.total)[0];
+    let Training { runner, total, teacher, .. } = training;
+    let [images, targets, weights] = batch.inputs();
+    let samples = batch.samples();
+    let outcome = match teacher {
+        None => runner.run(pool, &mut model.parameters, &[images, targets, weights], samples, scalars),
+        Some(teacher) => {
+            let taught = Input::F32(teacher.teach(pool, images, samples));
+            runner.run(pool, &mut model.parameters, &[images, targets, weights, taught], samples, scalars)
+        }
+    };
+    let loss = runner.sum(*total)[0];
     if outcome == Outcome::NotFinite {
         return Ok(Err(loss));
     }

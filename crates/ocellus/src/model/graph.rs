@@ -1,7 +1,9 @@
 //! The model's layers as the engine's graphs and plans: one to train, one to infer, over the same parameters.
 
+use super::distillation::{Distillation, Teacher};
 use super::features::Cut;
 use super::groups::Share;
+use super::learning::Learning;
 use super::network::{INPUT, Network};
 use super::{Model, ModelError, Precision};
 use crate::initializers::name_key;
@@ -9,8 +11,8 @@ use crate::layers::Build;
 use crate::losses::Loss;
 use crate::optimizers::Optimizer;
 use ocellus_engine::{
-    DType, Graph, GraphError, Level, ParameterId, Plan, PlanOptions, Runner, Update, Value, fuse_for_inference,
-    fuse_for_training, join_for_inference, ops, quantizable, quantize,
+    DType, Fused, Graph, GraphError, Level, ParameterId, ParameterKind, Plan, PlanOptions, Runner, Update, Value,
+    fuse_for_inference, fuse_for_training, join_for_inference, ops, quantizable, quantize,
 };
 
 /// The layers in a graph.
@@ -30,6 +32,8 @@ pub(super) struct Training {
     pub(super) runner: Runner,
     pub(super) total: Value,
     pub(super) predictions: Value,
+    /// The model that is learnt from beside the targets.
+    pub(super) teacher: Option<Teacher>,
 }
 
 /// What a training plan is made of, where that is not the model as it is.
@@ -51,21 +55,20 @@ pub(super) struct Inference {
 }
 
 impl Model {
-    /// Adds all layers to a new graph.
-    pub(super) fn forward(&self, images: DType, training: bool) -> Result<Forward, GraphError> {
-        self.forward_of(&self.network, None, images, training)
+    /// Adds all layers to a new graph, as they infer.
+    pub(super) fn forward(&self, images: DType) -> Result<Forward, GraphError> {
+        self.forward_of(Basis::default(), images, None)
     }
 
     /// Adds all layers to a new graph, those of a network with the same parameters; with a cut only those that learn, which
-    /// begin with the features that the others give.
-    fn forward_of(
+    /// begin with the features that the others give; as they infer or as they learn.
+    pub(super) fn forward_of(
         &self,
-        network: &Network,
-        cut: Option<&Cut>,
+        basis: Basis<'_>,
         images: DType,
-        training: bool,
+        learning: Option<&Learning>,
     ) -> Result<Forward, GraphError> {
-        let learns = self.layers_that_learn();
+        let (network, cut) = (basis.network.unwrap_or(&self.network), basis.cut);
         let mut graph = Graph::new();
         graph.set_place(INPUT);
         let input = match cut {
@@ -94,7 +97,7 @@ impl Model {
                 graph,
                 inputs: &inputs,
                 parameters: &parameters,
-                training: training && learns[at],
+                training: learning.is_some_and(|learning| learning.trains[at]),
                 key: name_key(&config.name),
                 moving_averages: Vec::new(),
             };
@@ -130,15 +133,19 @@ impl Model {
         loss: &Loss,
         (images, batch, level): (DType, usize, Level),
         basis: Basis<'_>,
-        share: impl Fn(&str) -> Share,
+        learning: &Learning,
+        distillation: Option<&Distillation<'_>>,
     ) -> Result<(Plan, Value, Value), ModelError> {
-        let network = basis.network.unwrap_or(&self.network);
         let Forward { mut graph, outputs, parameters, moving_averages, .. } =
-            self.forward_of(network, basis.cut, images, true)?;
-        let (losses, predictions, weight) = add_loss(&mut graph, loss, outputs[outputs.len() - 1])?;
+            self.forward_of(basis, images, Some(learning))?;
+        let output = outputs[outputs.len() - 1];
+        let (mut losses, predictions, weight) = add_loss(&mut graph, loss, output)?;
+        if let Some(distillation) = distillation {
+            losses = distillation.add_to(&mut graph, loss, output, losses)?;
+        }
         let total = graph.weighted_mean(losses, weight)?;
-        let share = |id: ParameterId| share(&self.parameters.get(id).name);
-        let learns = |id: ParameterId| self.is_learned(id) && share(id).learns();
+        let learns =
+            |id: ParameterId| self.parameters.get(id).kind == ParameterKind::Weight && learning.share(id).learns();
         let weights: Vec<(ParameterId, Value)> = parameters.into_iter().filter(|&(id, _)| learns(id)).collect();
         let learned: Vec<Value> = weights.iter().map(|&(_, value)| value).collect();
         let means = moving_averages.iter().map(|&(_, value, _)| value);
@@ -153,10 +160,12 @@ impl Model {
             // A weight that the loss does not depend on stays as it is.
             let Some(gradient) = gradient else { continue };
             let penalty = self.regularizer(parameter);
-            let Share { learning_rate, weight_decay } = share(parameter);
-            let (rule, decay) = optimizer.rule_with_decay(weight_decay);
+            let Share { learning_rate, weight_decay } = learning.share(parameter);
+            let (rule, rate) = optimizer.rule_of(self.moved(parameter));
+            let (rule, decay) = optimizer.with_decay(rule, weight_decay);
+            let learning_rate = learning_rate * rate;
             let state = self.optimizer_state(parameter, rule.state_count());
-            let (l1, l2, learning_rate) = (penalty.l1, penalty.l2, learning_rate * self.rate(parameter));
+            let (l1, l2) = (penalty.l1, penalty.l2);
             graph.update(Update { parameter, gradient, rule, state, l1, l2, learning_rate, decay });
         }
         for (parameter, value, momentum) in moving_averages {
@@ -190,7 +199,7 @@ impl Model {
         level: Level,
         threads: usize,
     ) -> Result<(Plan, Value, Option<Value>), ModelError> {
-        let Forward { mut graph, outputs, .. } = self.forward_of(&self.network, cut, images, false)?;
+        let Forward { mut graph, outputs, .. } = self.forward_of(Basis { network: None, cut }, images, None)?;
         let mut predictions = outputs[outputs.len() - 1];
         let mut total = None;
         if let Some(loss) = loss {
@@ -199,28 +208,38 @@ impl Model {
             predictions = probabilities;
         }
         let fetched: Vec<Value> = [predictions].into_iter().chain(total).collect();
-        let fused = fuse_for_inference(&graph, &fetched)?;
-        let of = |value: Value| fused.value(value).expect("kept values stay");
-        let (predictions, total) = (of(predictions), total.map(of));
-        let fetched: Vec<Value> = [predictions].into_iter().chain(total).collect();
+        let (plan, fetched) = self.finish_inference(&graph, &fetched, batch, level, threads)?;
+        Ok((plan, fetched[0], fetched.get(1).copied()))
+    }
+
+    /// The plan of a graph that infers, in the model's precision, and where it has the fetched values.
+    pub(super) fn finish_inference(
+        &self,
+        graph: &Graph,
+        fetched: &[Value],
+        batch: usize,
+        level: Level,
+        threads: usize,
+    ) -> Result<(Plan, Vec<Value>), ModelError> {
+        let fused = fuse_for_inference(graph, fetched)?;
+        let of = |of: &Fused, fetched: &[Value]| -> Vec<Value> {
+            fetched.iter().map(|&value| of.value(value).expect("kept values stay")).collect()
+        };
+        let fetched = of(&fused, fetched);
         let precision = self.precision.factors();
         let options = PlanOptions { threads, precision, ..PlanOptions::new(batch, level) };
-        let Some(calibration) = self.calibration.as_ref().filter(|_| self.precision == Precision::Int8) else {
-            let joined = join_for_inference(&fused.graph, &fetched, precision)?;
-            let of = |value: Value| joined.value(value).expect("kept values stay");
-            let fetched: Vec<Value> = fetched.into_iter().map(of).collect();
-            return Ok((Plan::new(&joined.graph, &fetched, options)?, of(predictions), total.map(of)));
+        let made = match self.calibration.as_ref().filter(|_| self.precision == Precision::Int8) {
+            None => join_for_inference(&fused.graph, &fetched, precision)?,
+            Some(calibration) => quantize(&fused.graph, &fetched, |layer| calibration.ranges.get(layer).copied())?,
         };
-        let quantized = quantize(&fused.graph, &fetched, |layer| calibration.ranges.get(layer).copied())?;
-        let of = |value: Value| quantized.value(value).expect("kept values stay");
-        let fetched: Vec<Value> = fetched.into_iter().map(of).collect();
-        Ok((Plan::new(&quantized.graph, &fetched, options)?, of(predictions), total.map(of)))
+        let fetched = of(&made, &fetched);
+        Ok((Plan::new(&made.graph, &fetched, options)?, fetched))
     }
 
     /// The layers as they infer, and what those read that 8-bit arithmetic is for.
     pub(super) fn observed(&self, bytes: bool) -> Result<Observable, GraphError> {
         let images = if bytes { DType::U8 } else { DType::F32 };
-        let Forward { graph, outputs, .. } = self.forward(images, false)?;
+        let Forward { graph, outputs, .. } = self.forward(images)?;
         let output = outputs[outputs.len() - 1];
         let fused = fuse_for_inference(&graph, &[output])?;
         let output = fused.value(output).expect("kept values stay");

@@ -1,6 +1,6 @@
 //! How a training runs.
 
-use super::{Averaging, ParameterGroup, ProgressiveResizing, Samples};
+use super::{Averaging, Distillation, ParameterGroup, ProgressiveResizing, Samples};
 use crate::callbacks::Callback;
 use crate::data::augment::Mixing;
 use crate::data::{Augment, Sampler};
@@ -36,7 +36,7 @@ pub struct FitOptions<'a> {
     pub validation_split: Option<f64>,
     /// For each class, how much its samples count in the loss; each counts 1 by default.
     pub class_weight: Option<Vec<f32>>,
-    /// Which samples of a data set an epoch shows; each once by default. Arrays have each once always.
+    /// Which samples an epoch shows; each once by default. The class of a sample whose targets are numbers is that of the largest.
     pub sampler: Sampler,
     /// What is told on standard error; nothing by default.
     pub verbose: Verbose,
@@ -60,8 +60,10 @@ pub struct FitOptions<'a> {
     pub accumulate: usize,
     /// The number of steps after which training ends, in the middle of an epoch if need be.
     pub steps: Option<u64>,
-    /// Parameters that learn in their own way; none by default.
+    /// Parameters that learn in their own way; none by default. Frozen ones are such a group, too.
     pub groups: Vec<ParameterGroup>,
+    /// A model to learn from, beside the targets.
+    pub distillation: Option<Distillation<'a>>,
     /// Which average of the weights the training ends with, instead of the last ones.
     pub averaging: Option<Averaging>,
     /// Whether each operation is timed, for [`Model::step_times`](super::Model::step_times); it is not by default.
@@ -117,6 +119,7 @@ impl Default for FitOptions<'_> {
             accumulate: 1,
             steps: None,
             groups: Vec::new(),
+            distillation: None,
             averaging: None,
             profile: false,
             record_samples: false,
@@ -177,7 +180,7 @@ impl<'a> FitOptions<'a> {
         FitOptions { class_weight: Some(weights.into()), ..self }
     }
 
-    /// Which samples of a data set an epoch shows.
+    /// Which samples an epoch shows.
     pub fn sampler(self, sampler: Sampler) -> Self {
         FitOptions { sampler, ..self }
     }
@@ -242,6 +245,17 @@ impl<'a> FitOptions<'a> {
     pub fn group(mut self, group: ParameterGroup) -> Self {
         self.groups.push(group);
         self
+    }
+
+    /// Adds groups of parameters that learn in their own way.
+    pub fn groups(mut self, groups: impl IntoIterator<Item = ParameterGroup>) -> Self {
+        self.groups.extend(groups);
+        self
+    }
+
+    /// The model to learn from, beside the targets.
+    pub fn distillation(self, distillation: Distillation<'a>) -> Self {
+        FitOptions { distillation: Some(distillation), ..self }
     }
 
     /// Which average of the weights the training ends with.

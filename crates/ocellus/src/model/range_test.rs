@@ -138,6 +138,8 @@ impl Model {
             validation_data: None,
             validation_split: None,
             averaging: None,
+            // Of whole images, which take the longest.
+            resizing: None,
             ..options
         };
         let result = self.fit(samples, options.callback(callback));

@@ -1,6 +1,6 @@
 //! The nets of `reference/`, held against PyTorch and Keras: outputs, every gradient, ten losses, moving statistics.
 
-use super::graph::{Forward, add_loss};
+use super::graph::{Basis, Forward, add_loss};
 use super::{Architecture, FitOptions, Model};
 use crate::golden::Golden;
 use crate::losses::Loss;
@@ -110,7 +110,10 @@ impl Case {
     /// One step in training: loss, every layer's output, every gradient. Where fused, only what stays.
     fn step(&self, fused: bool) {
         let model = self.model();
-        let Forward { mut graph, input, outputs, parameters, .. } = model.forward(DType::F32, true).unwrap();
+        let Forward { mut graph, input, outputs, parameters, .. } = {
+            let learning = model.learning(&model.groups(&[]).unwrap(), 0);
+            model.forward_of(Basis::default(), DType::F32, Some(&learning)).unwrap()
+        };
         let loss = Loss::categorical_cross_entropy();
         let (losses, predictions, weight) = add_loss(&mut graph, &loss, outputs[outputs.len() - 1]).unwrap();
         let total = graph.weighted_mean(losses, weight).unwrap();

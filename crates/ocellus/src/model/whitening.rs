@@ -31,7 +31,7 @@ impl Model {
         let [height, width, channels, filters] = shape;
         let inputs = height * width * channels;
         let dtype = if images.are_bytes() { DType::U8 } else { DType::F32 };
-        let Forward { graph, input, outputs, .. } = self.forward(dtype, false)?;
+        let Forward { graph, input, outputs, .. } = self.forward(dtype)?;
         let read = at.checked_sub(1).map_or(input, |at| outputs[at]);
         let [rows, columns] = *graph.shape(read).first_chunk().unwrap_or(&[0, 0]);
         let mut patches = Patches {

@@ -3,6 +3,8 @@
 use super::find;
 use crate::golden::Golden;
 use crate::model::Model;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use std::collections::HashMap;
 
 /// The largest difference of a logit.
@@ -39,26 +41,22 @@ fn tensor_name(name: &str) -> String {
     format!("{layer}.{theirs}")
 }
 
-/// PyTorch's shape for a parameter of ours, and for each of our axes which of theirs it is.
-fn layout(class: &str, shape: &[usize], flattened: Option<[usize; 3]>) -> (Vec<usize>, Vec<usize>) {
+/// PyTorch's shape for a parameter of ours.
+fn shape_there(class: &str, shape: &[usize]) -> Vec<usize> {
     match (class, shape) {
-        ("DepthwiseConv2d", &[height, width, channels, 1]) => (vec![channels, 1, height, width], vec![2, 3, 0, 1]),
-        (_, &[height, width, channels, filters]) => (vec![filters, channels, height, width], vec![2, 3, 1, 0]),
-        ("Dense", &[inputs, units]) => match flattened {
-            Some([height, width, channels]) => (vec![units, channels, height, width], vec![2, 3, 1, 0]),
-            None => (vec![units, inputs], vec![1, 0]),
-        },
-        _ => (shape.to_vec(), (0..shape.len()).collect()),
+        ("DepthwiseConv2d", &[height, width, channels, 1]) => vec![channels, 1, height, width],
+        (_, &[height, width, channels, filters]) => vec![filters, channels, height, width],
+        ("Dense", &[inputs, units]) => vec![units, inputs],
+        ("ClassToken", &[channels]) => vec![1, 1, channels],
+        ("PositionEmbedding", &[tokens, channels]) => vec![1, tokens, channels],
+        _ => shape.to_vec(),
     }
 }
 
-/// The values of a parameter, by the formula of `reference/README.md`.
-fn values(name: &str, class: &str, shape: &[usize], flattened: Option<[usize; 3]>, variance: f64) -> Vec<f32> {
-    let (theirs, axes) = layout(class, shape, flattened);
-    let ours: Vec<usize> = axes.iter().map(|&axis| theirs[axis]).collect();
-    let fan_in: usize = theirs[1.min(theirs.len())..].iter().product();
-    let part = name.rsplit('.').next().unwrap();
-    let (offset, scale) = match (part, theirs.len()) {
+/// A tensor's numbers, by the formula of `reference/README.md`.
+fn values(name: &str, shape: &[usize], variance: f64) -> Vec<u8> {
+    let fan_in: usize = shape[1.min(shape.len())..].iter().product();
+    let (offset, scale) = match (name.rsplit('.').next().unwrap(), shape.len()) {
         ("running_mean", _) => (0.0, 0.2),
         ("running_var", _) => (1.0, 0.4),
         ("gamma", _) => (0.5, 0.3),
@@ -67,47 +65,31 @@ fn values(name: &str, class: &str, shape: &[usize], flattened: Option<[usize; 3]
         (_, 1) => (0.0, 0.1),
         _ => (0.0, (3.0 * variance / fan_in as f64).sqrt()),
     };
-    let strides: Vec<usize> = (0..theirs.len()).map(|axis| theirs[axis + 1..].iter().product()).collect();
-    let (key, mut place) = (key(name), vec![0; ours.len()]);
-    let mut values = Vec::with_capacity(shape.iter().product());
-    for _ in 0..shape.iter().product::<usize>() {
-        let at: usize = place.iter().zip(&axes).map(|(&n, &axis)| n * strides[axis]).sum();
-        let unit = f64::from(bits(key, at as u32)) / 4_294_967_296.0 * 2.0 - 1.0;
-        values.push((offset + scale * unit) as f32);
-        for axis in (0..ours.len()).rev() {
-            place[axis] += 1;
-            if place[axis] < ours[axis] {
-                break;
-            }
-            place[axis] = 0;
-        }
-    }
-    values
+    let (key, count) = (key(name), shape.iter().product::<usize>() as u32);
+    let unit = |place: u32| f64::from(bits(key, place)) / 4_294_967_296.0 * 2.0 - 1.0;
+    (0..count).flat_map(|place| ((offset + scale * unit(place)) as f32).to_le_bytes()).collect()
 }
 
+/// Fills the model through a file of tensors with PyTorch's names, shapes and order.
 fn fill(model: &mut Model, variance: f64) {
     let costs = model.costs();
-    let shape = |name: &str| costs.iter().find(|layer| layer.name == name).map(|layer| layer.output_shape.clone());
-    let flattened = |layer: &str| {
-        let before = |name: &str| Some(costs.iter().find(|layer| layer.name == name)?.inputs[0].clone());
-        let mut name = before(layer)?;
-        while costs.iter().find(|layer| layer.name == name)?.class == "Dropout" {
-            name = before(&name)?;
-        }
-        let flatten = costs.iter().find(|layer| layer.name == name)?.class == "Flatten";
-        match (flatten, &shape(&before(&name)?)?[..]) {
-            (true, &[height, width, channels]) => Some([height, width, channels]),
-            _ => None,
-        }
-    };
-    let parameters: Vec<(String, Vec<usize>)> =
-        model.weights().map(|(name, shape, _)| (name.to_owned(), shape.to_vec())).collect();
-    for (name, shape) in parameters {
-        let layer = name.rsplit_once('/').unwrap().0;
-        let class = costs.iter().find(|known| known.name == layer).unwrap().class;
-        let filled = values(&tensor_name(&name), class, &shape, flattened(layer), variance);
-        model.set_weight(&name, &filled).unwrap();
-    }
+    let class = |layer: &str| costs.iter().find(|known| known.name == layer).unwrap().class;
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = model
+        .weights()
+        .map(|(name, shape, _)| {
+            let shape = shape_there(class(name.rsplit_once('/').unwrap().0), shape);
+            let name = tensor_name(name);
+            let values = values(&name, &shape, variance);
+            (name, shape, values)
+        })
+        .collect();
+    let views =
+        tensors.iter().map(|(name, shape, values)| (name, TensorView::new(Dtype::F32, shape.clone(), values).unwrap()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    let loaded = model.load_weights(&path).unwrap();
+    assert_eq!(loaded.parameters, model.parameter_count());
 }
 
 fn check(golden: &Golden, name: &str) {

@@ -1,9 +1,8 @@
 //! `Candidates`: unlabelled images as a model sees them, and which of them to label first.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::data::{DataError, Limits, Skipped, is_stray};
+use crate::data::{Batch, Dataset, Loader, LoaderOptions};
 use crate::model::{Model, ModelError};
 use crate::random::{Purpose, Random};
 
@@ -11,15 +10,11 @@ use crate::random::{Purpose, Random};
 const BATCH: usize = 128;
 /// Features beyond this many are projected to so many random directions, which keeps distances well enough.
 const MOST_FEATURES: usize = 256;
-/// Folders within folders that are looked into.
-const MAX_DEPTH: usize = 16;
 
 /// Unlabelled images as a model sees them.
 #[derive(Clone, Debug)]
 pub struct Candidates {
     files: Vec<PathBuf>,
-    /// Files that are no images that can be used.
-    pub skipped: Vec<Skipped>,
     /// (image, class)
     probabilities: Vec<f32>,
     classes: usize,
@@ -41,87 +36,36 @@ pub struct Suggestion {
     pub margin: f32,
 }
 
-/// All files of a folder and the folders within, in order, without what file managers leave behind.
-///
-/// # Errors
-/// A folder cannot be read, or there are no files.
-pub fn image_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut files = Vec::new();
-    list(folder, MAX_DEPTH, &mut files)?;
-    if files.is_empty() {
-        return Err(DataError::Argument(format!("{}: there are no files here; expected images", folder.display())));
-    }
-    files.sort_unstable();
-    Ok(files)
-}
-
-fn list(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
-    let io = |source| DataError::Io { path: folder.to_owned(), source };
-    for entry in fs::read_dir(folder).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        let kind = entry.file_type().map_err(io)?;
-        if is_stray(&entry.file_name()) {
-            continue;
-        }
-        // Links to folders may lead round in circles.
-        if kind.is_dir() && depth > 0 {
-            list(&entry.path(), depth - 1, files)?;
-        } else if kind.is_file() || (kind.is_symlink() && entry.path().is_file()) {
-            files.push(entry.path());
-        }
-    }
-    Ok(())
-}
-
 impl Candidates {
-    /// Look at images with a model; `progress` is told how many of how many were.
+    /// Look at the images of a data set with a model; labels have no say. `progress` is told how many of how many were.
     ///
     /// # Errors
-    /// The model takes no images.
-    pub fn look(
-        model: &mut Model,
-        files: Vec<PathBuf>,
-        limits: &Limits,
-        progress: &dyn Fn(usize, usize),
-    ) -> Result<Self, ModelError> {
-        let preprocessing = model.preprocessing().clone();
-        if model.input_shape() != preprocessing.image_shape() {
+    /// The model takes no images, the data set was prepared in another way, or an image can no longer be read.
+    pub fn look(model: &mut Model, images: &Dataset, progress: &dyn Fn(usize, usize)) -> Result<Self, ModelError> {
+        if model.input_shape() != model.preprocessing().image_shape() {
             return Err(ModelError::Argument("the model takes no images".into()));
+        }
+        if images.image_shape() != model.preprocessing().image_shape() {
+            let (expected, received) = (model.preprocessing().image_shape(), images.image_shape());
+            return Err(ModelError::Argument(format!("expected images of {expected:?}, received {received:?}")));
         }
         let mut extractor = model.without_classes()?;
         let mut candidates = Self {
-            files: Vec::with_capacity(files.len()),
-            skipped: Vec::new(),
+            files: (0..images.len()).map(|index| images.name_of(index).into()).collect(),
             probabilities: Vec::new(),
             classes: 0,
             features: Vec::new(),
             width: 0,
         };
-        let (total, mut done) = (files.len(), 0);
+        let mut done = 0;
         let mut projection = None;
-        for files in files.chunks(BATCH) {
-            let mut pixels = Vec::with_capacity(files.len() * preprocessing.image_len());
-            for file in files {
-                let filled = pixels.len();
-                pixels.resize(filled + preprocessing.image_len(), 0);
-                match preprocessing.prepare_file(file, limits, &mut pixels[filled..]) {
-                    Ok(()) => candidates.files.push(file.clone()),
-                    Err(error) => {
-                        pixels.truncate(filled);
-                        let reason = match error {
-                            DataError::Image { problem, .. } => problem.to_string(),
-                            other => other.to_string(),
-                        };
-                        candidates.skipped.push(Skipped { path: file.clone(), reason });
-                    }
-                }
-            }
-            done += files.len();
-            progress(done, total);
-            if pixels.is_empty() {
-                continue;
-            }
-            let outputs = model.predict(&pixels)?;
+        let options = LoaderOptions { batch_size: BATCH, shuffle: false, ..LoaderOptions::default() };
+        let mut loader = Loader::new(images.clone(), options)?;
+        while let Some(Batch { pixels, labels, .. }) = loader.next_batch()? {
+            done += labels.len();
+            progress(done, images.len());
+            let pixels = &pixels[..];
+            let outputs = model.predict(pixels)?;
             for row in outputs.rows() {
                 let mut row = match row {
                     [one] => vec![1.0 - one, *one],
@@ -134,7 +78,7 @@ impl Candidates {
                 candidates.probabilities.append(&mut row);
             }
             let seen = match &mut extractor {
-                Some(extractor) => extractor.predict(&pixels)?,
+                Some(extractor) => extractor.predict(pixels)?,
                 None => outputs,
             };
             for row in seen.rows() {
@@ -284,7 +228,6 @@ mod tests {
     fn candidates(probabilities: &[[f32; 2]], features: &[[f32; 2]]) -> Candidates {
         Candidates {
             files: (0..features.len()).map(|at| at.to_string().into()).collect(),
-            skipped: Vec::new(),
             probabilities: probabilities.concat(),
             classes: 2,
             features: features.concat(),

@@ -202,6 +202,26 @@ fn hostile_shards() {
 }
 
 #[test]
+fn an_archive_of_names_takes_bounded_memory() {
+    // Each of nothing but a name of 4,000 bytes, which shrinks to a few.
+    let folders = "x".repeat(3_980);
+    let named = |index: usize| {
+        let long = member("././@LongLink", b'L', format!("a/{folders}/{index}.png").as_bytes());
+        [long, member("x.png", b'0', &[])].concat()
+    };
+    let bytes: Vec<u8> = [member("a/1.png", b'0', &grey(1)), member("b/2.png", b'0', &grey(2))]
+        .concat()
+        .into_iter()
+        .chain((0..6_000).flat_map(named))
+        .collect();
+    let root = folder([("x.tar.gz", gzip(&bytes)), ("y.tar", bytes)]);
+    let [packed, plain] = ["x.tar.gz", "y.tar"].map(|name| Catalog::open(root.path().join(name)).unwrap());
+    let reasons: Vec<&str> = packed.refused().iter().map(|refused| refused.reason.as_str()).collect();
+    assert!(reasons.iter().any(|reason| reason.contains("more names than")), "{reasons:?}");
+    assert!(packed.len() < 5_000 && plain.len() == 6_002, "{} {}", packed.len(), plain.len());
+}
+
+#[test]
 fn zip_archives_hold_class_folders() {
     let files = [
         ("train/b/1.png", grey(1)),
@@ -313,6 +333,13 @@ fn arrays_of_numpy() {
         let error = samples(&root.path().join("x.npz")).unwrap_err();
         assert!(error.contains(expected), "{error}\ndoes not contain {expected}");
     }
+    // What is stated is not set aside: not by a directory that lies, and not by one that may be true.
+    let bytes = zip(&[("train_labels.npy", labels()), ("train_images.npy", images())]);
+    let place = bytes.windows(4).rposition(|window| window == b"PK\x01\x02").unwrap();
+    let mut bomb = bytes;
+    bomb[place + 24..place + 28].copy_from_slice(&(3u32 << 30).to_le_bytes());
+    let root = folder([("x.npz", bomb)]);
+    assert!(samples(&root.path().join("x.npz")).unwrap_err().contains("which no images do"));
     let root = folder([("x.npz", zip(&[("images.npy", images())]))]);
     assert!(samples(&root.path().join("x.npz")).unwrap_err().contains("got images.npy"));
 }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use ocellus::data::{CacheOptions, Dataset, OpenOptions};
+use image::{DynamicImage, GrayImage, ImageFormat, Luma};
+use ocellus::data::{CacheOptions, Dataset, Filter, OpenOptions, Preprocessing, Resize};
 use tempfile::TempDir;
 
-use super::{folder, grey};
+use super::{encode, folder, grey};
 
 fn options(cache: &Path, memory: u64) -> OpenOptions {
     let cache = CacheOptions { folder: cache.to_owned(), size: 1 << 20, worth: Duration::ZERO };
@@ -61,15 +62,22 @@ fn images_are_decoded_once_until_they_change() {
         assert_eq!(made.len(), 1, "{made:?}");
         let fingerprint = first.fingerprint().unwrap();
 
-        // A file that looks unchanged is not read.
-        rewrite(&root.path().join("b/3.png"), 30, false);
+        // Where nothing has changed, nothing is made anew.
+        File::options().append(true).open(&made[0]).unwrap().set_permissions(read_only(&made[0])).unwrap();
         let again = open();
         assert_eq!((pixels(&again), again.skipped().len()), (vec![1, 3, 4], 1));
         assert_eq!(again.fingerprint().unwrap(), fingerprint);
-        // One that has changed is, also where a damaged one was.
+        assert_eq!(files(cache.path()), made);
+        assert!(fs::metadata(&made[0]).unwrap().permissions().readonly(), "another file has its name");
+        // A file that has changed is read, also where a damaged one was, and where it has the old one's length and time.
         rewrite(&root.path().join("b/3.png"), 33, true);
         fs::write(root.path().join("a/2.png"), grey(2)).unwrap();
         assert_eq!(pixels(&open()), [1, 2, 33, 4]);
+        if cfg!(unix) {
+            rewrite(&root.path().join("b/3.png"), 30, false);
+            assert_eq!(pixels(&open()), [1, 2, 30, 4]);
+            rewrite(&root.path().join("b/3.png"), 33, false);
+        }
         // Files that are gone, and new ones.
         fs::remove_file(root.path().join("b/4.png")).unwrap();
         fs::write(root.path().join("a/0.png"), grey(200)).unwrap();
@@ -80,6 +88,40 @@ fn images_are_decoded_once_until_they_change() {
         assert_eq!(pixels(&Dataset::open(root.path(), &larger).unwrap()), [200, 1, 2, 33]);
         assert_eq!(files(cache.path()).len(), 2);
     }
+}
+
+fn read_only(path: &Path) -> fs::Permissions {
+    let mut permissions = fs::metadata(path).unwrap().permissions();
+    permissions.set_readonly(true);
+    permissions
+}
+
+#[test]
+fn images_prepared_in_another_way_are_not_taken_for_these() {
+    let edge = |x: u32| if x == 0 { 250 } else { 10 };
+    let image = || encode(&DynamicImage::from(GrayImage::from_fn(8, 8, |x, _| Luma([edge(x)]))), ImageFormat::Png);
+    let (root, cache) = (folder([("a/1.png", image()), ("b/2.png", image())]), tempfile::tempdir().unwrap());
+    let whole = Preprocessing { image_size: [8, 8], ..Preprocessing::default() };
+    let ways = [
+        whole.clone(),
+        Preprocessing { crop: 0.5, ..whole.clone() },
+        Preprocessing { channels: 3, ..whole.clone() },
+        Preprocessing { crop: 0.5, filter: Filter::CatmullRom, ..whole.clone() },
+        Preprocessing { image_size: [16, 4], resize: Resize::CenterCrop, ..whole.clone() },
+        Preprocessing { image_size: [16, 4], ..whole },
+    ];
+    for preprocessing in ways.iter().chain(&ways) {
+        let kept = OpenOptions { preprocessing: Some(preprocessing.clone()), ..options(cache.path(), 0) };
+        let unkept = OpenOptions { cache: None, ..kept.clone() };
+        let [kept, unkept] = [kept, unkept].map(|options| {
+            let data = Dataset::open(root.path(), &options).unwrap();
+            let mut pixels = vec![0; data.image_len()];
+            data.copy_image(0, &mut pixels).unwrap();
+            pixels
+        });
+        assert_eq!(kept, unkept, "{preprocessing:?}");
+    }
+    assert_eq!(files(cache.path()).len(), ways.len());
 }
 
 #[test]

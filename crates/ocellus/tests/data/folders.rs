@@ -22,6 +22,29 @@ fn check(files: &[&str], class_names: &[&str], expected: &[(Split, &[usize])]) {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn links_are_followed_once_and_pipes_are_not_waited_for() {
+    use std::os::unix::fs::symlink;
+    let root = folder([("a/1.png", grey(1)), ("b/1.png", grey(2))]);
+    // Folders that all lead into each other, which has as many ways through them as orders.
+    for from in 0..12 {
+        std::fs::create_dir(root.path().join(format!("a/{from}"))).unwrap();
+        std::fs::write(root.path().join(format!("a/{from}/1.png")), grey(from)).unwrap();
+        for to in (0..12).filter(|&to| to != from) {
+            symlink(format!("../{to}"), root.path().join(format!("a/{from}/to-{to}"))).unwrap();
+        }
+    }
+    symlink(root.path(), root.path().join("b/around")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(root.path().join("pipe")).status();
+    if made.is_ok_and(|status| status.success()) {
+        symlink(root.path().join("pipe"), root.path().join("b/pipe.png")).unwrap();
+    }
+    let data = open(root.path(), Split::Train);
+    assert!((14..100).contains(&data.len()), "{}", data.len());
+    assert!(data.skipped().iter().all(|skipped| skipped.reason.contains("no regular file")), "{:?}", data.skipped());
+}
+
 #[test]
 fn layouts_are_recognised() {
     use Split::{Test, Train, Validation};
@@ -181,7 +204,8 @@ fn stratified_parts_share_classes_and_keep_order() {
             .flat_map(|&(class, count)| (0..count).map(move |i| format!("{class}/{i}.png")))
             .collect::<Vec<_>>()
             .iter()
-            .map(|path| (path.as_str(), grey(1))),
+            .zip(1..)
+            .map(|(path, value)| (path.as_str(), grey(value))),
     );
     let data = open(root.path(), Split::Train);
     let (rest, held) = data.split_stratified(0.2, 5).unwrap();

@@ -76,6 +76,13 @@ fn rows_that_cannot_be_used_are_named() {
         &["1.png 3 training"],
         &["line 2 is no JSON object", "line 3 is no JSON object", "line 4 has no label"],
     );
+    let unclosed = (0..30).map(|row| format!("3.png,a,{row}\n")).collect::<String>();
+    check(
+        "m.csv",
+        &format!("path,label,note\n1.png,a,\"two\nlines\"\n2.png,b,\n\"1\n.png\",a,\n2.png,b,\"no end\n{unclosed}"),
+        &["1.png a training", "2.png b training"],
+        &["line 5 has a file name with control characters", "line 7 begins a row that goes over 31 lines; is a quote"],
+    );
     let long = [b"{\"path\": \"".to_vec(), vec![b'x'; 1 << 20]].concat();
     for (name, text, expected) in [
         ("m.csv", &b""[..], "the file is empty"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::data::{DataError, Dataset};
+use crate::data::DataError;
 use crate::random::{Purpose, Random};
 
 /// Which samples an epoch shows. An epoch has as many samples as the data, whatever the sampler, and depends on seed and epoch
@@ -19,11 +19,11 @@ pub enum Sampler {
 }
 
 impl Sampler {
-    /// Whether it suits the data.
-    pub(super) fn check(&self, dataset: &Dataset) -> Result<(), DataError> {
+    /// Whether it suits so many samples.
+    pub(crate) fn check(&self, samples: usize) -> Result<(), DataError> {
         let Self::Weighted(weights) = self else { return Ok(()) };
-        if weights.len() != dataset.len() {
-            let (weights, samples) = (weights.len(), dataset.len());
+        if weights.len() != samples {
+            let weights = weights.len();
             return Err(DataError::Argument(format!("{weights} weights for {samples} samples; expected one for each")));
         }
         let sum: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
@@ -33,13 +33,13 @@ impl Sampler {
         Ok(())
     }
 
-    /// Fill `order` with the samples of an epoch. Without `shuffle` they are in the order of the data.
-    pub(super) fn fill(&self, order: &mut Vec<u32>, dataset: &Dataset, shuffle: bool, seed: u64, epoch: u64) {
+    /// Fill `order` with the samples of an epoch, whose classes `labels` are. Without `shuffle` they are in the order of the data.
+    pub(crate) fn fill(&self, order: &mut Vec<u32>, labels: &[u32], shuffle: bool, seed: u64, epoch: u64) {
         order.clear();
-        let count = dataset.len() as u32;
+        let count = labels.len() as u32;
         match self {
             Self::Uniform => order.extend(0..count),
-            Self::Balanced => balanced(order, dataset, seed, epoch),
+            Self::Balanced => balanced(order, labels, seed, epoch),
             Self::Weighted(weights) => weighted(order, weights, seed, epoch),
         }
         if shuffle {
@@ -52,13 +52,13 @@ impl Sampler {
 
 /// Equally many of each class that has samples. A class is gone through in an order of its own, on from where the last
 /// epoch ended, so that all its samples are seen equally often.
-fn balanced(order: &mut Vec<u32>, dataset: &Dataset, seed: u64, epoch: u64) {
-    let mut members = vec![Vec::new(); dataset.class_count()];
-    for (index, &label) in dataset.labels().iter().enumerate() {
+fn balanced(order: &mut Vec<u32>, labels: &[u32], seed: u64, epoch: u64) {
+    let mut members = vec![Vec::new(); labels.iter().max().map_or(0, |&last| last as usize + 1)];
+    for (index, &label) in labels.iter().enumerate() {
         members[label as usize].push(index as u32);
     }
     let classes = members.iter().filter(|members| !members.is_empty()).count();
-    let (even, uneven) = (dataset.len() / classes.max(1), dataset.len() % classes.max(1));
+    let (even, uneven) = (labels.len() / classes.max(1), labels.len() % classes.max(1));
     let filled = members.iter_mut().enumerate().filter(|(_, members)| !members.is_empty());
     for (rank, (label, members)) in filled.enumerate() {
         // What does not divide evenly goes to other classes in each epoch: to those that stand before `uneven` when all have

@@ -37,9 +37,13 @@ impl Layout {
         }
     }
 
-    /// Whether a tensor of this shape can be the parameter. A 1x1 convolution may be a dense layer there, and a vector may
-    /// have axes of one.
+    /// Whether a tensor of this shape can be the parameter. A 1x1 convolution may be a dense layer there, and what is no kernel may
+    /// have axes of one before and behind: a class token, a layer scale.
     pub(super) fn fits(self, ours: &[usize], theirs: &[usize]) -> bool {
+        if self == Layout::Same {
+            let first = |shape: &[usize]| shape.iter().position(|&n| n != 1).unwrap_or(shape.len());
+            return bare(&ours[first(ours)..]) == bare(&theirs[first(theirs)..]);
+        }
         bare(&self.expected(ours)) == bare(theirs)
     }
 
@@ -124,6 +128,11 @@ mod tests {
         let dense = Layout::Dense { image: None };
         assert!(dense.fits(&[3, 2], &[2, 3]) && dense.fits(&[3, 2], &[2, 3, 1, 1]) && !dense.fits(&[3, 2], &[3, 2]));
         assert!(Layout::Convolution.fits(&[1, 1, 3, 2], &[2, 3]) && !Layout::Convolution.fits(&[1, 3, 3, 2], &[2, 3]));
+        assert!(
+            Layout::Same.fits(&[5, 4], &[1, 5, 4])
+                && Layout::Same.fits(&[4], &[1, 1, 4])
+                && !Layout::Same.fits(&[5, 4], &[4, 5])
+        );
         assert!(Layout::Same.fits(&[4], &[4, 1, 1]) && Layout::Depthwise.fits(&[3, 3, 8, 1], &[8, 1, 3, 3]));
         assert_eq!((dense.other_outputs(&[3, 2], &[5, 3]), dense.other_outputs(&[3, 2], &[2, 3])), (Some(5), None));
         assert_eq!((dense.other_outputs(&[3, 2], &[5, 4]), Layout::Same.other_outputs(&[2], &[5])), (None, Some(5)));

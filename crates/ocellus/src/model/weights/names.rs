@@ -3,6 +3,7 @@
 //! Layers mostly bear the names that PyTorch's modules have in torchvision or timm, so that a tensor's name follows from its layer's:
 //! `layer1.0.conv1`. Where others use other names, a table has the module of each layer with parameters, in the layers' order.
 
+mod convnext;
 mod efficientnet;
 mod mobilenet_v2;
 
@@ -52,7 +53,7 @@ pub(super) fn tables() -> &'static [Table] {
             let (origin, published) = own(recipe.name)?;
             Table::new(recipe.name, origin, published, None)
         });
-        let others = efficientnet::OTHERS.iter().chain(mobilenet_v2::OTHERS);
+        let others = convnext::OTHERS.iter().chain(efficientnet::OTHERS).chain(mobilenet_v2::OTHERS);
         let others = others.filter_map(|o| Table::new(o.architecture, o.origin, o.published, Some((o.modules)())));
         own.chain(others).collect()
     })
@@ -112,6 +113,8 @@ pub(super) fn tensor(module: &str, parameter: &str) -> String {
         "beta" => "bias",
         "moving_mean" => "running_mean",
         "moving_variance" => "running_var",
+        // Parameters that are no module's: `cls_token`, `pos_embed`, `stages.0.blocks.0.gamma`.
+        "token" | "embedding" | "scale" => return module.to_owned(),
         same => same,
     };
     format!("{module}.{theirs}")
