@@ -310,7 +310,8 @@ mod tests {
                 values.iter().zip(gradient).map(|(value, gradient)| value - half * gradient).collect();
             let ones = vec![1.0; inputs];
             let inputs_now = [Input::F32(&one_hot), Input::F32(&targets), Input::F32(&ones)];
-            let scalars = Scalars { step: step + 1, seed: 0, learning_rate: optimizer.learning_rate().at(step) };
+            let learning_rate = optimizer.learning_rate().at(step);
+            let scalars = Scalars { step: step + 1, learning_rate, ..Scalars::default() };
             runner.run(&mut pool, &mut parameters, &inputs_now, inputs, &scalars);
         }
         parameters.get(parameter).values().to_vec()
