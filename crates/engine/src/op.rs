@@ -139,11 +139,15 @@ pub struct Scalars {
     pub seed: u64,
     /// Size of the step.
     pub learning_rate: f32,
+    /// Which of the step's batches this is, from 0.
+    pub part: usize,
+    /// Batches that move the parameters together, by the mean of their gradients: only the last of them updates.
+    pub parts: usize,
 }
 
 impl Default for Scalars {
     fn default() -> Self {
-        Scalars { step: 1, seed: 0, learning_rate: 0.0 }
+        Scalars { step: 1, seed: 0, learning_rate: 0.0, part: 0, parts: 1 }
     }
 }
 

@@ -26,7 +26,6 @@ mod reshape;
 mod residual_conv2d;
 mod sample_mean;
 mod softmax;
-mod stochastic_depth;
 mod zero_pad2d;
 
 pub use activate::Activate;
@@ -41,7 +40,7 @@ pub use constant::Constant;
 pub use conv2d::Conv2d;
 pub(crate) use convert::Convert;
 pub use dense::Dense;
-pub use dropout::Dropout;
+pub use dropout::{Dropout, DropoutUnit};
 pub(crate) use expanded_depthwise::ExpandedDepthwise;
 pub(crate) use fold_batch_norm::FoldBatchNorm;
 pub use layer_norm::LayerNorm;
@@ -56,7 +55,6 @@ pub use reshape::Reshape;
 pub(crate) use residual_conv2d::ResidualConv2d;
 pub use sample_mean::SampleMean;
 pub use softmax::Softmax;
-pub use stochastic_depth::StochasticDepth;
 pub use zero_pad2d::ZeroPad2d;
 
 pub use ocellus_kernels::activation::Activation;

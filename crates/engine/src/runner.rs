@@ -26,9 +26,7 @@ pub struct Runner {
     /// The parameters' version that packed weights were made from.
     packed: u64,
     samples: usize,
-    /// Which of how many batches that move the parameters together comes next.
-    part: (usize, usize),
-    /// The gradients of the parts before, for each update; empty until there are parts.
+    /// The gradients of the parts before, for each update; empty until a step has parts.
     gathered: Vec<Buffer>,
     /// For updates that take more than a pass.
     update_scratch: Buffer,
@@ -94,7 +92,6 @@ impl Runner {
             shared: plan.shared_len.iter().map(|&len| Buffer::new(len)).collect(),
             packed: 0,
             samples: 0,
-            part: (0, 1),
             gathered: Vec::new(),
             update_scratch: Buffer::new(plan.update_scratch_len()),
             profile: false,
@@ -109,25 +106,12 @@ impl Runner {
         &self.plan
     }
 
-    /// Makes the next run the `part`-th, from 0, of `parts` that move the parameters together, by the mean of their gradients: only the
-    /// last of them updates. The first call with more than one part allocates memory.
-    ///
-    /// # Panics
-    /// Where there is no such part.
-    pub fn set_part(&mut self, part: usize, parts: usize) {
-        assert!(part < parts, "part {part} of {parts}");
-        self.part = (part, parts);
-        if parts > 1 && self.gathered.is_empty() {
-            let lengths = self.plan.updates.iter().map(|u| self.plan.spec(u.gradient).len());
-            self.gathered = lengths.map(Buffer::new).collect();
-        }
-    }
-
-    /// Runs the plan on a batch of at most its size.
+    /// Runs the plan on a batch of at most its size. The first run of a step of several parts allocates memory for their gradients.
     ///
     /// # Panics
     /// Where the inputs do not have the types and lengths that the graph's inputs say, or `samples` is 0 or above the
-    /// plan's batch, or the pool has more threads than the runner was made for: errors of the caller's code, not of data.
+    /// plan's batch, or the step has no such part, or the pool has more threads than the runner was made for: errors of the caller's
+    /// code, not of data.
     pub fn run(
         &mut self,
         pool: &mut Pool,
@@ -137,6 +121,7 @@ impl Runner {
         scalars: &Scalars,
     ) -> Outcome {
         self.check(pool, inputs, samples);
+        assert!(scalars.part < scalars.parts, "part {} of {}", scalars.part, scalars.parts);
         self.cut(samples);
         let changed = self.packed != parameters.version();
         for number in 0..self.plan.stages.len() {
@@ -154,8 +139,8 @@ impl Runner {
         }
         let start = Instant::now();
         self.average(parameters);
-        if self.part.0 + 1 < self.part.1 {
-            self.gather_gradients();
+        if scalars.part + 1 < scalars.parts {
+            self.gather_gradients(pool, scalars.part);
         } else {
             self.update(pool, parameters, scalars);
         }
@@ -382,16 +367,15 @@ impl Runner {
     }
 
     /// Adds the gradients to those of the parts before.
-    fn gather_gradients(&mut self) {
+    fn gather_gradients(&mut self, pool: &mut Pool, part: usize) {
+        if self.gathered.is_empty() {
+            let lengths = self.plan.updates.iter().map(|u| self.plan.spec(u.gradient).len());
+            self.gathered = lengths.map(Buffer::new).collect();
+        }
         for (u, sum) in self.plan.updates.iter().zip(&mut self.gathered) {
-            let sum = sum.f32_mut();
-            if self.part.0 == 0 {
-                sum.fill(0.0);
-            }
             let mut parts: [&[f32]; MOST_SLOTS] = [&[]; MOST_SLOTS];
-            for part in gradient_parts(&self.plan, &self.slots, &self.shared, u.gradient, &mut parts) {
-                sum.iter_mut().zip(*part).for_each(|(sum, value)| *sum += value);
-            }
+            let parts = gradient_parts(&self.plan, &self.slots, &self.shared, u.gradient, &mut parts);
+            reduce::gather(pool, self.plan.level, parts, sum.f32_mut(), part > 0);
         }
     }
 
@@ -401,7 +385,7 @@ impl Runner {
         }
         let clip = self.plan.clip;
         // Gradients are sums over so many parts, of which the mean counts.
-        let parts = self.part.1 as f32;
+        let parts = scalars.parts as f32;
         let mut step = update::Step {
             learning_rate: scalars.learning_rate,
             step: scalars.step,
@@ -416,7 +400,7 @@ impl Runner {
             for (number, u) in self.plan.updates.iter().enumerate() {
                 step = update::Step { l1: parts * u.l1, l2: parts * u.l2, ..step };
                 let mut gradients = NO_GRADIENTS;
-                let gradients = self.gradients(number, &mut gradients);
+                let gradients = self.gradients(number, scalars.part, &mut gradients);
                 let values = parameters.get(u.parameter).values();
                 squares += update::gradient_square_sum(pool, self.plan.level, &step, gradients, values);
             }
@@ -427,7 +411,7 @@ impl Runner {
             let learning_rate = scalars.learning_rate * u.learning_rate;
             step = update::Step { learning_rate, l1: parts * u.l1, l2: parts * u.l2, decay: u.decay, ..step };
             let mut gradients = NO_GRADIENTS;
-            let gradients = self.gradients(number, &mut gradients);
+            let gradients = self.gradients(number, scalars.part, &mut gradients);
             let mut parameter = std::mem::take(&mut parameters.entries[u.parameter.0].values);
             if let Some(limit) = clip.norm {
                 let squares = update::gradient_square_sum(pool, self.plan.level, &step, gradients, parameter.f32());
@@ -451,11 +435,16 @@ impl Runner {
     }
 
     /// The gradient of an update as a sum: of the parts before this batch, if there were any, and of the slots.
-    fn gradients<'a>(&'a self, number: usize, all: &'a mut [&'a [f32]; MOST_SLOTS + 1]) -> &'a [&'a [f32]] {
+    fn gradients<'a>(
+        &'a self,
+        number: usize,
+        part: usize,
+        all: &'a mut [&'a [f32]; MOST_SLOTS + 1],
+    ) -> &'a [&'a [f32]] {
         let mut slots: [&[f32]; MOST_SLOTS] = [&[]; MOST_SLOTS];
         let gradient = self.plan.updates[number].gradient;
         let of_slots = gradient_parts(&self.plan, &self.slots, &self.shared, gradient, &mut slots);
-        let before = usize::from(self.part.0 > 0);
+        let before = usize::from(part > 0);
         if before > 0 {
             all[0] = self.gathered[number].f32();
         }

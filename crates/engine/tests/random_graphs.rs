@@ -25,7 +25,7 @@ fn grow(choices: &[Choice], net: &mut Net, x: Value) -> Result<Value, GraphError
             5 if net.graph.shape(a)[0] >= 2 && net.graph.shape(a)[1] >= 2 => {
                 net.graph.add(MaxPool2d { size: [2, 2], strides: [2, 2], padding: [0; 4] }, &[a])?
             }
-            6 => net.graph.add(Dropout { rate: 0.2, key: values.len() as u64 }, &[a])?,
+            6 => net.graph.add(Dropout { rate: 0.2, key: values.len() as u64, unit: DropoutUnit::Value }, &[a])?,
             _ => activate(net, a, Activation::Silu)?,
         };
         values.push(value);

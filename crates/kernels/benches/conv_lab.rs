@@ -148,12 +148,13 @@ impl Lab {
         self.pack_line(name, "pack", || forward.pack(&mut pool, w.f32(), packed_forward));
         self.line(&layer, "forward", || {
             let scratch = scratch.f32_mut();
-            forward.run(samples, x.f32(), packed_forward, Some(bias.f32()), epilogue, y.f32_mut(), scratch);
+            let weights = ConvWeights { packed: packed_forward, bias: Some(bias.f32()), epilogue };
+            forward.run(Extent::Samples(samples), x.f32(), weights, Sums::New(y.f32_mut().into()), scratch);
         });
         let packed_data = &mut packed.f32_mut()[..data.packed_len()];
         data.pack(&mut pool, w.f32(), packed_data);
         self.pack_line(name, "pack transposed", || data.pack(&mut pool, w.f32(), packed_data));
-        self.line(&layer, "data", || data.run(samples, dy.f32(), packed_data, dx.f32_mut(), scratch.f32_mut()));
+        self.line(&layer, "data", || data.run(samples, dy.f32(), packed_data, dx.f32_mut().into(), scratch.f32_mut()));
         for (what, accumulate) in [("weights", false), ("accumulated", true)] {
             self.line(&layer, what, || {
                 weights.run(samples, x.f32(), dy.f32(), dw.f32_mut(), accumulate, scratch.f32_mut())

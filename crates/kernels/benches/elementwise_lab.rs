@@ -1,4 +1,4 @@
-//! Speed of every kernel but convolution on one core, in GB/s of what it must read and write, and in percent of what
+//! Speed of the kernels between convolutions on one core, in GB/s of what it must read and write, and in percent of what
 //! `y = factor * x` reaches over arrays of the same total size, measured in the same run.
 //!
 //! `cargo bench -p ocellus-kernels --bench elementwise_lab -- [NAME PART] [LEVEL]`
@@ -6,9 +6,13 @@
 
 use ocellus_kernels::activation::{self, Activation};
 use ocellus_kernels::conv::Epilogue;
-use ocellus_kernels::pool2d::{self, PoolShape};
+use ocellus_kernels::layer_norm::{self, LayerNorm};
+use ocellus_kernels::pool2d::{self, AdaptiveShape, PoolShape};
+use ocellus_kernels::quantize::{self, Encoding};
 use ocellus_kernels::update::{self, Rule, Step};
-use ocellus_kernels::{Buffer, Level, Pool, batch_norm, dropout, elementwise, loss, peak, reduce, softmax};
+use ocellus_kernels::{
+    Buffer, Level, Pool, ValuesMut, batch_norm, convert, dropout, elementwise, loss, peak, reduce, softmax,
+};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -89,6 +93,9 @@ fn run(lab: &Lab) {
         Activation::Silu,
         Activation::Sigmoid,
         Activation::Tanh,
+        Activation::GeluTanh,
+        Activation::HardSigmoid,
+        Activation::HardSilu,
     ] {
         let name = format!("{activation:?}");
         let name = name.split([' ', '{']).next().unwrap_or_default();
@@ -144,9 +151,22 @@ fn run(lab: &Lab) {
             batch_norm::backward(level, &relu, 1e3, black_box(x).into(), dy.into(), dbeta, dgamma, y.into());
         });
         lab.row(&named("column_sums"), once, || {
-            reduce::column_sums(level, channels, black_box(x), &mut sums[..channels], false);
+            reduce::column_sums(level, channels, black_box(x), dbeta, false);
         });
         lab.row(&named("affine"), 2 * once, || elementwise::affine(level, channels, black_box(x), mean, variance, y));
+        let norm = LayerNorm { gamma, epsilon: 1e-3 };
+        lab.row(&named("layer_norm"), 2 * once, || layer_norm::forward(level, &norm, beta, black_box(x), y));
+        lab.row(&named("layer_norm backward"), 3 * once, || {
+            layer_norm::backward(level, &norm, black_box(x), dy, y, dgamma, dbeta, false);
+        });
+        // Of one sample: as where channels are weighted by squeeze and excitation.
+        let pixels = len / channels;
+        lab.row(&named("multiply_channels"), 2 * once, || {
+            elementwise::multiply_channels(level, pixels, channels, black_box(x), mean, y);
+        });
+        lab.row(&named("multiply_channels backward"), 2 * once, || {
+            elementwise::multiply_channels_backward(level, pixels, channels, black_box(x), dy, dgamma);
+        });
         let image = vec![7u8; len];
         lab.row(&named("affine_u8"), 5 * len, || {
             elementwise::affine_u8(level, channels, black_box(&image), mean, variance, y);
@@ -190,6 +210,20 @@ fn run(lab: &Lab) {
             pool2d::average_backward(level, &shape, samples, black_box(small), &mut y[..input]);
         });
     }
+    let shape = AdaptiveShape { input: [16, 20, 64], output: [7, 7] };
+    let (samples, window) = (len / (320 * 64), 49 * 64);
+    let (input, outputs) = (samples * 320 * 64, samples * window);
+    lab.row("adaptive average 16x20-7x7x64", 4 * (input + outputs), || {
+        pool2d::adaptive_average_forward(level, &shape, samples, black_box(&x[..input]), &mut y[..outputs]);
+    });
+    lab.row("adaptive average backward", 4 * (input + outputs), || {
+        pool2d::adaptive_average_backward(level, &shape, samples, black_box(&dy[..outputs]), &mut y[..input]);
+    });
+    let (mut halves, mut bytes) = (vec![0u16; len], vec![0u8; len]);
+    lab.row("to bf16", 6 * len, || convert(level, black_box(x).into(), ValuesMut::Bf16(&mut halves)));
+    lab.row("to bytes", 5 * len, || {
+        quantize::to_bytes(level, Encoding::of_range(-3.0, 3.0), black_box(x), &mut bytes);
+    });
     let mut outputs = vec![0.0; len / 49];
     let pixels = outputs.len() / 64 * 64 * 49;
     let count = pixels / (49 * 64);
@@ -217,6 +251,9 @@ fn run(lab: &Lab) {
         });
         lab.row(&format!("gradient_square_sum, {parts} parts"), parts * once, || {
             black_box(update::gradient_square_sum(&mut pool, level, &step, black_box(&gradients), y));
+        });
+        lab.row(&format!("gather, {parts} parts"), (parts + 2) * once, || {
+            reduce::gather(&mut pool, level, black_box(&gradients), y, true);
         });
     }
 }

@@ -120,16 +120,17 @@ fn main() {
         let mut scratch: Vec<Buffer> = (0..threads).map(|_| Buffer::new(forward.scratch_len(samples))).collect();
         let seconds = time(|turn| {
             let packed = &packed.f32()[turn % copies * len..][..forward.packed_len()];
-            let (x, bias, y) = (x.f32(), Some(bias.f32()), y.f32_mut());
+            let weights = ConvWeights { packed, bias: Some(bias.f32()), epilogue: Epilogue::Relu };
+            let (x, y) = (x.f32(), y.f32_mut());
             if threads == 1 {
-                return forward.run(samples, x, packed, bias, Epilogue::Relu, y, scratch[0].f32_mut());
+                return forward.run(Extent::Samples(samples), x, weights, Sums::New(y.into()), scratch[0].f32_mut());
             }
             // As a plan shares one sample: each thread has a piece.
             let len = (y.len() / forward.unit()).div_ceil(threads).max(1) * forward.unit();
             let mut pieces: Vec<&mut [f32]> = y.chunks_mut(len).collect();
             pool.for_each(&mut scratch, &mut pieces, |scratch, i, y| {
                 let part = i * len..i * len + y.len();
-                forward.run_piece(part, x, packed, bias, Epilogue::Relu, y, scratch.f32_mut());
+                forward.run(Extent::Piece(part), x, weights, Sums::New((&mut **y).into()), scratch.f32_mut());
             });
         });
         let flops = (shape.flops() * samples as u64) as f64;

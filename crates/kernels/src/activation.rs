@@ -151,6 +151,8 @@ function!(GeluTanhGradient, 2, |isa, [x, dy]| {
     let e = math::exp(isa, isa.min(u, isa.sub(isa.zero(), u)));
     let share = isa.div(one, isa.add(one, e));
     let s = isa.mul(isa.select(isa.greater(u, isa.zero()), one, e), share);
+    // Beyond, x u' would be infinite, and e is zero long before.
+    let x = isa.min(isa.splat(1e3), isa.max(isa.splat(-1e3), x));
     let slope = isa.mul_add(isa.mul(x, x), isa.splat(3.0 * GELU_CUBIC), isa.splat(GELU_LINEAR));
     isa.mul(dy, isa.mul_add(isa.mul(x, slope), isa.mul(isa.mul(e, share), share), s))
 });
@@ -250,6 +252,28 @@ mod tests {
                     let result: &[f32] = if activation.needs_output() { &y } else { &[] };
                     let dx = output(len, STALE, |dx| backward(level, activation, input, result, &dy, dx));
                     close(what, &dx, &want, 12.0, 1.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn far_out_the_functions_are_lines() {
+        let x = [1e4f32, 2e9, 1.3e13, 1e15, 3e19, f32::MAX].map(|x| [x, -x]).concat();
+        let dy = vec![1.0f32; x.len()];
+        for level in Level::available() {
+            for activation in ALL {
+                let y = output(x.len(), STALE, |y| forward(level, activation, &x, y));
+                let input: &[f32] = if activation.needs_input() { &x } else { &[] };
+                let result: &[f32] = if activation.needs_output() { &y } else { &[] };
+                let dx = output(x.len(), STALE, |dx| backward(level, activation, input, result, &dy, dx));
+                for ((&x, y), dx) in x.iter().zip(y).zip(dx) {
+                    let (x, y, dx) = (f64::from(x), f64::from(y), f64::from(dx));
+                    let want = exact(activation, x);
+                    let what = format!("{level:?} {activation:?} of {x}: {y} and {dx}, want {want}");
+                    assert!((y - want).abs() <= 1e-6 * want.abs().max(1.0), "{what}");
+                    let slope = want / x;
+                    assert!((dx - slope).abs() <= 1e-3, "{what}");
                 }
             }
         }

@@ -72,8 +72,8 @@ mod winograd;
 
 pub use backward_data::BackwardData;
 pub use backward_weights::BackwardWeights;
-pub use expanded_depthwise::{ConvWeights, ExpandedDepthwise};
-pub use forward::Forward;
+pub use expanded_depthwise::ExpandedDepthwise;
+pub use forward::{ConvWeights, Extent, Forward, Sums};
 pub use pooled_backward_data::PooledBackwardData;
 pub use pooled_backward_weights::PooledBackwardWeights;
 pub use pooled_forward::PooledForward;

@@ -60,7 +60,9 @@ pub(crate) fn exp_m1<I: Isa>(isa: I, x: I::F32) -> I::F32 {
 #[inline(always)]
 pub(crate) fn sigmoid<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let one = isa.splat(1.0);
-    isa.div(one, isa.add(one, exp(isa, isa.sub(isa.zero(), x))))
+    let y = isa.div(one, isa.add(one, exp(isa, isa.sub(isa.zero(), x))));
+    // The exponential ends at a finite number, and so a product with a large x would not vanish.
+    isa.select(isa.greater(isa.splat(EXP_LOWEST), x), isa.zero(), y)
 }
 
 /// `tanh x`, within 4 ulp.

@@ -2,6 +2,7 @@
 
 use crate::columns::{self, ChannelSum};
 use crate::isa::{Isa, Kernel, Level};
+use crate::pool::{Disjoint, Pool};
 
 /// `sums[c] = Σ over rows of x[row][c]`, added to `sums` where `accumulate`. The gradient of a bias.
 ///
@@ -53,12 +54,34 @@ pub fn sum_parts(level: Level, parts: &[&[f32]], y: &mut [f32]) {
     for part in parts {
         assert_eq!(part.len(), y.len());
     }
-    level.dispatch(SumParts { parts, y });
+    level.dispatch(SumParts { parts, first: 0, y, accumulate: false });
 }
 
+/// `sum = parts[0] + parts[1] + …`, in that order, added to what `sum` holds where `accumulate`; by all of the pool's threads, whose
+/// number changes no bit.
+pub fn gather(pool: &mut Pool, level: Level, parts: &[&[f32]], sum: &mut [f32], accumulate: bool) {
+    let len = sum.len();
+    for part in parts {
+        assert_eq!(part.len(), len);
+    }
+    let to = Disjoint(sum.as_mut_ptr());
+    pool.run(len.div_ceil(PIECE), &|_, index| {
+        let (first, end) = (index * PIECE, ((index + 1) * PIECE).min(len));
+        // SAFETY: pieces lie in the slice, do not overlap, and each is run once.
+        let y = unsafe { to.range(first, end) };
+        level.dispatch(SumParts { parts, first, y, accumulate });
+    });
+}
+
+/// Values that one worker gathers at a time.
+const PIECE: usize = 8 << 10;
+
+/// Sums of the parts' values from `first` on.
 struct SumParts<'a> {
     parts: &'a [&'a [f32]],
+    first: usize,
     y: &'a mut [f32],
+    accumulate: bool,
 }
 
 impl Kernel for SumParts<'_> {
@@ -69,12 +92,17 @@ impl Kernel for SumParts<'_> {
         let mut i = 0;
         while i < len {
             let count = (len - i).min(4 * I::LANES);
-            let sum = parts_sum(isa, self.parts, i, count);
+            let sum = parts_sum(isa, self.parts, self.first + i, count);
             for (v, &sum) in sum.iter().enumerate() {
                 let at = v * I::LANES;
                 if at < count {
+                    let mask = isa.first(count - at);
                     // SAFETY: the mask ends at `i + count <= len`.
-                    unsafe { isa.store_masked(isa.first(count - at), self.y.as_mut_ptr().add(i + at), sum) };
+                    unsafe {
+                        let to = self.y.as_mut_ptr().add(i + at);
+                        let sum = if self.accumulate { isa.add(isa.load_masked(mask, to), sum) } else { sum };
+                        isa.store_masked(mask, to, sum);
+                    }
                 }
             }
             i += count;
@@ -159,6 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn threads_gather_the_same_bits() {
+        let len = 3 * PIECE + 37;
+        let parts: Vec<Vec<f32>> = (0..5).map(|k| values(len, k)).collect();
+        let slices: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+        for level in Level::available() {
+            for accumulate in [false, true] {
+                let gathered =
+                    |threads| output(len, STALE, |y| gather(&mut Pool::new(threads), level, &slices, y, accumulate));
+                let want = gathered(1);
+                let alone = output(len, STALE, |y| sum_parts(level, &slices, y));
+                let before = if accumulate { STALE } else { 0.0 };
+                assert!(want.iter().zip(&alone).all(|(&got, &sum)| got == before + sum), "{level:?}");
+                assert!(gathered(2) == want && gathered(4) == want, "{level:?}");
+            }
+        }
+    }
+
+    #[test]
     fn parts_are_summed_in_order() {
         for level in Level::available() {
             for len in LENGTHS {
@@ -168,6 +214,11 @@ mod tests {
                     let want: Vec<f32> =
                         (0..len).map(|i| parts.iter().map(|p| p[i]).reduce(|a, b| a + b).unwrap_or(0.0)).collect();
                     let got = output(len, STALE, |y| sum_parts(level, &slices, y));
+                    close((level, len, count), &got, &wide(&want), 0.0, 0.0);
+                    let got = output(len, STALE, |y| gather(&mut Pool::new(2), level, &slices, y, false));
+                    close((level, len, count), &got, &wide(&want), 0.0, 0.0);
+                    let want: Vec<f32> = want.iter().map(|w| STALE + w).collect();
+                    let got = output(len, STALE, |y| gather(&mut Pool::new(2), level, &slices, y, true));
                     close((level, len, count), &got, &wide(&want), 0.0, 0.0);
                 }
             }

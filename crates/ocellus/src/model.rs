@@ -212,6 +212,7 @@ impl Model {
     ) -> Result<(), ModelError> {
         loss.check(self.output_shape()).map_err(ModelError::Argument)?;
         let optimizer = optimizer.into();
+        optimizer.check().map_err(ModelError::Argument)?;
         let metrics = metrics.into_metrics();
         self.engine.forget_losses();
         self.compile_count += 1;

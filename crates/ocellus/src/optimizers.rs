@@ -7,6 +7,8 @@
 //! let sgd = Sgd::new().momentum(0.9).nesterov(true).learning_rate(Schedule::cosine(0.1, 10_000)).global_clipnorm(1.0);
 //! ```
 
+mod check;
+
 use crate::schedules::Schedule;
 use ocellus_engine::{Clip, Rule};
 use serde::{Deserialize, Serialize};
@@ -237,7 +239,7 @@ mod tests {
         for (n, gradient) in gradients.chunks(16).enumerate() {
             let inputs = [Input::F32(&gradient[..8]), Input::F32(&gradient[8..]), Input::F32(&[1.0])];
             let learning_rate = optimizer.learning_rate().at(n as u64);
-            let scalars = Scalars { step: n as u64 + 1, seed: 0, learning_rate };
+            let scalars = Scalars { step: n as u64 + 1, learning_rate, ..Scalars::default() };
             runner.run(&mut Pool::new(1), &mut parameters, &inputs, 1, &scalars);
             ids.iter().for_each(|&id| steps.extend_from_slice(parameters.get(id).values()));
         }
@@ -308,7 +310,8 @@ mod tests {
                 values.iter().zip(gradient).map(|(value, gradient)| value - half * gradient).collect();
             let ones = vec![1.0; inputs];
             let inputs_now = [Input::F32(&one_hot), Input::F32(&targets), Input::F32(&ones)];
-            let scalars = Scalars { step: step + 1, seed: 0, learning_rate: optimizer.learning_rate().at(step) };
+            let learning_rate = optimizer.learning_rate().at(step);
+            let scalars = Scalars { step: step + 1, learning_rate, ..Scalars::default() };
             runner.run(&mut pool, &mut parameters, &inputs_now, inputs, &scalars);
         }
         parameters.get(parameter).values().to_vec()

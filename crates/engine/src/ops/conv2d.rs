@@ -5,8 +5,9 @@
 use super::{activate::ActivateBackward, count, image};
 use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec, Target, Value};
 use ocellus_kernels::activation::Activation;
-use ocellus_kernels::conv::{BackwardData, BackwardWeights, ConvShape, Epilogue, Forward};
-use ocellus_kernels::{Level, Pool, ValuesMut, reduce};
+use ocellus_kernels::conv::{BackwardData, BackwardWeights, ConvShape, ConvWeights, Epilogue, Extent, Forward, Sums};
+use ocellus_kernels::{Level, Pool, reduce};
+use std::ops::Range;
 
 /// Inputs: image `[h, w, c]`, kernel `[kh, kw, c / groups, filters]`, optionally bias `[filters]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +86,7 @@ impl Op for Conv2d {
             kernel: Forward::new(shape, level, precision),
             bias: inputs.len() == 3,
             epilogue: self.epilogue,
+            shortcut: None,
         })
     }
 
@@ -166,6 +168,14 @@ pub(super) struct RunForward {
     pub(super) kernel: Forward,
     pub(super) bias: bool,
     pub(super) epilogue: Epilogue,
+    /// The input that is added to the sums.
+    pub(super) shortcut: Option<usize>,
+}
+
+impl RunForward {
+    fn weights<'a>(&self, inputs: &Inputs<'a>) -> ConvWeights<'a> {
+        ConvWeights { packed: inputs.f32(1), bias: self.bias.then(|| inputs.f32(2)), epilogue: self.epilogue }
+    }
 }
 
 impl Run for RunForward {
@@ -182,17 +192,28 @@ impl Run for RunForward {
         self.kernel.unit()
     }
     fn run_piece(&self, inputs: &Inputs<'_>, piece: &mut Piece<'_>, scratch: &mut [f32], _at: &At<'_>) {
-        let (x, packed, bias) = (inputs.f32(0), inputs.f32(1), self.bias.then(|| inputs.f32(2)));
-        self.kernel.run_piece(piece.values(), x, packed, bias, self.epilogue, piece.f32(), scratch);
+        let (values, y) = (piece.values(), piece.f32());
+        let sums = match self.shortcut {
+            Some(n) => onto(inputs, n, values.clone(), y),
+            None => Sums::New(y.into()),
+        };
+        self.kernel.run(Extent::Piece(values), inputs.f32(0), self.weights(inputs), sums, scratch);
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], scratch: &mut [f32], at: &At<'_>) {
-        let bias = self.bias.then(|| inputs.f32(2));
-        let (samples, x, packed, epilogue) = (at.samples, inputs.f32(0), inputs.f32(1), self.epilogue);
-        match outputs[0].values() {
-            ValuesMut::F32(y) => self.kernel.run(samples, x, packed, bias, epilogue, y, scratch),
-            ValuesMut::Bf16(y) => self.kernel.run_to_bf16(samples, x, packed, bias, epilogue, y, scratch),
-        }
+        let sums = match self.shortcut {
+            Some(n) => onto(inputs, n, 0..outputs[0].len, outputs[0].f32()),
+            None => Sums::New(outputs[0].values()),
+        };
+        self.kernel.run(Extent::Samples(at.samples), inputs.f32(0), self.weights(inputs), sums, scratch);
     }
+}
+
+/// These values of an input, which are in `y` already or are copied there, to add sums to.
+fn onto<'a>(inputs: &Inputs<'_>, input: usize, values: Range<usize>, y: &'a mut [f32]) -> Sums<'a> {
+    if !inputs.is_overwritten(input) {
+        y.copy_from_slice(&inputs.f32(input)[values]);
+    }
+    Sums::Onto(y)
 }
 
 /// Inputs: gradient of the output, kernel. Output: gradient of the image.
@@ -237,11 +258,7 @@ impl Run for RunBackwardData {
         self.0.pack(pool, from, packed);
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], scratch: &mut [f32], at: &At<'_>) {
-        let (samples, dy, packed) = (at.samples, inputs.f32(0), inputs.f32(1));
-        match outputs[0].values() {
-            ValuesMut::F32(dx) => self.0.run(samples, dy, packed, dx, scratch),
-            ValuesMut::Bf16(dx) => self.0.run_to_bf16(samples, dy, packed, dx, scratch),
-        }
+        self.0.run(at.samples, inputs.f32(0), inputs.f32(1), outputs[0].values(), scratch);
     }
 }
 

@@ -50,7 +50,7 @@ impl Op for Dense {
 
     fn prepare(&self, inputs: &[&Spec], _outputs: &[&Spec], Target { level, precision }: Target) -> Box<dyn Run> {
         let kernel = Forward::new(shape(inputs[0], inputs[1]), level, precision);
-        Box::new(RunForward { kernel, bias: inputs.len() == 3, epilogue: self.epilogue })
+        Box::new(RunForward { kernel, bias: inputs.len() == 3, epilogue: self.epilogue, shortcut: None })
     }
 
     fn gradient(&self, at: &mut Backward<'_>) -> Result<(), GraphError> {

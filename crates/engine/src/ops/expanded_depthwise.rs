@@ -69,8 +69,8 @@ struct RunExpanded {
 impl RunExpanded {
     fn weights<'a>(&self, inputs: &Inputs<'a>) -> [ConvWeights<'a>; 2] {
         [(1, 0), (3, 1)].map(|(n, which)| ConvWeights {
-            weights: inputs.f32(n),
-            bias: inputs.f32(n + 1),
+            packed: inputs.f32(n),
+            bias: Some(inputs.f32(n + 1)),
             epilogue: self.epilogues[which],
         })
     }

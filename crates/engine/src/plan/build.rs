@@ -52,7 +52,7 @@ struct Builder<'a> {
     /// The values that must outlast the run.
     kept: Vec<Value>,
     needed: Vec<bool>,
-    /// For each value the one whose memory it is: itself, unless a view made it.
+    /// For each value the one whose memory it is: itself, unless it is a view or was written over another.
     root: Vec<usize>,
     /// For each node and each value, the stage it belongs to.
     node_stage: Vec<usize>,
@@ -76,24 +76,8 @@ impl<'a> Builder<'a> {
         kept.extend(options.guard);
         kept.extend(graph.moving_averages.iter().map(|m| m.value));
         let mut root: Vec<usize> = (0..values).collect();
-        let mut last_reader = vec![0; values];
-        for (i, node) in graph.nodes.iter().enumerate() {
-            node.inputs.iter().for_each(|v| last_reader[v.index()] = i);
-        }
-        for (i, node) in graph.nodes.iter().enumerate() {
-            if node.op.is_view() {
-                root[node.outputs[0].index()] = root[node.inputs[0].index()];
-            }
-            if let Some(input) = node.op.overwrites().map(|n| node.inputs[n].index()) {
-                // Nothing else may see the memory, under whatever name.
-                let names = (0..values).filter(|&v| root[v] == root[input]);
-                let mut unread = names.map(|v| last_reader[v] <= i && !kept.contains(&Value(v as u32)));
-                let once = node.inputs.iter().filter(|v| root[v.index()] == root[input]).count() == 1;
-                let made = matches!(graph.values[root[input]].source, Source::Node(_));
-                if options.share_memory && made && once && unread.all(|unread| unread) {
-                    root[node.outputs[0].index()] = root[input];
-                }
-            }
+        for node in graph.nodes.iter().filter(|node| node.op.is_view()) {
+            root[node.outputs[0].index()] = root[node.inputs[0].index()];
         }
         let places = graph.values.iter().map(|value| match value.source {
             Source::Input(n) => Some(Place::Input(n)),
@@ -124,6 +108,9 @@ impl<'a> Builder<'a> {
     fn find_uses(&mut self) -> Result<(), GraphError> {
         self.find_needed();
         self.assign_stages()?;
+        if self.options.share_memory {
+            self.overwrite();
+        }
         self.find_last_uses()
     }
 
@@ -199,6 +186,30 @@ impl<'a> Builder<'a> {
             self.stages.push(Stage::default());
         }
         Ok(())
+    }
+
+    /// Gives outputs the memory of inputs that may be written over: nothing may see them afterwards, under whatever name.
+    fn overwrite(&mut self) {
+        // What runs last is of the last stage, whatever its number: a later stage may hold nodes that were added earlier.
+        let mut last_read = vec![(0, 0); self.root.len()];
+        for (i, node) in self.graph.nodes.iter().enumerate().filter(|&(i, _)| self.needed[i]) {
+            for &root in node.inputs.iter().map(|v| &self.root[v.index()]) {
+                last_read[root] = last_read[root].max((self.node_stage[i], i));
+            }
+        }
+        let mut kept = vec![false; self.root.len()];
+        self.kept.iter().for_each(|v| kept[self.root[v.index()]] = true);
+        for (i, node) in self.graph.nodes.iter().enumerate().filter(|&(i, _)| self.needed[i]) {
+            let Some(input) = node.op.overwrites().map(|n| node.inputs[n]) else { continue };
+            let (from, to) = (self.root[input.index()], self.root[node.outputs[0].index()]);
+            let made = matches!(self.graph.values[from].source, Source::Node(_));
+            let once = node.inputs.iter().filter(|v| self.root[v.index()] == from).count() == 1;
+            let alike = self.spec(input) == self.spec(node.outputs[0]);
+            if made && once && alike && !kept[from] && last_read[from] <= (self.node_stage[i], i) {
+                self.root.iter_mut().filter(|root| **root == to).for_each(|root| *root = from);
+                (last_read[from], kept[from]) = (last_read[from].max(last_read[to]), kept[to]);
+            }
+        }
     }
 
     fn find_last_uses(&mut self) -> Result<(), GraphError> {

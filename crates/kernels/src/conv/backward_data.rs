@@ -11,7 +11,7 @@ use super::geometry::{Segment, Source, Tap, segments};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Output, Winograd};
-use super::{ConvShape, Epilogue};
+use super::{ConvShape, Epilogue, Sums};
 use crate::{Level, Pool, Precision, ValuesMut};
 
 /// `dx` from `dy` and the weights.
@@ -228,22 +228,12 @@ impl BackwardData {
         }
     }
 
-    /// As [`run`](Self::run), with `dx` rounded to bf16, for shapes that [allow it](ConvShape::writes_bf16_data) and that
-    /// precision.
+    /// Computes `dx` of `samples` images from `dy`; rounded to bf16 only with shapes that
+    /// [allow it](ConvShape::writes_bf16_data), and in that precision.
     ///
     /// # Panics
-    /// Where they do not.
-    pub fn run_to_bf16(&self, samples: usize, dy: &[f32], packed: &[f32], dx: &mut [u16], scratch: &mut [f32]) {
-        let shape = &self.shape;
-        assert_eq!(dy.len(), samples * shape.output_len(), "dy of {shape:?}");
-        assert_eq!(dx.len(), samples * shape.input_len(), "dx of {shape:?}");
-        let Some(winograd) = &self.winograd else { panic!("{shape:?} has no bf16 gradient") };
-        let output = Output::Plain { epilogue: Epilogue::Linear, accumulate: false, y: ValuesMut::Bf16(dx) };
-        winograd.run(samples, dy, packed, None, output, scratch);
-    }
-
-    /// Computes `dx` of `samples` images from `dy`.
-    pub fn run(&self, samples: usize, dy: &[f32], packed: &[f32], dx: &mut [f32], scratch: &mut [f32]) {
+    /// Where they do not, or a slice does not have the shape's length.
+    pub fn run(&self, samples: usize, dy: &[f32], packed: &[f32], dx: ValuesMut<'_>, scratch: &mut [f32]) {
         let shape = &self.shape;
         assert_eq!(dy.len(), samples * shape.output_len(), "dy of {shape:?}");
         assert_eq!(dx.len(), samples * shape.input_len(), "dx of {shape:?}");
@@ -252,9 +242,10 @@ impl BackwardData {
             return;
         }
         if let Some(winograd) = &self.winograd {
-            let output = Output::Plain { epilogue: Epilogue::Linear, accumulate: false, y: dx.into() };
+            let output = Output::Plain { epilogue: Epilogue::Linear, sums: Sums::New(dx) };
             return winograd.run(samples, dy, packed, None, output, scratch);
         }
+        let ValuesMut::F32(dx) = dx else { panic!("{shape:?} has no bf16 gradient") };
         if let Some(DepthwiseTiles { windows, .. }) = self.depthwise.as_deref() {
             let rows = 0..shape.input[0];
             if windows.stride == 1 {

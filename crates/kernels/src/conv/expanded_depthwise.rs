@@ -5,7 +5,7 @@
 
 use super::depthwise::is_depthwise;
 use super::depthwise_tile::{Layout, Tiles, Windows};
-use super::{ConvShape, Epilogue, Forward};
+use super::{ConvShape, ConvWeights, Extent, Forward, Sums};
 use crate::{Level, Pool, Precision};
 use std::ops::Range;
 
@@ -23,17 +23,6 @@ pub struct ExpandedDepthwise {
     level: Level,
     /// Rows of the output that are computed together.
     band: usize,
-}
-
-/// The weights of one of them, and what is done with its sums.
-#[derive(Clone, Copy, Debug)]
-pub struct ConvWeights<'a> {
-    /// Of the 1x1 convolution as [`ExpandedDepthwise::pack`] makes them; of the depthwise one as they are, `[tap][channel]`.
-    pub weights: &'a [f32],
-    /// One for each filter.
-    pub bias: &'a [f32],
-    /// What is applied to the sums.
-    pub epilogue: Epilogue,
 }
 
 impl ExpandedDepthwise {
@@ -90,7 +79,7 @@ impl ExpandedDepthwise {
         self.windows.input[1] * self.windows.channels
     }
 
-    /// Convolves `samples` images `x` into `y`.
+    /// Convolves `samples` images `x` into `y`. The depthwise weights are as they are, `[tap][channel]`.
     pub fn run(
         &self,
         samples: usize,
@@ -135,7 +124,7 @@ impl ExpandedDepthwise {
             }
             let new = (needed.start + kept) * row_len..needed.end * row_len;
             let to = &mut between[kept * row_len..needed.len() * row_len];
-            self.expand.run_piece(new, x, expand.weights, Some(expand.bias), expand.epilogue, to, scratch);
+            self.expand.run(Extent::Piece(new), x, expand, Sums::New(to.into()), scratch);
             let top = (band.start * self.windows.stride) as isize - self.windows.before[0];
             let windows = Windows {
                 input: [needed.len(), self.windows.input[1]],
@@ -149,9 +138,9 @@ impl ExpandedDepthwise {
                 rows: 0..band.len(),
                 samples: 1,
                 x: &between[..needed.len() * row_len],
-                weights: depthwise.weights,
+                weights: depthwise.packed,
                 layout: Layout::Plain,
-                bias: Some(depthwise.bias),
+                bias: depthwise.bias,
                 epilogue: depthwise.epilogue,
                 y: &mut y[(band.start - rows.start) * unit..(band.end - rows.start) * unit],
             }

@@ -41,14 +41,82 @@ pub struct Forward {
     block_pixels: usize,
 }
 
-/// The weights of one call, and what is done with the sums.
-#[derive(Clone, Copy)]
-struct Weights<'a> {
-    packed: &'a [f32],
-    bias: Option<&'a [f32]>,
-    epilogue: Epilogue,
-    /// Whether the sums are added to what the output holds.
-    accumulate: bool,
+/// What of the outputs is computed.
+#[derive(Clone, Debug)]
+pub enum Extent {
+    /// Those of so many samples.
+    Samples(usize),
+    /// Some values of one sample's, from a multiple of [`Forward::unit`] to another one or the end: the same to the bit as in the whole.
+    Piece(Range<usize>),
+}
+
+/// The weights of a convolution, and what is done with its sums.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvWeights<'a> {
+    /// As [`Forward::pack`] makes them.
+    pub packed: &'a [f32],
+    /// One for each filter, or zeros.
+    pub bias: Option<&'a [f32]>,
+    /// What is applied to the sums.
+    pub epilogue: Epilogue,
+}
+
+/// Where the sums go.
+#[derive(Debug)]
+pub enum Sums<'a> {
+    /// They are written; rounded to bf16 only with shapes that [allow it](ConvShape::writes_bf16), and in that precision.
+    New(ValuesMut<'a>),
+    /// They are added to what is there before the epilogue: a residual block's shortcut. Not depthwise.
+    Onto(&'a mut [f32]),
+}
+
+impl<'a> Sums<'a> {
+    /// Number of values.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Sums::New(y) => y.len(),
+            Sums::Onto(y) => y.len(),
+        }
+    }
+
+    pub(super) fn is_bf16(&self) -> bool {
+        matches!(self, Sums::New(ValuesMut::Bf16(_)))
+    }
+
+    /// The first values, and the rest.
+    pub(super) fn split_at_mut(self, at: usize) -> (Self, Self) {
+        match self {
+            Sums::New(y) => {
+                let (first, rest) = y.split_at_mut(at);
+                (Sums::New(first), Sums::New(rest))
+            }
+            Sums::Onto(y) => {
+                let (first, rest) = y.split_at_mut(at);
+                (Sums::Onto(first), Sums::Onto(rest))
+            }
+        }
+    }
+
+    /// Whether sums are added to what is there.
+    pub(super) fn is_onto(&self) -> bool {
+        matches!(self, Sums::Onto(_))
+    }
+
+    /// Where they start, whatever they are.
+    pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
+        match self {
+            Sums::New(y) => y.as_mut_ptr(),
+            Sums::Onto(y) => y.as_mut_ptr(),
+        }
+    }
+
+    /// Single-precision values to write or add to.
+    fn single(self) -> &'a mut [f32] {
+        match self {
+            Sums::New(ValuesMut::F32(y)) | Sums::Onto(y) => y,
+            Sums::New(ValuesMut::Bf16(_)) => unreachable!("only minimal filtering writes bf16"),
+        }
+    }
 }
 
 /// How the weights of a forward pass become a matrix.
@@ -154,103 +222,7 @@ impl Forward {
         rows.saturating_sub(1) * self.shape.strides[0] + self.shape.extent()[0]
     }
 
-    /// Convolves `samples` images `x` into `y`.
-    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
-    pub fn run(
-        &self,
-        samples: usize,
-        x: &[f32],
-        packed: &[f32],
-        bias: Option<&[f32]>,
-        epilogue: Epilogue,
-        y: &mut [f32],
-        scratch: &mut [f32],
-    ) {
-        self.compute(samples, x, Weights { packed, bias, epilogue, accumulate: false }, y, scratch);
-    }
-
-    /// As [`run`](Self::run), with what `y` holds added before the epilogue: a residual block's shortcut. Not depthwise.
-    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
-    pub fn run_onto(
-        &self,
-        samples: usize,
-        x: &[f32],
-        packed: &[f32],
-        bias: Option<&[f32]>,
-        epilogue: Epilogue,
-        y: &mut [f32],
-        scratch: &mut [f32],
-    ) {
-        self.compute(samples, x, Weights { packed, bias, epilogue, accumulate: true }, y, scratch);
-    }
-
-    fn compute(&self, samples: usize, x: &[f32], weights: Weights<'_>, y: &mut [f32], scratch: &mut [f32]) {
-        let shape = &self.shape;
-        assert_eq!(x.len(), samples * shape.input_len(), "x of {shape:?}");
-        assert_eq!(y.len(), samples * shape.output_len(), "y of {shape:?}");
-        self.check(weights);
-        let Weights { packed, bias, epilogue, accumulate } = weights;
-        if y.is_empty() {
-            return;
-        }
-        if let Some(winograd) = &self.winograd {
-            let output = Output::Plain { epilogue, accumulate, y: y.into() };
-            return winograd.run(samples, x, packed, bias, output, scratch);
-        }
-        if let Some(windows) = &self.depthwise {
-            let rows = 0..windows.output[0];
-            return Tiles { windows, rows, samples, x, weights: packed, layout: Layout::Packed, bias, epilogue, y }
-                .run_on(self.level);
-        }
-        let (x_len, y_len) = (shape.input_len(), shape.output_len());
-        for first in (0..samples).step_by(self.block_samples.max(1)) {
-            let count = self.block_samples.clamp(1, samples - first);
-            let x = &x[first * x_len..(first + count) * x_len];
-            let y = &mut y[first * y_len..(first + count) * y_len];
-            if self.block_samples == 0 {
-                self.run_pixels(0..self.windows.len(), x, weights, y, scratch);
-                continue;
-            }
-            let rows = Rows {
-                input: &self.windows,
-                output: &self.pixels,
-                samples: count,
-                input_stride: self.source.sample(),
-                output_stride: y_len,
-            };
-            if let Some(pitch) = self.gathered {
-                self.product_of_gathered(rows, pitch, x, weights, y, scratch);
-            } else {
-                self.product(rows, self.source.prepare(count, x, scratch), weights, y);
-            }
-        }
-    }
-
-    /// As [`run`](Self::run), with `y` rounded to bf16, for shapes that [allow it](ConvShape::writes_bf16) and that precision.
-    ///
-    /// # Panics
-    /// Where they do not.
-    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
-    pub fn run_to_bf16(
-        &self,
-        samples: usize,
-        x: &[f32],
-        packed: &[f32],
-        bias: Option<&[f32]>,
-        epilogue: Epilogue,
-        y: &mut [u16],
-        scratch: &mut [f32],
-    ) {
-        let shape = &self.shape;
-        assert_eq!(x.len(), samples * shape.input_len(), "x of {shape:?}");
-        assert_eq!(y.len(), samples * shape.output_len(), "y of {shape:?}");
-        self.check(Weights { packed, bias, epilogue, accumulate: false });
-        let Some(winograd) = &self.winograd else { panic!("{shape:?} has no bf16 outputs") };
-        let output = Output::Plain { epilogue, accumulate: false, y: ValuesMut::Bf16(y) };
-        winograd.run(samples, x, packed, bias, output, scratch);
-    }
-
-    /// Values in the smallest piece of a sample's output that [`run_piece`](Self::run_piece) computes; 0 where there are none.
+    /// Values in the smallest piece of a sample's output; 0 where there are none.
     pub fn unit(&self) -> usize {
         if let Some(winograd) = &self.winograd {
             return winograd.row_len();
@@ -265,93 +237,129 @@ impl Forward {
         }
     }
 
-    /// The part `y` of one sample's output, which begins and ends at a multiple of [`unit`](Self::unit) or at the output's end.
-    /// It is the same to the bit as that of [`run`](Self::run); `scratch` is as for one sample.
-    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
-    pub fn run_piece(
-        &self,
-        part: Range<usize>,
-        x: &[f32],
-        packed: &[f32],
-        bias: Option<&[f32]>,
-        epilogue: Epilogue,
-        y: &mut [f32],
-        scratch: &mut [f32],
-    ) {
-        self.compute_piece(part, x, Weights { packed, bias, epilogue, accumulate: false }, y, scratch);
-    }
-
-    /// As [`run_piece`](Self::run_piece), with what `y` holds added before the epilogue.
-    #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
-    pub fn run_piece_onto(
-        &self,
-        part: Range<usize>,
-        x: &[f32],
-        packed: &[f32],
-        bias: Option<&[f32]>,
-        epilogue: Epilogue,
-        y: &mut [f32],
-        scratch: &mut [f32],
-    ) {
-        self.compute_piece(part, x, Weights { packed, bias, epilogue, accumulate: true }, y, scratch);
-    }
-
-    fn compute_piece(&self, part: Range<usize>, x: &[f32], weights: Weights<'_>, y: &mut [f32], scratch: &mut [f32]) {
-        let shape = &self.shape;
-        assert_eq!(x.len(), shape.input_len(), "x of {shape:?}");
-        assert!(part.end <= shape.output_len() && part.len() == y.len(), "y of {shape:?}");
-        self.check(weights);
-        let Weights { packed, bias, epilogue, accumulate } = weights;
-        if y.is_empty() {
+    /// Convolves the images `x`; `scratch` is for as many samples.
+    ///
+    /// # Panics
+    /// Where a slice does not have the shape's length, and where the shape does not allow these sums or this piece.
+    pub fn run(&self, extent: Extent, x: &[f32], weights: ConvWeights<'_>, sums: Sums<'_>, scratch: &mut [f32]) {
+        let (shape, unit) = (&self.shape, self.unit());
+        let ConvWeights { packed, bias, epilogue } = weights;
+        let (samples, values) = match &extent {
+            Extent::Samples(samples) => (*samples, 0..shape.output_len()),
+            Extent::Piece(values) => (1, values.clone()),
+        };
+        assert_eq!(x.len(), samples * shape.input_len(), "x of {shape:?}");
+        assert!(values.end <= shape.output_len() && sums.len() == samples * values.len(), "y of {shape:?}");
+        assert_eq!(packed.len(), self.packed_len(), "packed weights of {shape:?}");
+        assert!(bias.is_none_or(|bias| bias.len() == shape.filters), "bias of {shape:?}");
+        assert!(!(sums.is_onto() && is_depthwise(shape)), "no shortcut in {shape:?}");
+        assert!(!sums.is_bf16() || self.winograd.is_some(), "{shape:?} has no bf16 outputs");
+        if sums.len() == 0 {
             return;
         }
-        let unit = self.unit();
-        assert!(part.start.is_multiple_of(unit), "pieces of {unit} values of {shape:?}");
+        let piece = matches!(extent, Extent::Piece(_));
+        assert!(!piece || unit > 0 && values.start.is_multiple_of(unit), "pieces of {unit} values of {shape:?}");
+        // What is cut into rows has a unit.
+        let rows = values.start / unit.max(1)..values.end.div_ceil(unit.max(1));
         if let Some(winograd) = &self.winograd {
-            let rows = part.start / unit..part.end.div_ceil(unit);
-            let output = Output::Plain { epilogue, accumulate, y: y.into() };
-            return winograd.run_rows(rows, x, packed, bias, output, scratch);
+            let output = Output::Plain { epilogue, sums };
+            return match piece {
+                true => winograd.run_rows(rows, x, packed, bias, output, scratch),
+                false => winograd.run(samples, x, packed, bias, output, scratch),
+            };
         }
         if let Some(windows) = &self.depthwise {
-            let rows = part.start / unit..part.end.div_ceil(unit);
-            return Tiles { windows, rows, samples: 1, x, weights: packed, layout: Layout::Packed, bias, epilogue, y }
-                .run_on(self.level);
+            let (layout, y) = (Layout::Packed, sums.single());
+            return Tiles { windows, rows, samples, x, weights: packed, layout, bias, epilogue, y }.run_on(self.level);
         }
-        if self.windows.len() > 1 || shape.groups > 1 {
-            assert!(part.end.is_multiple_of(unit), "whole pixels of {shape:?}");
-            return self.run_pixels(part.start / unit..part.end / unit, x, weights, y, scratch);
+        match piece {
+            false => self.run_samples(samples, x, weights, sums, scratch),
+            true if self.windows.len() == 1 && shape.groups == 1 => {
+                self.run_columns(values, x, weights, sums, scratch);
+            }
+            true => {
+                assert!(values.end.is_multiple_of(unit), "whole pixels of {shape:?}");
+                self.run_pixels(rows, x, weights, sums, scratch);
+            }
         }
-        let depth = self.taps.len() * shape.input[2];
-        let rows = Rows { input: &self.windows, output: &[0], samples: 1, input_stride: 0, output_stride: 0 };
+    }
+
+    /// Whole samples, a block at a time.
+    fn run_samples(
+        &self,
+        samples: usize,
+        x: &[f32],
+        weights: ConvWeights<'_>,
+        mut sums: Sums<'_>,
+        scratch: &mut [f32],
+    ) {
+        let (x_len, y_len) = (self.shape.input_len(), self.shape.output_len());
+        for first in (0..samples).step_by(self.block_samples.max(1)) {
+            let count = self.block_samples.clamp(1, samples - first);
+            let x = &x[first * x_len..(first + count) * x_len];
+            let (block, rest) = sums.split_at_mut(count * y_len);
+            sums = rest;
+            if self.block_samples == 0 {
+                self.run_pixels(0..self.windows.len(), x, weights, block, scratch);
+                continue;
+            }
+            let rows = Rows {
+                input: &self.windows,
+                output: &self.pixels,
+                samples: count,
+                input_stride: self.source.sample(),
+                output_stride: y_len,
+            };
+            if let Some(pitch) = self.gathered {
+                self.product_of_gathered(rows, pitch, x, weights, block, scratch);
+            } else {
+                self.product(rows, self.source.prepare(count, x, scratch), weights, block);
+            }
+        }
+    }
+
+    /// Some filters of the only pixel of one sample.
+    fn run_columns(
+        &self,
+        part: Range<usize>,
+        x: &[f32],
+        weights: ConvWeights<'_>,
+        sums: Sums<'_>,
+        scratch: &mut [f32],
+    ) {
+        let depth = self.taps.len() * self.shape.input[2];
         let product = Product {
-            rows,
+            rows: Rows { input: &self.windows, output: &[0], samples: 1, input_stride: 0, output_stride: 0 },
             reduction: Reduction::once(&self.segments),
             a: self.source.prepare(1, x, scratch),
-            b: &packed[part.start * depth..],
+            b: &weights.packed[part.start * depth..],
             layout: Columns::Packed { depth },
             columns: part.len(),
-            bias: bias.map(|bias| &bias[part]),
-            epilogue,
-            accumulate,
-            out: y,
+            bias: weights.bias.map(|bias| &bias[part]),
+            epilogue: weights.epilogue,
+            accumulate: sums.is_onto(),
+            out: sums.single(),
         };
         if self.pairs { product.run_pairs_on(self.level) } else { product.run_on(self.level) }
     }
 
-    fn check(&self, weights: Weights<'_>) {
-        assert_eq!(weights.packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
-        assert!(weights.bias.is_none_or(|bias| bias.len() == self.shape.filters), "bias of {:?}", self.shape);
-        assert!(!(weights.accumulate && is_depthwise(&self.shape)), "no shortcut in {:?}", self.shape);
-    }
-
     /// Some pixels of one sample, a block at a time.
-    fn run_pixels(&self, part: Range<usize>, x: &[f32], weights: Weights<'_>, y: &mut [f32], scratch: &mut [f32]) {
+    fn run_pixels(
+        &self,
+        part: Range<usize>,
+        x: &[f32],
+        weights: ConvWeights<'_>,
+        mut sums: Sums<'_>,
+        scratch: &mut [f32],
+    ) {
         let (width, filters) = (self.shape.output()[1], self.shape.filters);
         // Blocks of equal size rather than full ones and a small rest.
         let blocks = part.len().div_ceil(self.block_pixels);
         let block = part.len().div_ceil(blocks.max(1)).next_multiple_of(self.size.rows).min(self.block_pixels).max(1);
-        for (first, y) in part.clone().step_by(block).zip(y.chunks_mut(block * filters)) {
-            let pixels = first..first + y.len() / filters;
+        for first in part.clone().step_by(block) {
+            let pixels = first..(first + block).min(part.end);
+            let (here, rest) = sums.split_at_mut(pixels.len() * filters);
+            sums = rest;
             // Windows lie alike from whichever row on, so that those of the first rows do for all.
             let (row, column) = (first / width, first % width);
             let top = row * self.shape.strides[0];
@@ -365,9 +373,9 @@ impl Forward {
             };
             if let Some(pitch) = self.gathered {
                 let x = &x[top * self.source.pitch()..];
-                self.product_of_gathered(rows, pitch, x, weights, y, scratch);
+                self.product_of_gathered(rows, pitch, x, weights, here, scratch);
             } else {
-                self.product(rows, self.source.prepare_rows(input_rows, x, scratch), weights, y);
+                self.product(rows, self.source.prepare_rows(input_rows, x, scratch), weights, here);
             }
         }
     }
@@ -378,8 +386,8 @@ impl Forward {
         rows: Rows<'_>,
         pitch: usize,
         x: &[f32],
-        weights: Weights<'_>,
-        y: &mut [f32],
+        weights: ConvWeights<'_>,
+        sums: Sums<'_>,
         scratch: &mut [f32],
     ) {
         let (channels, count) = (self.shape.input[2], rows.input.len());
@@ -389,7 +397,7 @@ impl Forward {
             to[..channels].copy_from_slice(&x[from..from + channels]);
         }
         let rows = Rows { input: &self.copies[..count], input_stride: pitch * count, ..rows };
-        self.product(rows, copies, weights, y);
+        self.product(rows, copies, weights, sums);
     }
 
     /// Input rows that these pixels read.
@@ -399,9 +407,10 @@ impl Forward {
         rows * self.shape.strides[0] + self.shape.extent()[0]
     }
 
-    fn product(&self, rows: Rows<'_>, x: &[f32], weights: Weights<'_>, y: &mut [f32]) {
+    fn product(&self, rows: Rows<'_>, x: &[f32], weights: ConvWeights<'_>, sums: Sums<'_>) {
         let shape = &self.shape;
-        let Weights { packed, bias, epilogue, accumulate } = weights;
+        let ConvWeights { packed, bias, epilogue } = weights;
+        let (accumulate, y) = (sums.is_onto(), sums.single());
         let (channels, filters) = (shape.group_channels(), shape.group_filters());
         let slots = self.source.channels / shape.groups;
         if x.is_empty() {

@@ -1,8 +1,8 @@
 //! What is computed in pieces is the same to the bit as the whole.
 
-use super::tests::{SHAPES, dirty, noise};
+use super::tests::{SHAPES, convolved, dirty, noise};
 use super::*;
-use crate::{Level, Pool, Precision, bf16};
+use crate::{Level, Pool, Precision, ValuesMut, bf16};
 use std::ops::Range;
 
 /// Every way to cut `len` values into pieces of whole units that is worth a test.
@@ -24,8 +24,8 @@ fn pieces_of_a_convolution() {
             let bias = noise(3, shape.filters);
             let mut packed = dirty(forward.packed_len());
             forward.pack(&mut Pool::new(1), &w, &mut packed);
-            let (mut y, mut scratch) = (dirty(shape.output_len()), dirty(forward.scratch_len(1)));
-            forward.run(1, &x, &packed, Some(&bias), Epilogue::Relu, &mut y, &mut scratch);
+            let weights = ConvWeights { packed: &packed, bias: Some(&bias), epilogue: Epilogue::Relu };
+            let y = convolved(&forward, &shape, 1, &x, weights);
             if y.is_empty() {
                 continue;
             }
@@ -33,8 +33,8 @@ fn pieces_of_a_convolution() {
                 let mut cut = dirty(y.len());
                 for part in pieces {
                     let mut scratch = dirty(forward.scratch_len(1));
-                    let to = &mut cut[part.clone()];
-                    forward.run_piece(part, &x, &packed, Some(&bias), Epilogue::Relu, to, &mut scratch);
+                    let sums = Sums::New((&mut cut[part.clone()]).into());
+                    forward.run(Extent::Piece(part), &x, weights, sums, &mut scratch);
                 }
                 assert_eq!(cut, y, "{shape:?} on {level:?}");
             }
@@ -51,16 +51,11 @@ fn samples_together_or_alone() {
             let (x, w) = (noise(1, samples * shape.input_len()), noise(2, shape.weights_len()));
             let mut packed = dirty(forward.packed_len());
             forward.pack(&mut Pool::new(1), &w, &mut packed);
+            let weights = ConvWeights { packed: &packed, bias: None, epilogue: Epilogue::Linear };
             let run = |each: usize| {
-                let mut y = dirty(samples * shape.output_len());
-                for first in (0..samples).step_by(each) {
-                    let count = each.min(samples - first);
-                    let x = &x[first * shape.input_len()..][..count * shape.input_len()];
-                    let y = &mut y[first * shape.output_len()..][..count * shape.output_len()];
-                    let mut scratch = dirty(forward.scratch_len(count));
-                    forward.run(count, x, &packed, None, Epilogue::Linear, y, &mut scratch);
-                }
-                y
+                let images = x.chunks(each * shape.input_len());
+                let y = images.map(|x| convolved(&forward, &shape, x.len() / shape.input_len(), x, weights));
+                y.collect::<Vec<_>>().concat()
             };
             let together = run(samples);
             assert_eq!(together, run(1), "{shape:?} on {level:?}");
@@ -110,10 +105,11 @@ fn outputs_in_bf16_are_the_rounded_ones() {
                 let (x, bias) = (noise(1, samples * shape.input_len()), noise(3, shape.filters));
                 let (mut packed, mut scratch) = (dirty(kernel.packed_len()), dirty(kernel.scratch_len(samples)));
                 kernel.pack(&mut Pool::new(1), &w, &mut packed);
-                let mut y = dirty(samples * shape.output_len());
+                let weights = ConvWeights { packed: &packed, bias: Some(&bias), epilogue: Epilogue::Relu };
+                let y = convolved(&kernel, &shape, samples, &x, weights);
                 let mut halves = vec![0x7777; y.len()];
-                kernel.run(samples, &x, &packed, Some(&bias), Epilogue::Relu, &mut y, &mut scratch);
-                kernel.run_to_bf16(samples, &x, &packed, Some(&bias), Epilogue::Relu, &mut halves, &mut scratch);
+                let sums = Sums::New(ValuesMut::Bf16(&mut halves));
+                kernel.run(Extent::Samples(samples), &x, weights, sums, &mut scratch);
                 assert_eq!(halves, rounded(&y), "{shape:?} on {level:?}");
                 tested += 1;
             }
@@ -124,8 +120,8 @@ fn outputs_in_bf16_are_the_rounded_ones() {
                 kernel.pack(&mut Pool::new(1), &w, &mut packed);
                 let mut dx = dirty(samples * shape.input_len());
                 let mut halves = vec![0x7777; dx.len()];
-                kernel.run(samples, &dy, &packed, &mut dx, &mut scratch);
-                kernel.run_to_bf16(samples, &dy, &packed, &mut halves, &mut scratch);
+                kernel.run(samples, &dy, &packed, (&mut dx).into(), &mut scratch);
+                kernel.run(samples, &dy, &packed, ValuesMut::Bf16(&mut halves), &mut scratch);
                 assert_eq!(halves, rounded(&dx), "{shape:?} on {level:?}");
                 tested += 1;
             }

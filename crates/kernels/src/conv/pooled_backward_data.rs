@@ -66,7 +66,7 @@ impl PooledBackwardData {
             Way::Dense(dense) => {
                 let (full, scratch) = scratch.split_at_mut(samples * shape.conv.output_len());
                 expand(shape, dy, argmax, full);
-                dense.run(samples, full, packed, dx, scratch);
+                dense.run(samples, full, packed, dx.into(), scratch);
             }
         }
     }

@@ -2,6 +2,7 @@
 //! the numbers that the bytes stand for.
 
 use super::reference::{products, window_pixel};
+use super::tests::convolved;
 use super::*;
 use crate::quantize::Encoding;
 use crate::{Level, Pool, Precision};
@@ -225,10 +226,10 @@ fn bytes_give_nearly_what_their_numbers_give() {
     let numbers: Vec<f32> = x.iter().map(|&b| encoding.scale * f32::from(b) + encoding.offset()).collect();
     let level = Level::detect();
     let forward = Forward::new(shape, level, Precision::F32);
-    let (mut packed, mut scratch) = (vec![0.0; forward.packed_len()], vec![0.0; forward.scratch_len(1)]);
+    let mut packed = vec![0.0; forward.packed_len()];
     forward.pack(&mut Pool::new(1), &w, &mut packed);
-    let mut want = vec![0.0; shape.output_len()];
-    forward.run(1, &numbers, &packed, Some(&bias), Epilogue::Linear, &mut want, &mut scratch);
+    let weights = ConvWeights { packed: &packed, bias: Some(&bias), epilogue: Epilogue::Linear };
+    let want = convolved(&forward, &shape, 1, &numbers, weights);
     let scale = [encoding.scale; 12];
     let kernel =
         QuantizedForward::new(PooledShape { conv: shape, pool: [1, 1] }, &scale, &[encoding.offset(); 12], level);

@@ -19,8 +19,8 @@ pub(super) use weights::WinogradWeights;
 use super::factors::pair_rows;
 use super::geometry::{Source, Tap, unaliased};
 use super::pack::{Matrix, TileSize};
-use super::{ConvShape, Epilogue};
-use crate::{Level, Pool, Precision, ValuesMut};
+use super::{ConvShape, Epilogue, Sums};
+use crate::{Level, Pool, Precision};
 use lines::Lines;
 use run::Run;
 use std::ops::Range;
@@ -32,9 +32,9 @@ const PATCH_BYTES: usize = 512 << 10;
 /// The same of tiles of 4x4, whose products take as much again.
 const PATCH_BYTES_OF_FOUR: usize = 600 << 10;
 
-/// The most bytes of weights transformed for tiles of 4x4. Measured with ResNet-50, whose weights pass once for each image: 3x3 convolutions
-/// of 64 channels (0.6 MB) take 0.6 of their time in tiles of 2x2 and of 128 channels (2.3 MB) 0.65; of 256 (9.4 MB) they take 1.0
-/// to 1.4 times as long on a memory that others use, too.
+/// The most bytes of weights transformed for tiles of 4x4, since the weights of a large net pass once for each image. One image on one
+/// thread takes 0.57 of its time in tiles of 2x2 with 56x56 pixels of 64 channels (0.6 MB) and 0.56 with 28x28 of 128 (2.4 MB). With
+/// 14x14 of 256 (9.4 MB) it gains in groups of images only; one image of ResNet-50 took 1.3 to 2.1 times as long.
 const MOST_WEIGHTS: usize = 4 << 20;
 
 /// The most tiles whose products wait for each other, so that these stay near, too.
@@ -82,7 +82,7 @@ pub(super) fn suits(shape: &ConvShape, [height, width]: [usize; 2]) -> bool {
 
 /// Whether tiles of 4x4 outputs need clearly fewer multiplications than such of 2x2 for that many pixels, and the weights, which become
 /// four times as many, are not too many. Rounded factors would be magnified too much.
-fn suits_four(output: [usize; 2], channels: usize, filters: usize, precision: Precision) -> bool {
+pub(super) fn suits_four(output: [usize; 2], channels: usize, filters: usize, precision: Precision) -> bool {
     let products = |tile: usize, parts: usize| output.map(|n| n.div_ceil(tile)).iter().product::<usize>() * parts;
     precision == Precision::F32
         && 5 * products(4, four::PARTS) <= 4 * products(2, two::PARTS)
@@ -91,8 +91,8 @@ fn suits_four(output: [usize; 2], channels: usize, filters: usize, precision: Pr
 
 /// What becomes of the outputs.
 pub(super) enum Output<'a> {
-    /// Each is stored, where `accumulate` says so added to what is there before the epilogue.
-    Plain { epilogue: Epilogue, accumulate: bool, y: ValuesMut<'a> },
+    /// Each is stored.
+    Plain { epilogue: Epilogue, sums: Sums<'a> },
     /// The maximum of each tile is stored, and where it was.
     Pooled { relu: bool, maxima: &'a mut [f32], positions: &'a mut [u8] },
 }
@@ -101,10 +101,9 @@ impl<'a> Output<'a> {
     /// Cuts off what belongs to the first tiles: `values` of every output, or `maxima` of their maxima.
     fn split(self, values: usize, maxima_len: usize) -> (Self, Self) {
         match self {
-            Output::Plain { epilogue, accumulate, y } => {
-                let (first, rest) = y.split_at_mut(values);
-                let part = |y| Output::Plain { epilogue, accumulate, y };
-                (part(first), part(rest))
+            Output::Plain { epilogue, sums } => {
+                let (first, rest) = sums.split_at_mut(values);
+                (Output::Plain { epilogue, sums: first }, Output::Plain { epilogue, sums: rest })
             }
             Output::Pooled { relu, maxima, positions } => {
                 let (first, rest) = maxima.split_at_mut(maxima_len);

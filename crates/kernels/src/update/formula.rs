@@ -172,13 +172,11 @@ impl Nadam {
     pub(super) fn new(step: &Step, beta_1: f32, beta_2: f32, epsilon: f32) -> Self {
         let t = step.step as f64;
         let share = |t: f64| f64::from(beta_1) * (1.0 - 0.5 * 0.96f64.powf(t));
-        // The product is below any number that counts long before a training ends.
-        let mut product = 1.0;
-        for past in 1..=step.step {
-            product *= share(past as f64);
-            if product < 1e-30 {
-                break;
-            }
+        // The product of all shares so far. What tells them from beta_1 can no longer be seen in double precision at 0.96^900.
+        let (mut product, mut power) = (f64::from(beta_1).powf(t), 1.0);
+        for _ in 0..step.step.min(900) {
+            power *= 0.96;
+            product *= 1.0 - 0.5 * power;
         }
         let (now, next) = (share(t), share(t + 1.0));
         Nadam {

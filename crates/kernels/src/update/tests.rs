@@ -212,6 +212,29 @@ fn penalties_have_no_gradient_at_zero() {
     assert_eq!(p, [0.0, 0.0]);
 }
 
+#[test]
+fn nadam_late_in_a_training() {
+    let rule = |beta_1| Rule::Nadam { beta_1, beta_2: 0.999, epsilon: 1e-7 };
+    let after = |beta_1: f32, t: u64| {
+        let step = Step { step: t, ..PLAIN };
+        let (mut p, mut m, mut v) = ([0.5f32], [0.2f32], [0.09f32]);
+        let state = [Some(&mut m[..]), Some(&mut v[..]), None];
+        apply(&mut Pool::new(1), Level::detect(), rule(beta_1), &step, &[&[0.25]], &mut p, state, &mut []);
+        p[0]
+    };
+    let wanted = |beta_1: f32, t: u64| {
+        exact(rule(beta_1), f64::from(PLAIN.learning_rate), t, 0.25, 0.5, &mut [f64::from(0.2f32), f64::from(0.09f32)])
+    };
+    for t in [1, 2, 3, 50, 899, 900, 901, 5000] {
+        for beta_1 in [0.5, 0.9, 0.999, 0.9999] {
+            let (got, want) = (after(beta_1, t), wanted(beta_1, t));
+            assert!((f64::from(got) - want).abs() < 2e-6, "step {t}, beta_1 {beta_1}: {got} instead of {want}");
+        }
+    }
+    // A step must not take longer the later it is.
+    assert!(after(0.999_999_9, 1 << 40).is_finite());
+}
+
 /// Three steps of Muon as Jordan writes them, in double precision, of a parameter `[inputs][outputs]`.
 fn exact_muon(step: &Step, [inputs, outputs]: [usize; 2], parts: usize, nesterov: bool) -> Vec<f64> {
     let len = inputs * outputs;

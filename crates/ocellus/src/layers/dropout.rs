@@ -46,6 +46,7 @@ impl Layer for Dropout {
         if !at.training || self.rate == 0.0 {
             return Ok(at.input());
         }
-        at.graph.add(ops::Dropout { rate: self.rate, key: at.key }, &[at.input()])
+        let (rate, key, unit) = (self.rate, at.key, ops::DropoutUnit::Value);
+        at.graph.add(ops::Dropout { rate, key, unit }, &[at.input()])
     }
 }

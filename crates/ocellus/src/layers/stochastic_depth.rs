@@ -42,6 +42,7 @@ impl Layer for StochasticDepth {
         if !at.training || self.rate == 0.0 {
             return Ok(at.input());
         }
-        at.graph.add(ops::StochasticDepth { rate: self.rate, key: at.key }, &[at.input()])
+        let (rate, key, unit) = (self.rate, at.key, ops::DropoutUnit::Sample);
+        at.graph.add(ops::Dropout { rate, key, unit }, &[at.input()])
     }
 }

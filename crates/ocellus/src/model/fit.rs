@@ -306,9 +306,9 @@ impl Fit<'_, '_> {
             samples += batch.samples();
             let at = Step { epoch, step, iteration: self.model.compiled.as_ref().map_or(0, |c| c.iterations) };
             self.learning_rate = self.schedule.at(at.iteration);
-            let scalars = Scalars { step: at.iteration + 1, seed: self.seed, learning_rate: self.learning_rate };
             let (part, parts) = part_of(step as usize - 1, self.accumulate, batches_in_epoch);
-            self.training.runner.set_part(part, parts);
+            let learning_rate = self.learning_rate;
+            let scalars = Scalars { step: at.iteration + 1, seed: self.seed, learning_rate, part, parts };
             let moved = part + 1 == parts;
             let predictions = &mut self.predictions;
             let loss = run_step(self.model, &mut self.training, self.threads, &batch, &scalars, moved, predictions);
@@ -371,7 +371,7 @@ impl Fit<'_, '_> {
         let mut step = self.iterations();
         while let Some(batch) = self.batches.next_batch()? {
             step += 1;
-            let scalars = Scalars { step, seed: self.seed, learning_rate: 0.0 };
+            let scalars = Scalars { step, seed: self.seed, ..Scalars::default() };
             let loss =
                 run_step(self.model, &mut self.training, self.threads, &batch, &scalars, false, &mut self.predictions);
             if let Err(loss) = loss? {

@@ -8,12 +8,13 @@
 
 use super::Output;
 use super::run::TilePlace;
+use crate::conv::Sums;
 use crate::conv::factors::{Factors, Pairs, pair_rows};
 use crate::conv::geometry::Tap;
 use crate::conv::pack::{Matrix, TileSize};
 use crate::isa::{Isa, Kernel, MOST_LANES};
 use crate::values::{store, store_first};
-use crate::{Level, Pool, Precision, ValuesMut};
+use crate::{Level, Pool, Precision};
 use std::ops::Range;
 
 /// Products for two outputs of a row, and taps of a kernel row.
@@ -101,17 +102,17 @@ impl Lines {
         output: Output<'_>,
         scratch: &mut [f32],
     ) {
-        let Output::Plain { epilogue, accumulate, mut y } = output else { unreachable!("pools have tiles of 2x2") };
+        let Output::Plain { epilogue, mut sums } = output else { unreachable!("pools have tiles of 2x2") };
         let len: usize = self.image.iter().product();
         let patches = &mut scratch[..self.scratch_len()];
-        for sample in 0..y.len() / (rows.len() * self.row_len()).max(1) {
+        for sample in 0..sums.len() / (rows.len() * self.row_len()).max(1) {
             let x = &x[sample * len..(sample + 1) * len];
             for first in rows.clone().step_by(self.rows) {
                 let rows = first..rows.end.min(first + self.rows);
-                let (part, rest) = y.split_at_mut(rows.len() * self.row_len());
-                y = rest;
+                let (part, rest) = sums.split_at_mut(rows.len() * self.row_len());
+                sums = rest;
                 let bounds = epilogue.bounds();
-                Block { plan: self, rows, x, packed, bias, bounds, accumulate, y: part, patches: &mut *patches }
+                Block { plan: self, rows, x, packed, bias, bounds, sums: part, patches: &mut *patches }
                     .run_on(self.level);
             }
         }
@@ -126,8 +127,7 @@ struct Block<'a> {
     packed: &'a [f32],
     bias: Option<&'a [f32]>,
     bounds: (f32, f32),
-    accumulate: bool,
-    y: ValuesMut<'a>,
+    sums: Sums<'a>,
     /// `[vector of channels][row of the input][tile][part][pair of channels]`
     patches: &'a mut [f32],
 }
@@ -149,8 +149,7 @@ impl Kernel for Block<'_> {
         assert_eq!(self.packed.len(), plan.packed_len(), "packed weights");
         assert_eq!(self.patches.len(), plan.scratch_len(), "room for the patches");
         assert!(self.rows.end <= plan.output[0] && rows <= plan.rows, "rows that exist");
-        assert_eq!(self.y.len(), rows * plan.row_len(), "outputs of every pixel");
-        assert!(!(self.y.is_bf16() && self.accumulate), "single-precision sums to add to");
+        assert_eq!(self.sums.len(), rows * plan.row_len(), "outputs of every pixel");
         assert!(self.bias.is_none_or(|bias| bias.len() == plan.filters), "a bias for each filter");
         // SAFETY: the assertions above give all rows, weights and outputs their room.
         unsafe {
@@ -273,8 +272,8 @@ impl Block<'_> {
                 None => isa.zero(),
             };
             let (low, high) = (isa.splat(self.bounds.0), isa.splat(self.bounds.1));
-            let half = self.y.is_bf16();
-            let y = self.y.as_mut_ptr();
+            let (half, onto) = (self.sums.is_bf16(), self.sums.is_onto());
+            let y = self.sums.as_mut_ptr();
             let mut places = [[0; 3]; N];
             for t in 0..N {
                 places[t] = place.next_tile();
@@ -284,7 +283,7 @@ impl Block<'_> {
                 let [a, b, c, d] = sums[t];
                 outputs[t] = [isa.add(isa.add(a, isa.add(b, c)), bias), isa.add(isa.sub(isa.sub(b, c), d), bias)];
             }
-            if used == I::LANES && !self.accumulate && plan.output[1].is_multiple_of(2) {
+            if used == I::LANES && !onto && plan.output[1].is_multiple_of(2) {
                 let mut at = [0; N];
                 for t in 0..N {
                     let [_, row, tile] = places[t];
@@ -310,7 +309,7 @@ impl Block<'_> {
                 for pixel in 2 * tile..plan.output[1].min(2 * tile + 2) {
                     let to = (row * plan.output[1] + pixel) * filters + column;
                     let mut value = isa.load(values.as_ptr().add((2 * t + pixel % 2) * I::LANES));
-                    if self.accumulate {
+                    if onto {
                         value = isa.add(value, isa.load_masked(mask, y.add(to)));
                     }
                     let value = isa.min(high, isa.max(low, value));

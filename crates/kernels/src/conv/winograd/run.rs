@@ -7,6 +7,7 @@ use crate::conv::factors::{Factors, Pairs, Singles};
 use crate::conv::geometry::Segment;
 use crate::conv::pooled_tile::maximum;
 use crate::conv::tile::{Ahead, MOST_ROWS, Reduction, multiply_add, tile_rows};
+use crate::conv::{Epilogue, Sums};
 use crate::isa::{Isa, Kernel};
 use crate::values::{store, store_first};
 use crate::{Level, Precision};
@@ -55,11 +56,10 @@ impl Run<'_> {
         let last = plan.source.origin() + (rows - 1) * plan.source.pitch() + columns * plan.channels();
         assert!(last + (self.samples - 1) * plan.source.sample() <= self.x.len(), "patches inside x");
         match &self.output {
-            Output::Plain { accumulate, y, .. } => {
-                assert!(!y.is_bf16() || plan.precision == Precision::Bf16, "bf16 outputs of bf16 factors");
-                assert!(!(y.is_bf16() && *accumulate), "single-precision sums to add to");
+            Output::Plain { sums, .. } => {
+                assert!(!sums.is_bf16() || plan.precision == Precision::Bf16, "bf16 outputs of bf16 factors");
                 let pixels = self.size[0] * self.size[1];
-                assert_eq!(y.len(), self.samples * pixels * plan.filters, "outputs of every pixel");
+                assert_eq!(sums.len(), self.samples * pixels * plan.filters, "outputs of every pixel");
             }
             Output::Pooled { maxima, positions, .. } => {
                 assert!(plan.tile == 2, "tiles that are pooling windows");
@@ -234,7 +234,7 @@ impl Run<'_> {
         let [_, part] = plan.strides();
         let columns = plan.size.columns.min(plan.filters - column);
         // Only with pairs are outputs bf16.
-        let half = F::VALUES == 2 && matches!(&self.output, Output::Plain { y, .. } if y.is_bf16());
+        let half = F::VALUES == 2 && matches!(&self.output, Output::Plain { sums, .. } if sums.is_bf16());
         for vector in (0..columns).step_by(I::LANES) {
             let used = I::LANES.min(columns - vector);
             let filter = column + vector;
@@ -264,25 +264,14 @@ impl Run<'_> {
                             isa.store_bytes(positions.as_mut_ptr().add(to), used, position);
                         }
                     }
-                    Output::Plain { epilogue, accumulate, y } => {
-                        let (low, high) = epilogue.bounds();
-                        let (low, high) = (isa.splat(low), isa.splat(high));
+                    Output::Plain { epilogue, sums } => {
+                        let pixels = Pixels::new(isa, *epilogue, sums, half);
                         for i in 0..4 {
                             let (row, column) = (2 * row + i / 2, 2 * column + i % 2);
                             if row < height && column < width {
-                                let mut value = isa.add(outputs[i], bias);
                                 let to = ((sample * height + row) * width + column) * plan.filters + filter;
-                                // SAFETY: the caller's promise, and the mask ends at the filters.
-                                unsafe {
-                                    if *accumulate {
-                                        value = isa.add(value, isa.load_masked(mask, y.as_mut_ptr().add(to)));
-                                    }
-                                    let value = isa.min(high, isa.max(low, value));
-                                    match used == I::LANES {
-                                        true => store::<I, true>(isa, y.as_mut_ptr(), half, to, value),
-                                        false => store_first::<I, true>(isa, y.as_mut_ptr(), half, to, used, value),
-                                    }
-                                }
+                                // SAFETY: the caller's promise, and `used` ends at the filters.
+                                unsafe { pixels.put(isa, to, used, isa.add(outputs[i], bias)) };
                             }
                         }
                     }
@@ -298,12 +287,11 @@ impl Run<'_> {
     #[inline(always)]
     unsafe fn finish_four<I: Isa>(&mut self, isa: I, first: usize, count: usize, column: usize) {
         let plan = self.plan;
-        let Output::Plain { epilogue, accumulate, y } = &mut self.output else { return };
+        let Output::Plain { epilogue, sums } = &mut self.output else { return };
         let [height, width] = self.size;
         let [_, part] = plan.strides();
         let columns = plan.size.columns.min(plan.filters - column);
-        let (low, high) = epilogue.bounds();
-        let (low, high) = (isa.splat(low), isa.splat(high));
+        let stored = Pixels::new(isa, *epilogue, sums, false);
         let mut place = TilePlace::new(first, self.tiles);
         for tile in 0..count {
             let [sample, row, place_across] = place.next_tile();
@@ -327,20 +315,47 @@ impl Run<'_> {
                             if i >= rows || j >= pixels {
                                 continue;
                             }
-                            let to = y.as_mut_ptr().add(corner + (i * width + j) * plan.filters + vector);
-                            let mut value = isa.add(outputs[i][j], bias);
-                            if *accumulate {
-                                value = isa.add(value, isa.load_masked(mask, to));
-                            }
-                            let value = isa.min(high, isa.max(low, value));
-                            if used == I::LANES {
-                                isa.store(to, value);
-                            } else {
-                                isa.store_masked(mask, to, value);
-                            }
+                            let to = corner + (i * width + j) * plan.filters + vector;
+                            stored.put(isa, to, used, isa.add(outputs[i][j], bias));
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// The outputs of a convolution, on their way to memory.
+struct Pixels<I: Isa> {
+    to: *mut f32,
+    half: bool,
+    onto: bool,
+    low: I::F32,
+    high: I::F32,
+}
+
+impl<I: Isa> Pixels<I> {
+    #[inline(always)]
+    fn new(isa: I, epilogue: Epilogue, sums: &mut Sums<'_>, half: bool) -> Self {
+        let (low, high) = epilogue.bounds();
+        Pixels { to: sums.as_mut_ptr(), half, onto: sums.is_onto(), low: isa.splat(low), high: isa.splat(high) }
+    }
+
+    /// Stores the first `used` lanes as the values from `at` on.
+    ///
+    /// # Safety
+    /// So many values are readable and writable there.
+    #[inline(always)]
+    unsafe fn put(&self, isa: I, at: usize, used: usize, mut value: I::F32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.onto {
+                value = isa.add(value, isa.load_masked(isa.first(used), self.to.add(at)));
+            }
+            let value = isa.min(self.high, isa.max(self.low, value));
+            match used == I::LANES {
+                true => store::<I, true>(isa, self.to, self.half, at, value),
+                false => store_first::<I, true>(isa, self.to, self.half, at, used, value),
             }
         }
     }
