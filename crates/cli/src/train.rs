@@ -178,7 +178,8 @@ pub(crate) fn open(settings: &Resolved, cache: Option<CacheOptions>, pretrained:
     tell_about(&[&train, &validation, &test]);
     if [&train, &validation, &test].iter().any(|dataset| dataset.is_empty()) {
         bail!(
-            "{}: too few images to keep some apart for validation and test; each class needs two or more",
+            "{}: too few images to keep some apart for validation and test; each class needs two or more, \
+             copies of an image counted once",
             settings.data.display()
         );
     }

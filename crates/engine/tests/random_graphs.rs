@@ -42,7 +42,7 @@ proptest! {
         // A dozen layers with batch normalisation amplify rounding; a wrong buffer or stage is off by far more.
         check_ways(&|net: &mut Net, x: Value| grow(&choices, net, x), cross_entropy, 1e-3);
         check_shared(&|net: &mut Net, x: Value| grow(&choices, net, x));
-        // Rounding to bf16 is amplified without bound: only where values lie is looked at.
-        check_narrow(&|net: &mut Net, x: Value| grow(&choices, net, x), cross_entropy, 1e30);
+        let rounding = (choices.len() <= 4).then_some(0.05);
+        check_narrow(&|net: &mut Net, x: Value| grow(&choices, net, x), cross_entropy, rounding);
     }
 }

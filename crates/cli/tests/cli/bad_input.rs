@@ -100,8 +100,8 @@ fn data_of_other_classes_is_refused() {
 #[test]
 fn images_too_small_for_the_model_are_refused() {
     let place = Place::new();
-    let png = ocellus::report::image_png(&[7; 16], [4, 4, 1]).unwrap();
-    for (class, name) in [("a", "1"), ("a", "2"), ("b", "1"), ("b", "2")] {
+    for (grey, (class, name)) in [("a", "1"), ("a", "2"), ("b", "1"), ("b", "2")].into_iter().enumerate() {
+        let png = ocellus::report::image_png(&[grey as u8; 16], [4, 4, 1]).unwrap();
         place.write(&format!("small/{class}/{name}.png"), &png);
     }
     place.run("train small").fails(1, &["conv2d_1 (Conv2d): the kernel covers 3x3"]);
