@@ -5,8 +5,8 @@ usage: pretrained.py OCELLUS lite0 WEIGHTS.safetensors PHOTOS   EfficientNet-Lit
        pretrained.py OCELLUS NAME                                           a net of torchvision with weights of its own
        pretrained.py OCELLUS timm/NAME                                      the same with timm's names: vit_tiny, convnext_atto, convnext_tiny
 
-Photographs are brought to 256 pixels by Pillow and kept as PNG (other sizes where the published crop is another); of these both sides
-take the middle 224x224, so that they see the same bytes. What is compared is the logarithm of the probabilities, which is the logits less what their sum makes.
+Photographs are brought to 256 pixels by Pillow and kept as PNG; of these both sides take the middle 224x224, so that they see the
+same bytes. What is compared is the logarithm of the probabilities, which is the logits less what their sum makes.
 """
 import json
 import pathlib
@@ -114,17 +114,14 @@ def numbers(place, classes):
 def of_torchvision(ocellus, name, place):
     torch.manual_seed(0)
     half = torch.tensor([0.5] * 3)
-    side, mean, deviation = 256, torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     if name.startswith("timm/"):
         net = timm_nets.NETS[name.removeprefix("timm/")]().eval()
         if name == "timm/vit_tiny":
-            side, mean, deviation = 248, half, half
+            mean, deviation = half, half
     else:
         import torchvision
         net = getattr(torchvision.models, name)(weights=None).eval()
-        if name == "convnext_tiny":
-            side = 236
-    edge = (side - 224) // 2
     with torch.no_grad():
         for key, value in net.state_dict().items():
             if key.endswith("running_mean"):
@@ -139,6 +136,9 @@ def of_torchvision(ocellus, name, place):
                 value.normal_(0, 0.1)
         save_file({key: value.contiguous() for key, value in net.state_dict().items()}, place / "weights.safetensors")
         model = place / "model.safetensors"
+        # A published crop of 0.9 leaves no whole number of pixels, so that resizing would count, too: 0.875 of 256 are 224.
+        config = {"input_size": [3, 224, 224], "crop_pct": 0.875, "mean": mean.tolist(), "std": deviation.tolist()}
+        (place / "config.json").write_text(json.dumps({"pretrained_cfg": config}))
         names = numbers(place, net(torch.zeros(1, 3, 224, 224)).shape[1])
         subprocess.run([ocellus, "import", str(place / "weights.safetensors"), "--class-names", str(names), "--output", str(model)],
                        check=True, stdout=subprocess.DEVNULL)
@@ -146,10 +146,10 @@ def of_torchvision(ocellus, name, place):
         files, images = [], []
         for number in range(4):
             pixels = random.integers(0, 256, (8, 8, 3), np.uint8)
-            image = Image.fromarray(pixels).resize((side, side), Image.BILINEAR)
+            image = Image.fromarray(pixels).resize((256, 256), Image.BILINEAR)
             files.append(place / f"{number}.png")
             image.save(files[-1])
-            images.append(np.asarray(image)[edge:edge + 224, edge:edge + 224])
+            images.append(np.asarray(image)[16:240, 16:240])
         x = torch.tensor(np.stack(images)).permute(0, 3, 1, 2).double() / 255
         x = (x - mean.double().view(3, 1, 1)) / deviation.double().view(3, 1, 1)
         logits = net.double()(x)
