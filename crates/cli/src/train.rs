@@ -381,7 +381,11 @@ fn fit_stages(
     if head_epochs > 0 {
         // The recipe's groups learn for their epochs of all layers, which come after these.
         let lasting = Recipe { groups: recipe.groups.iter().map(ParameterGroup::lasting).collect(), ..recipe.clone() };
-        let groups = [groups.clone(), vec![ParameterGroup::new("backbone").frozen()]].concat();
+        let mut groups = groups.clone();
+        // A net may have no layer with parameters but the last.
+        if model.parameters_named("backbone").is_ok() {
+            groups.push(ParameterGroup::new("backbone").frozen());
+        }
         compile(model, settings.highest_optimizer(), recipe)?;
         fit_epochs(model, &lasting, groups, 0, head)?;
     }

@@ -268,7 +268,8 @@ impl Model {
             if parameter.kind != ParameterKind::Weight {
                 continue;
             }
-            let (rule, _) = compiled.optimizer.rule_of(moved(&self.parameters, &self.layer_parameters, id));
+            let (rule, _) =
+                compiled.optimizer.rule_of(moved(&self.network, &self.parameters, &self.layer_parameters, id));
             let (name, shape) = (parameter.name.clone(), parameter.shape.clone());
             let states = (0..rule.state_count()).map(|number| {
                 let values = vec![rule.state_initial(number); shape.iter().product()];
@@ -282,7 +283,7 @@ impl Model {
 
     /// A parameter as optimizers look at it.
     fn moved(&self, id: ParameterId) -> Moved<'_> {
-        moved(&self.parameters, &self.layer_parameters, id)
+        moved(&self.network, &self.parameters, &self.layer_parameters, id)
     }
 
     fn optimizer_state(&self, weight: ParameterId, count: usize) -> Vec<ParameterId> {
@@ -460,11 +461,19 @@ impl Model {
 }
 
 /// A parameter as optimizers look at it.
-fn moved<'a>(parameters: &'a Parameters, of_layers: &[Vec<ParameterId>], id: ParameterId) -> Moved<'a> {
+fn moved<'a>(
+    network: &Network,
+    parameters: &'a Parameters,
+    of_layers: &[Vec<ParameterId>],
+    id: ParameterId,
+) -> Moved<'a> {
     let parameter = parameters.get(id);
-    let last = of_layers.iter().rfind(|ids| !ids.is_empty());
-    let hidden = last.is_none_or(|ids| !ids.contains(&id));
-    Moved { shape: &parameter.shape, is_hidden_kernel: hidden && parameter.name.ends_with("/kernel") }
+    let last = of_layers.iter().rposition(|ids| !ids.is_empty());
+    let own = of_layers.iter().position(|ids| ids.contains(&id));
+    // A depthwise kernel is no matrix: each of its filters reads a channel of its own.
+    let depthwise = own.is_some_and(|at| matches!(network.architecture.layers[at].layer, AnyLayer::DepthwiseConv2d(_)));
+    let is_hidden_kernel = own != last && !depthwise && parameter.name.ends_with("/kernel");
+    Moved { shape: &parameter.shape, is_hidden_kernel }
 }
 
 /// A copy of a model's weights.

@@ -388,7 +388,8 @@ impl Recipe {
         model.whiten(layer, images, *count, *epsilon)
     }
 
-    /// Adds to the arguments of [`Model::fit`] what the recipe says of them.
+    /// Adds to the arguments of [`Model::fit`] what the recipe says of them; all but the teacher, which the caller loads and gives to
+    /// [`FitOptions::distillation`].
     pub fn options<'a>(&self, mut options: FitOptions<'a>, length: Length) -> FitOptions<'a> {
         options.groups.extend_from_slice(&self.groups);
         FitOptions {

@@ -105,6 +105,20 @@ fn fine_tuning_and_a_recipe_s_groups_hold_together() {
 }
 
 #[test]
+fn a_model_of_one_layer_is_trained_further() {
+    let place = Place::new();
+    place.photos("photos", 6);
+    place.write(
+        "net.toml",
+        "layers = [{ class = 'Flatten' }, { class = 'Dense', units = 'classes', activation = 'softmax' }]",
+    );
+    place.run("train photos --model net.toml --epochs 1 --output run").succeeds();
+    let line =
+        "train photos --weights run/model.safetensors --fine-tune --head-epochs 1 --epochs 1 --output tuned --json";
+    assert_eq!(place.run(line).succeeds().json()["epochs"], 2);
+}
+
+#[test]
 fn weights_that_do_not_fit_are_refused() {
     let place = Place::new();
     place.photos("photos", 4);

@@ -261,18 +261,20 @@ impl Fit<'_, '_> {
         };
         self.learning_rate = self.schedule.at(self.iterations());
         self.call(|callback, control| callback.on_train_begin(&training, control))?;
+        let mut last = initial_epoch;
         for epoch in initial_epoch..epochs {
             if self.stop || (self.done >= self.steps && epoch > initial_epoch) {
                 break;
             }
             self.call(|callback, control| callback.on_epoch_begin(epoch, control))?;
             let values = self.epoch(epoch)?;
+            last = epoch;
             self.model.history.push(epoch, values.iter().map(|(name, value)| (name.as_str(), *value)));
             self.model.record.end_epoch(&values, self.samples.images);
             self.call(|callback, control| callback.on_epoch_end(&EpochEnd { epoch, values: &values }, control))?;
         }
         if self.average.as_mut().is_some_and(|average| average.finish(self.model)) {
-            self.measure_statistics(epochs)?;
+            self.measure_statistics(epochs, last)?;
         }
         let history = self.model.history.clone();
         self.call(|callback, control| callback.on_train_end(&history, control))?;
@@ -361,11 +363,12 @@ impl Fit<'_, '_> {
         Ok(values)
     }
 
-    /// One more epoch in which nothing learns, so that moving statistics follow the weights as they are now.
-    fn measure_statistics(&mut self, epoch: u64) -> Result<(), ModelError> {
+    /// One more epoch in which nothing learns, so that moving statistics follow the weights as they are now. What was frozen in the epoch that
+    /// `learned` last still is.
+    fn measure_statistics(&mut self, epoch: u64, learned: u64) -> Result<(), ModelError> {
         if self.making.resizing.take().is_some() {
             // Of whole images, as they are tested.
-            self.training = self.making.make(self.model, &self.loss, self.batches.batch_size(), epoch)?;
+            self.training = self.making.make(self.model, &self.loss, self.batches.batch_size(), learned)?;
         }
         self.batches.start_epoch(epoch);
         let mut step = self.iterations();

@@ -348,6 +348,21 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn matrices_are_kernels_but_depthwise_and_last_ones() {
+        let model = crate::Sequential::new([8, 8, 3])
+            .add(Conv2d::new(4, 3))
+            .add(DepthwiseConv2d::new(3))
+            .add(Flatten::new())
+            .add(Dense::new(5))
+            .add(Dense::new(2))
+            .build()
+            .unwrap();
+        let ids = model.layer_parameters.iter().flatten().filter(|&&id| model.moved(id).is_hidden_kernel);
+        let names: Vec<&str> = ids.map(|&id| model.parameters.get(id).name.as_str()).collect();
+        assert_eq!(names, ["conv2d/kernel", "dense/kernel"]);
+    }
+
+    #[test]
     fn rates_fall_with_each_halving() {
         let model = net();
         let groups = model.groups(&model.groups_by_depth(0.5).unwrap()).unwrap();

@@ -6,7 +6,7 @@ use ocellus_engine::Rule;
 impl Optimizer {
     /// What is wrong with the optimizer's numbers: what a mean keeps of itself must leave room for what is new.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let kept = match self.rule() {
+        let mut kept = match self.rule() {
             Rule::Adam { beta_1, beta_2, .. }
             | Rule::Nadam { beta_1, beta_2, .. }
             | Rule::Lamb { beta_1, beta_2, .. }
@@ -14,6 +14,10 @@ impl Optimizer {
             Rule::RmsProp { rho, .. } => vec![("rho", rho)],
             _ => Vec::new(),
         };
+        // The rule above is that of what is no matrix.
+        if let Optimizer::Muon(muon) = self {
+            kept.push(("momentum", muon.momentum));
+        }
         match kept.into_iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
             None => Ok(()),
             Some((name, value)) => {
@@ -25,7 +29,7 @@ impl Optimizer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Adam, AdamW, Lamb, Lion, Nadam, RmsProp};
+    use super::super::{Adam, AdamW, Lamb, Lion, Muon, Nadam, RmsProp};
     use super::*;
 
     #[test]
@@ -33,7 +37,7 @@ mod tests {
         for name in Optimizer::NAMES {
             assert_eq!(Optimizer::named(name).unwrap().check(), Ok(()), "{name}");
         }
-        let wrong: [(Optimizer, &str); 7] = [
+        let wrong: [(Optimizer, &str); 8] = [
             (Nadam::new().beta_1(1.0).into(), "beta_1 must be at least 0 and below 1, received 1"),
             (Nadam::new().beta_2(1.5).into(), "beta_2 must be at least 0 and below 1, received 1.5"),
             (Adam::new().beta_1(-0.1).into(), "beta_1"),
@@ -41,6 +45,7 @@ mod tests {
             (Lamb::new().beta_1(2.0).into(), "beta_1"),
             (Lion::new().beta_2(1.0).into(), "beta_2"),
             (RmsProp::new().rho(1.0).into(), "rho"),
+            (Muon::new().momentum(1.0).into(), "momentum"),
         ];
         for (optimizer, expected) in wrong {
             let message = optimizer.check().unwrap_err();

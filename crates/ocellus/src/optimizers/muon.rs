@@ -5,7 +5,7 @@ use crate::schedules::Schedule;
 use ocellus_engine::Rule;
 use serde::{Deserialize, Serialize};
 
-/// The kernels of convolutions and dense layers but the last move along their momentum, made orthogonal, so that no direction of a
+/// The kernels of convolutions (not of depthwise ones) and dense layers but the last move along their momentum, made orthogonal, so that no direction of a
 /// matrix is learnt faster than another; all else moves as [`AdamW`](super::AdamW) has it, at a share of the learning rate.
 ///
 /// A kernel is taken as a matrix of filters or units against all that each of them reads, and its steps are longer by
