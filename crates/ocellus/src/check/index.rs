@@ -21,7 +21,7 @@ const CHUNK_BITS: usize = 16;
 const CHUNKS: usize = 128 / CHUNK_BITS;
 const BUCKETS: usize = 1 << CHUNK_BITS;
 
-/// Partners that one window gets from one table at most: of a thousand like images each is joined to some, and all hang
+/// Partners that an image gets from one bucket at most: of a thousand like images each is joined to some, and all hang
 /// together. Of very many images fewer, so that pairs do not take more memory than hashes.
 const MOST_PARTNERS: usize = 32;
 const LEAST_PARTNERS: usize = 4;
@@ -139,19 +139,27 @@ impl<'a> Table<'a> {
             whole &= entries.len() <= room;
             near.extend_from_slice(&entries[..entries.len().min(room)]);
         }
+        // The windows of an image follow each other, and mostly find the same.
+        let (mut last, mut first) = (u32::MAX, pairs.len());
         for &number in windows {
             let (query, window) = ((number / WINDOWS as u64) as u32, (number % WINDOWS as u64) as usize);
             let Some(hash) = self.hashes[query as usize].as_ref().map(|windows| halves(windows[window])) else {
                 continue;
             };
-            let first = pairs.len();
+            if query != last {
+                (last, first) = (query, pairs.len());
+            }
             for entry in near.iter() {
                 if is_close(entry.hash, hash) && entry.image != query {
+                    let pair = (entry.image.min(query), entry.image.max(query));
+                    if pairs[first..].contains(&pair) {
+                        continue;
+                    }
                     if pairs.len() - first == self.most_partners {
                         cut.push(query);
                         break;
                     }
-                    pairs.push((entry.image.min(query), entry.image.max(query)));
+                    pairs.push(pair);
                 }
             }
             if !whole {

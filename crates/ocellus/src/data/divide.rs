@@ -29,7 +29,7 @@ impl Dataset {
     /// Each class gives `fraction` of its samples, rounded, but at least one and never all where it has two or more; a class
     /// of one sample stays in the first part. Copies of an image stay together, as do samples of a
     /// [group](Dataset::groups), so that shares are not exact where there are such. Both parts keep the order of the
-    /// samples. A sample that is added to a class of `n` moves at most one other.
+    /// samples. Where there are neither copies nor groups, a sample that is added to a class moves at most one other.
     ///
     /// # Errors
     /// `fraction` is not between 0 and 1, or an image can no longer be read.
@@ -62,7 +62,7 @@ impl Dataset {
     }
 
     /// Two parts: the rest, and about `fraction` of the samples, those whose content hashes below it. Copies of an image and
-    /// samples of a group stay together. A sample without a group never changes sides, whatever is added or removed; but
+    /// samples of a group stay together. A sample that neither has a group nor a copy in one never changes sides, whatever is added or removed; but
     /// shares of classes are only about `fraction`.
     ///
     /// # Errors

@@ -120,7 +120,8 @@ fn read_table(path: &Path, mut input: impl BufRead, rows: &mut Rows) -> Result<(
         if !reader.read_byte_record(&mut record).map_err(broken)? {
             break;
         }
-        let lines = reader.position().line() - line;
+        // Blank lines before a row are not its own.
+        let lines = 1 + record.as_slice().trim_ascii_end().iter().filter(|&&byte| byte == b'\n').count() as u64;
         if lines > MAX_LINES || record.as_slice().len() as u64 > MAX_LINE {
             rows.refuse(line, format!("begins a row that goes over {lines} lines; is a quote not closed?"));
             continue;

@@ -457,6 +457,7 @@ fn take(
         if is_json { label_in_json(&text) } else { std::str::from_utf8(&text).ok().map(|text| text.trim().to_owned()) };
     let label = label.filter(|label| is_class_name(label));
     if let Some(label) = &label {
+        listed.make_room(key)?;
         listed.make_room(label)?;
     }
     match label {

@@ -26,7 +26,7 @@ pub struct Candidates {
 /// An image to label, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suggestion {
-    /// The image.
+    /// The image's name, which is its path as text.
     pub file: PathBuf,
     /// The class that the model takes it for.
     pub class: usize,
@@ -40,7 +40,7 @@ impl Candidates {
     /// Look at the images of a data set with a model; labels have no say. `progress` is told how many of how many were.
     ///
     /// # Errors
-    /// The model takes no images, the data set was prepared in another way, or an image can no longer be read.
+    /// The model takes no images, those of the data set have another shape, or an image can no longer be read.
     pub fn look(model: &mut Model, images: &Dataset, progress: &dyn Fn(usize, usize)) -> Result<Self, ModelError> {
         if model.input_shape() != model.preprocessing().image_shape() {
             return Err(ModelError::Argument("the model takes no images".into()));

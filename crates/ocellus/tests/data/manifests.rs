@@ -76,6 +76,8 @@ fn rows_that_cannot_be_used_are_named() {
         &["1.png 3 training"],
         &["line 2 is no JSON object", "line 3 is no JSON object", "line 4 has no label"],
     );
+    let blank = "\n".repeat(40);
+    check("m.csv", &format!("path,label\n1.png,a\n{blank}2.png,b\n"), &["1.png a training", "2.png b training"], &[]);
     let unclosed = (0..30).map(|row| format!("3.png,a,{row}\n")).collect::<String>();
     check(
         "m.csv",
