@@ -10,7 +10,7 @@ use super::factors::rounds_to_pairs;
 use super::geometry::{Segment, Source, Tap, segments};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
-use super::winograd::{self, Output, Winograd};
+use super::winograd::{self, Filtering, Output, Winograd};
 use super::{ConvShape, Epilogue, Sums};
 use crate::{Level, Pool, Precision, ValuesMut};
 
@@ -106,7 +106,10 @@ fn winograd(shape: &ConvShape, level: Level, precision: Precision) -> Option<Win
     let [height, width, channels] = shape.input;
     let before = [2 - shape.padding[0] as isize, 2 - shape.padding[2] as isize];
     let suits = winograd::suits(shape, [height, width]);
-    suits.then(|| Winograd::of_gradient(shape.output(), before, [height, width], channels, level, precision))
+    suits.then(|| {
+        let output = [height, width];
+        Winograd::of_gradient(Filtering { image: shape.output(), before, output, filters: channels, level, precision })
+    })
 }
 
 /// Values of a phase's packed weights.

@@ -6,7 +6,7 @@ use super::factors::rounds_to_pairs;
 use super::geometry::{Segment, Source, Tap, forward_taps, segments, unaliased, window_offset};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
-use super::winograd::{self, Output, Winograd};
+use super::winograd::{self, Filtering, Output, Winograd};
 use super::{ConvShape, Epilogue};
 use crate::{Level, Pool, Precision, ValuesMut};
 use std::ops::Range;
@@ -138,7 +138,9 @@ fn winograd(shape: &ConvShape, level: Level, precision: Precision) -> Option<Win
     let [height, width, filters] = shape.output();
     let before = [shape.padding[0] as isize, shape.padding[2] as isize];
     let suits = winograd::suits(shape, [height, width]);
-    suits.then(|| Winograd::new(shape.input, before, [height, width], filters, level, precision))
+    suits.then(|| {
+        Winograd::new(Filtering { image: shape.input, before, output: [height, width], filters, level, precision })
+    })
 }
 
 impl Forward {

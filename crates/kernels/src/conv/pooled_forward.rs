@@ -6,7 +6,7 @@ use super::pack::{Matrix, TileSize};
 use super::pooled_tile::PooledProduct;
 use super::sparse_weights::pooled_windows;
 use super::tile::{Columns, Product, Reduction, Rows};
-use super::winograd::{self, Output, Winograd};
+use super::winograd::{self, Filtering, Output, Winograd};
 use super::{CLOSED, Epilogue, PooledShape};
 use crate::{Level, Pool, Precision};
 use std::ops::Range;
@@ -250,7 +250,8 @@ fn winograd(shape: &PooledShape, level: Level, precision: Precision) -> Option<W
     let [height, width, filters] = shape.output();
     let before = [conv.padding[0] as isize, conv.padding[2] as isize];
     let suits = shape.pool == [2, 2] && winograd::suits(conv, [2 * height, 2 * width]);
-    suits.then(|| Winograd::in_small_tiles(conv.input, before, [2 * height, 2 * width], filters, level, precision))
+    let output = [2 * height, 2 * width];
+    suits.then(|| Winograd::in_small_tiles(Filtering { image: conv.input, before, output, filters, level, precision }))
 }
 
 /// Finds the maxima of a convolution whose pixels lie window by window.

@@ -66,6 +66,17 @@ pub(super) struct Winograd {
     lines: Option<Lines>,
 }
 
+/// What is computed: the convolution of images of a shape, padded by `before` at the top and at the left, to `output` pixels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filtering {
+    pub(super) image: [usize; 3],
+    pub(super) before: [isize; 2],
+    pub(super) output: [usize; 2],
+    pub(super) filters: usize,
+    pub(super) level: Level,
+    pub(super) precision: Precision,
+}
+
 /// Whether the convolution, or its data gradient, is of the kind that this computes, and large enough to gain from it where
 /// it has that many pixels.
 pub(super) fn suits(shape: &ConvShape, [height, width]: [usize; 2]) -> bool {
@@ -118,55 +129,25 @@ impl<'a> Output<'a> {
 }
 
 impl Winograd {
-    /// The convolution of images of that shape, padded by `before` at the top and at the left, to `output` pixels.
-    pub(super) fn new(
-        image: [usize; 3],
-        before: [isize; 2],
-        output: [usize; 2],
-        filters: usize,
-        level: Level,
-        precision: Precision,
-    ) -> Self {
+    /// In the tiles, or along the lines, that are the better way.
+    pub(super) fn new(filtering: Filtering) -> Self {
+        let Filtering { image, output, filters, precision, .. } = filtering;
         let tile = if suits_four(output, image[2], filters, precision) { 4 } else { 2 };
-        let lines = Lines::suiting(image, before, output, filters, level, precision);
-        Winograd { lines, ..Winograd::of_tiles(tile, image, before, output, filters, level, precision) }
+        Winograd { lines: Lines::suiting(filtering), ..Winograd::of_tiles(tile, filtering) }
     }
 
-    /// The same not in large tiles: for gradients, whose few large values among zeros round less so.
-    pub(super) fn of_gradient(
-        image: [usize; 3],
-        before: [isize; 2],
-        output: [usize; 2],
-        filters: usize,
-        level: Level,
-        precision: Precision,
-    ) -> Self {
-        let lines = Lines::suiting(image, before, output, filters, level, precision);
-        Winograd { lines, ..Winograd::in_small_tiles(image, before, output, filters, level, precision) }
+    /// Not in large tiles: for gradients, whose few large values among zeros round less so.
+    pub(super) fn of_gradient(filtering: Filtering) -> Self {
+        Winograd { lines: Lines::suiting(filtering), ..Winograd::in_small_tiles(filtering) }
     }
 
-    /// The same in tiles of 2x2, which can be [`Output::Pooled`].
-    pub(super) fn in_small_tiles(
-        image: [usize; 3],
-        before: [isize; 2],
-        output: [usize; 2],
-        filters: usize,
-        level: Level,
-        precision: Precision,
-    ) -> Self {
-        Winograd::of_tiles(2, image, before, output, filters, level, precision)
+    /// In tiles of 2x2, which can be [`Output::Pooled`].
+    pub(super) fn in_small_tiles(filtering: Filtering) -> Self {
+        Winograd::of_tiles(2, filtering)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "all of them are of one convolution")]
-    fn of_tiles(
-        tile: usize,
-        image: [usize; 3],
-        before: [isize; 2],
-        output: [usize; 2],
-        filters: usize,
-        level: Level,
-        precision: Precision,
-    ) -> Self {
+    fn of_tiles(tile: usize, filtering: Filtering) -> Self {
+        let Filtering { image, before, output, filters, level, precision } = filtering;
         let size = TileSize::of(level);
         let tiles = output.map(|n| n.div_ceil(tile));
         // The rows of a tile must not drive each other out of the first-level cache.

@@ -10,6 +10,7 @@
 use crate::conv::ConvShape;
 use crate::conv::factors::{Factors, Pairs, Singles};
 use crate::conv::geometry::LINE;
+use crate::conv::matrix::split;
 use crate::conv::pack::TileSize;
 use crate::isa::{Isa, Kernel};
 use crate::{Level, Precision};
@@ -97,10 +98,7 @@ impl LineWeights {
         accumulate: bool,
         scratch: &mut [f32],
     ) {
-        let [patches, gradients, sums] = self.lengths();
-        let (patches, scratch) = scratch.split_at_mut(patches);
-        let (gradients, scratch) = scratch.split_at_mut(gradients);
-        let sums = &mut scratch[..sums];
+        let [patches, gradients, sums] = split(scratch, self.lengths());
         let (x_len, dy_len, height) = (self.shape.input_len(), self.shape.output_len(), self.shape.output()[0]);
         for sample in 0..samples {
             for first in (0..height).step_by(self.rows) {

@@ -6,8 +6,8 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
-use super::Output;
 use super::run::TilePlace;
+use super::{Filtering, Output};
 use crate::conv::Sums;
 use crate::conv::factors::{Factors, Pairs, pair_rows};
 use crate::conv::geometry::Tap;
@@ -48,20 +48,14 @@ pub(super) struct Lines {
 
 impl Lines {
     /// The plan, if the convolution is one of pairs for which this is the better way.
-    pub(super) fn suiting(
-        image: [usize; 3],
-        before: [isize; 2],
-        output: [usize; 2],
-        filters: usize,
-        level: Level,
-        precision: Precision,
-    ) -> Option<Self> {
+    pub(super) fn suiting(filtering: Filtering) -> Option<Self> {
+        let Filtering { image, filters, precision, .. } = filtering;
         let suits = precision == Precision::Bf16 && image[2] <= MOST_CHANNELS && filters <= MOST_FILTERS;
-        suits.then(|| Lines::new(image, before, output, filters, level))
+        suits.then(|| Lines::new(filtering))
     }
 
-    /// The convolution of images of that shape, padded by `before` at the top and at the left, to `output` pixels.
-    fn new(image: [usize; 3], before: [isize; 2], output: [usize; 2], filters: usize, level: Level) -> Self {
+    fn new(filtering: Filtering) -> Self {
+        let Filtering { image, before, output, filters, level, precision: _ } = filtering;
         let size = TileSize::of(level);
         let tiles = output[1].div_ceil(2);
         let row = tiles * PARTS * size.padded(image[2]) / Pairs::VALUES;
