@@ -33,6 +33,7 @@
 
 mod backward_data;
 mod backward_weights;
+mod blocked_weights;
 mod depthwise;
 mod depthwise_data;
 mod depthwise_tile;

@@ -1,5 +1,6 @@
 //! The gradient with respect to the weights: each of its rows is one value of the window, summed over all pixels with `dy`.
 
+use super::blocked_weights::{self, BlockedWeights};
 use super::depthwise::{DepthwiseWeights, is_depthwise};
 use super::depthwise_tile::Windows;
 use super::depthwise_weights::TileWeights;
@@ -89,6 +90,15 @@ impl BackwardWeights {
         (padded != filters).then_some(padded)
     }
 
+    /// Values of the copies of both factors, where there are any.
+    fn blocks_len(&self, samples: usize) -> usize {
+        let [height, width, _] = self.shape.output();
+        let copied = blocked_weights::small(self.size.rows)
+            && blocked_weights::suits(self.values.len(), self.shape.group_filters())
+            && samples * height * width > SHORT / 2;
+        if copied { blocked_weights::SCRATCH } else { 0 }
+    }
+
     fn copied_dy_len(&self, samples: usize) -> usize {
         let [height, width, _] = self.shape.output();
         self.padded_filters().map_or(0, |padded| samples * height * width * self.shape.groups * padded)
@@ -101,7 +111,7 @@ impl BackwardWeights {
             (Some(winograd), _) => winograd.scratch_len(samples),
             (_, Some(paired)) => paired.scratch_len(samples),
             _ if self.depthwise.is_some() => 0,
-            (None, None) => self.source.scratch_len(samples) + self.copied_dy_len(samples),
+            (None, None) => self.blocks_len(samples) + self.source.scratch_len(samples) + self.copied_dy_len(samples),
         }
     }
 
@@ -126,6 +136,7 @@ impl BackwardWeights {
         }
         let [height, width, _] = shape.output();
         let (channels, filters, pixels) = (shape.group_channels(), shape.group_filters(), height * width);
+        let (blocks, scratch) = scratch.split_at_mut(self.blocks_len(samples));
         let (dy_scratch, scratch) = scratch.split_at_mut(self.copied_dy_len(samples));
         let x = self.source.prepare(samples, x, scratch);
         if dw.is_empty() {
@@ -172,18 +183,27 @@ impl BackwardWeights {
         for group in 0..shape.groups {
             let (a, b, pitch) = (&x[group * channels..], &dy[group * group_filters..], shape.groups * group_filters);
             let out = &mut dw[group * filters..];
-            if samples * pixels <= SHORT {
-                let (runs, columns, out_pitch) = (&self.runs, filters, shape.filters);
+            let (columns, out_pitch) = (filters, shape.filters);
+            let rows = &self.values[..];
+            if !blocks.is_empty() {
+                let scratch = &mut *blocks;
+                let product =
+                    BlockedWeights { rows, reduction, a, b, pitch, columns, accumulate, out_pitch, out, scratch };
+                product.run_on(self.level);
+                continue;
+            }
+            if samples * pixels <= SHORT || blocked_weights::small(self.size.rows) {
+                let runs = &self.runs;
                 WeightProduct { runs, reduction, a, b, pitch, columns, accumulate, out_pitch, out }.run_on(self.level);
                 continue;
             }
             Product {
-                rows: Rows { input: &self.values, output: &self.rows, samples: 1, input_stride: 0, output_stride: 0 },
+                rows: Rows { input: rows, output: &self.rows, samples: 1, input_stride: 0, output_stride: 0 },
                 reduction,
                 a,
                 b,
                 layout: Columns::Plain { pitch },
-                columns: filters,
+                columns,
                 bias: None,
                 epilogue: Epilogue::Linear,
                 accumulate,

@@ -131,66 +131,71 @@ impl TileData<'_> {
         // SAFETY: the caller's promise, and the mask ends at the channels.
         unsafe {
             let packed = self.packed.as_ptr().add(channel * K * K);
-            let mut weights = [[isa.zero(); K]; K];
-            for row in 0..K {
-                for column in 0..K {
-                    weights[row][column] = isa.load(packed.add((row * K + column) * I::LANES));
-                }
-            }
-            // (row of the pair, pair, column of the pair)
-            let mut sums = [[[isa.zero(); 2]; PAIRS]; 2];
             let dy = self.dy.as_ptr().wrapping_offset(place.dy + channel as isize);
-            let pitch = self.windows.row_len();
-            // The gradient `back` rows and `number - (H - 1)` columns from the tile's first; written out, since only
-            // constant indices keep the sums in registers.
-            macro_rules! pixel {
-                ($back:literal $($number:literal)*) => {$(
-                    if const { $number < H - 1 + PAIRS } && place.dy_columns & (1 << $number) != 0 {
-                        let from = dy.wrapping_sub($back * pitch).wrapping_add($number * channels).wrapping_sub((H - 1) * channels);
-                        let gradient = if PART { isa.load_masked(mask, from) } else { isa.load(from) };
-                        pixel!(@ gradient $back $number 0);
-                        pixel!(@ gradient $back $number 1);
-                        pixel!(@ gradient $back $number 2);
-                        pixel!(@ gradient $back $number 3);
-                    }
-                )*};
-                (@ $gradient:ident $back:literal $number:literal $pair:literal) => {
-                    if const { $pair + H > $number && $pair <= $number } {
-                        // How many columns of windows back from the pair this gradient is.
-                        let column = $pair + H - 1 - $number;
-                        for odd in 0..2 {
-                            for odd_column in 0..2 {
-                                let (row, column) = (2 * $back + odd, 2 * column + odd_column);
-                                if row < K && column < K {
-                                    let sum = &mut sums[odd][$pair][odd_column];
-                                    *sum = isa.mul_add($gradient, weights[row][column], *sum);
+            let dy_pitch = self.windows.row_len();
+            let dx = self.dx.as_mut_ptr().wrapping_offset(place.dx + channel as isize);
+            let dx_pitch = self.windows.input[1] * channels;
+            // One row of the pair after the other, so that sixteen registers hold its sums and the rows of weights that it meets.
+            macro_rules! row {
+                ($odd:literal) => {
+                    if place.rows & (1 << $odd) != 0 {
+                        let mut weights = [[isa.zero(); K]; H];
+                        for back in 0..H {
+                            for column in 0..K {
+                                if 2 * back + $odd < K {
+                                    let tap = (2 * back + $odd) * K + column;
+                                    weights[back][column] = isa.load(packed.add(tap * I::LANES));
                                 }
+                            }
+                        }
+                        // (pair, column of the pair)
+                        let mut sums = [[isa.zero(); 2]; PAIRS];
+                        rows!($odd weights sums 0 1 2);
+                        for column in 0..2 * PAIRS {
+                            if place.columns & (1 << column) != 0 {
+                                let to = dx.wrapping_add($odd * dx_pitch + column * channels);
+                                let sum = sums[column / 2][column % 2];
+                                if PART { isa.store_masked(mask, to, sum) } else { isa.store(to, sum) }
                             }
                         }
                     }
                 };
             }
             macro_rules! rows {
-                ($($back:literal)*) => {$(
-                    if const { $back < H } && place.dy_rows & (1 << (H - 1usize).wrapping_sub($back)) != 0 {
-                        pixel!($back 0 1 2 3 4 5);
+                ($odd:literal $weights:ident $sums:ident $($back:literal)*) => {$(
+                    if const { $back < H && 2 * $back + $odd < K } && place.dy_rows & (1 << (H - 1usize).wrapping_sub($back)) != 0 {
+                        pixel!($weights $sums $back 0 1 2 3 4 5);
                     }
                 )*};
             }
-            rows!(0 1 2);
-            let dx = self.dx.as_mut_ptr().wrapping_offset(place.dx + channel as isize);
-            let pitch = self.windows.input[1] * channels;
-            for row in 0..2 {
-                if place.rows & (1 << row) != 0 {
-                    for column in 0..2 * PAIRS {
-                        if place.columns & (1 << column) != 0 {
-                            let to = dx.wrapping_add(row * pitch + column * channels);
-                            let sum = sums[row][column / 2][column % 2];
-                            if PART { isa.store_masked(mask, to, sum) } else { isa.store(to, sum) }
+            // The gradient `back` rows and `number - (H - 1)` columns from the tile's first; written out, since only
+            // constant indices keep the sums in registers.
+            macro_rules! pixel {
+                ($weights:ident $sums:ident $back:literal $($number:literal)*) => {$(
+                    if const { $number < H - 1 + PAIRS } && place.dy_columns & (1 << $number) != 0 {
+                        let from = dy.wrapping_sub($back * dy_pitch).wrapping_add($number * channels).wrapping_sub((H - 1) * channels);
+                        let gradient = if PART { isa.load_masked(mask, from) } else { isa.load(from) };
+                        pixel!(@ gradient $weights $sums $back $number 0);
+                        pixel!(@ gradient $weights $sums $back $number 1);
+                        pixel!(@ gradient $weights $sums $back $number 2);
+                        pixel!(@ gradient $weights $sums $back $number 3);
+                    }
+                )*};
+                (@ $gradient:ident $weights:ident $sums:ident $back:literal $number:literal $pair:literal) => {
+                    if const { $pair + H > $number && $pair <= $number } {
+                        // How many columns of windows back from the pair this gradient is.
+                        let column = $pair + H - 1 - $number;
+                        for odd in 0..2 {
+                            if 2 * column + odd < K {
+                                let sum = &mut $sums[$pair][odd];
+                                *sum = isa.mul_add($gradient, $weights[$back % H][2 * column + odd], *sum);
+                            }
                         }
                     }
-                }
+                };
             }
+            row!(0);
+            row!(1);
         }
     }
 }

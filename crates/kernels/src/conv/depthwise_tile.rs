@@ -116,9 +116,14 @@ pub(super) fn wide_tiles(columns: usize) -> usize {
     if unused(wide) > 0 && (columns - wide * WIDE) > NARROW { wide + 1 } else { wide }
 }
 
+/// Whether a level has more than sixteen registers, enough for a kernel and a tile at once.
+pub(super) const fn many_registers<I: Isa>() -> bool {
+    I::TILE_ROWS * I::TILE_VECTORS >= 24
+}
+
 /// Whether a level has the registers for a wide tile of such kernels, together with their weights.
 pub(super) const fn wide_tile<I: Isa>(kernel: usize) -> bool {
-    I::TILE_ROWS * I::TILE_VECTORS >= 24 && kernel == 3
+    many_registers::<I>() && kernel == 3
 }
 
 /// A tile's place: two rows of pixels of some columns.
@@ -300,17 +305,24 @@ impl Tiles<'_> {
         let mask = isa.first(channels - channel);
         // SAFETY: the caller's promise, and the mask ends at the channels.
         unsafe {
-            let mut weights = [[isa.zero(); K]; K];
             let (from, tap) = match self.layout {
                 Layout::Packed => (self.weights.as_ptr().add(channel * K * K), I::LANES),
                 Layout::Plain => (self.weights.as_ptr().add(channel), channels),
             };
-            for row in 0..K {
-                for column in 0..K {
+            let weights_of = |row: usize| -> [I::F32; K] {
+                std::array::from_fn(|column| {
                     let from = from.add((row * K + column) * tap);
-                    weights[row][column] = if PART { isa.load_masked(mask, from) } else { isa.load(from) };
+                    if PART { isa.load_masked(mask, from) } else { isa.load(from) }
+                })
+            };
+            // All of them, or with few registers those that a row of the input meets.
+            let mut weights = [[isa.zero(); K]; K];
+            if many_registers::<I>() {
+                for row in 0..K {
+                    weights[row] = weights_of(row);
                 }
             }
+            let weights_of = |row: usize| if many_registers::<I>() { weights[row] } else { weights_of(row) };
             let bias = match self.bias {
                 Some(bias) if PART => isa.load_masked(mask, bias.as_ptr().add(channel)),
                 Some(bias) => isa.load(bias.as_ptr().add(channel)),
@@ -324,12 +336,14 @@ impl Tiles<'_> {
                     // Its place in the windows of the first row of outputs is `$row`, and of the second `$row - S`.
                     if const { $row < K + S } && place.rows & (1 << $row) != 0 {
                         let x = x.wrapping_add($row * pitch);
+                        let upper = if const { $row < K } { weights_of($row % K) } else { [isa.zero(); K] };
+                        let lower = if const { $row >= S } { weights_of(($row + K - S) % K) } else { [isa.zero(); K] };
                         for_columns!(I, K, S, C, PART, isa, x, channels, mask, place.columns, |x, tap, column| {
                             if const { $row < K } {
-                                first[column] = isa.mul_add(x, weights[$row % K][tap], first[column]);
+                                first[column] = isa.mul_add(x, upper[tap], first[column]);
                             }
                             if const { $row >= S } {
-                                second[column] = isa.mul_add(x, weights[($row + K - S) % K][tap], second[column]);
+                                second[column] = isa.mul_add(x, lower[tap], second[column]);
                             }
                         });
                     }

@@ -3,7 +3,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
-use super::depthwise_tile::{NARROW, Place, Places, WIDE, Windows, for_columns, wide_tile};
+use super::depthwise_tile::{NARROW, Place, Places, WIDE, Windows, for_columns, many_registers, wide_tile};
 use crate::Level;
 use crate::isa::{Isa, Kernel};
 
@@ -94,13 +94,15 @@ impl TileWeights<'_> {
         // SAFETY: the caller's promise, and the mask ends at the channels.
         unsafe {
             let load = |from: *const f32| if PART { isa.load_masked(mask, from) } else { isa.load(from) };
+            // With few registers the tile's rows come one after the other.
+            let both = many_registers::<I>();
             // Pixels that do not exist have no gradient.
             let (mut first, mut second) = ([isa.zero(); C], [isa.zero(); C]);
             let dy = self.dy.as_ptr().add(place.output + channel);
             for column in 0..C {
                 if column < place.count {
                     first[column] = load(dy.add(column * channels));
-                    if place.two {
+                    if place.two && both {
                         second[column] = load(dy.add(self.windows.row_len() + column * channels));
                     }
                 }
@@ -115,15 +117,15 @@ impl TileWeights<'_> {
             let x = self.x.as_ptr().wrapping_offset(place.input + channel as isize);
             let pitch = self.windows.input[1] * channels;
             macro_rules! rows {
-                ($($row:literal)*) => {$(
+                ($upper:expr, $lower:expr, $($row:literal)*) => {$(
                     // Its place in the windows of the first row of outputs is `$row`, and of the second `$row - S`.
-                    if const { $row < K + S } && place.rows & (1 << $row) != 0 {
+                    if const { $row < K + S } && ($upper && $row < K || $lower && $row >= S) && place.rows & (1 << $row) != 0 {
                         let x = x.wrapping_add($row * pitch);
                         for_columns!(I, K, S, C, PART, isa, x, channels, mask, place.columns, |x, tap, column| {
-                            if const { $row < K } {
+                            if $upper && const { $row < K } {
                                 sums[$row % K][tap] = isa.mul_add(x, first[column], sums[$row % K][tap]);
                             }
-                            if const { $row >= S } {
+                            if $lower && const { $row >= S } {
                                 let row = ($row + K - S) % K;
                                 sums[row][tap] = isa.mul_add(x, second[column], sums[row][tap]);
                             }
@@ -131,7 +133,15 @@ impl TileWeights<'_> {
                     }
                 )*};
             }
-            rows!(0 1 2 3 4 5 6);
+            rows!(true, both, 0 1 2 3 4 5 6);
+            if place.two && !both {
+                for column in 0..C {
+                    if column < place.count {
+                        second[column] = load(dy.add(self.windows.row_len() + column * channels));
+                    }
+                }
+                rows!(false, !both, 0 1 2 3 4 5 6);
+            }
             for row in 0..K {
                 for column in 0..K {
                     let to = dw.add((row * K + column) * channels);

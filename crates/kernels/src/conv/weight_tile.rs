@@ -1,11 +1,13 @@
-//! Weight gradients over few pixels: `out[row][column] += sum over k of a[row, k] * b[k][column]` where `k` has 8 to 64 values.
+//! Weight gradients over few pixels: `out[row][column] += sum over k of a[row, k] * b[k][column]`.
 //!
 //! Most of the work is then to move the sums. Rows that are neighbours in `a` are read through one pointer, and all columns of
 //! some rows come one after the other, so that the sums stream through the cache. Where there are as few as a slot's
-//! samples, as in dense layers, `b` stays in registers and each sum is touched once for every eight of them.
+//! samples, as in dense layers, `b` stays in registers and each sum is touched once for every eight of them. Many pixels are
+//! summed over block by block, whose columns then stay in the first-level cache.
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
+use super::geometry::Segment;
 use super::tile::Reduction;
 use crate::Level;
 use crate::isa::{Isa, Kernel};
@@ -48,11 +50,14 @@ pub(super) struct WeightProduct<'a> {
     pub(super) out: &'a mut [f32],
 }
 
-/// The longest reduction that this is for; longer ones had better keep the columns of `b` in the cache.
+/// The longest reduction that this is for where tiles are large: with longer ones these had better keep the columns of `b` in the cache.
 pub(super) const SHORT: usize = 64;
 
 /// The longest reduction that is done with `b` in registers.
 const FEW: usize = 16;
+
+/// The longest reduction that tiles go through at once.
+const BLOCK: usize = 128;
 
 /// Values of the reduction that are in registers at once.
 const CHUNK: usize = 8;
@@ -89,18 +94,41 @@ impl Kernel for WeightProduct<'_> {
         }
         assert!((row - 1) * self.out_pitch + self.columns <= self.out.len(), "rows inside the output");
         let length = self.reduction.repeat * self.reduction.segments.iter().map(|segment| segment.len).sum::<usize>();
-        for index in 0..self.runs.len() {
-            let run = self.runs[index];
-            // SAFETY: the assertions above bound every row, column and product.
-            unsafe {
-                if length <= FEW {
-                    self.stream(isa, run);
-                } else {
-                    self.tiles(isa, run);
+        if length <= FEW {
+            for index in 0..self.runs.len() {
+                // SAFETY: the assertions above bound every row, column and product.
+                unsafe { self.stream(isa, self.runs[index]) };
+            }
+            return;
+        }
+        let mut block = Block { segments: [Segment { a: 0, k: 0, len: 0 }; BLOCK], used: 0, length: 0 };
+        for again in 0..self.reduction.repeat {
+            for segment in self.reduction.segments {
+                let mut done = 0;
+                while done < segment.len {
+                    let len = (segment.len - done).min(BLOCK - block.length);
+                    let a = segment.a + again * self.reduction.a_stride + done * self.reduction.step;
+                    let k = segment.k + again * self.reduction.k_stride + done;
+                    block.segments[block.used] = Segment { a, k, len };
+                    (block.used, block.length, done) = (block.used + 1, block.length + len, done + len);
+                    if block.length == BLOCK {
+                        self.block(isa, &block);
+                        (block.used, block.length) = (0, 0);
+                    }
                 }
             }
         }
+        if block.length > 0 {
+            self.block(isa, &block);
+        }
     }
+}
+
+/// A part of the reduction, in segments.
+struct Block {
+    segments: [Segment; BLOCK],
+    used: usize,
+    length: usize,
 }
 
 /// Where a tile's first row starts in `a`, its first sum in the output, and its first column.
@@ -112,10 +140,20 @@ struct Place {
 }
 
 impl WeightProduct<'_> {
-    /// # Safety
-    /// All of the run's rows and the columns lie inside the slices, for all of the reduction.
+    /// Adds what a block of the reduction gives; the first one overwrites, unless all are to be added.
     #[inline(always)]
-    unsafe fn tiles<I: Isa>(&mut self, isa: I, run: Run) {
+    fn block<I: Isa>(&mut self, isa: I, block: &Block) {
+        for index in 0..self.runs.len() {
+            // SAFETY: `run` has bounded every row, column and product.
+            unsafe { self.tiles(isa, self.runs[index], &block.segments[..block.used]) };
+        }
+        self.accumulate = true;
+    }
+
+    /// # Safety
+    /// All of the run's rows and the columns lie inside the slices, for all of the segments.
+    #[inline(always)]
+    unsafe fn tiles<I: Isa>(&mut self, isa: I, run: Run, segments: &[Segment]) {
         let panel = I::LANES * I::TILE_VECTORS;
         // Tiles of like height, since a flat one waits for its own sums.
         let tiles = run.len.div_ceil(I::TILE_ROWS);
@@ -126,7 +164,7 @@ impl WeightProduct<'_> {
                 let vectors = (self.columns - column).min(panel).div_ceil(I::LANES);
                 let place = Place { input: run.input + row, output: (run.row + row) * self.out_pitch + column, column };
                 // SAFETY: the caller's promise.
-                unsafe { self.any_tile(isa, rows, vectors, place) };
+                unsafe { self.any_tile(isa, rows, vectors, place, segments) };
             }
             row += rows;
         }
@@ -135,13 +173,13 @@ impl WeightProduct<'_> {
     /// # Safety
     /// As for [`tile`](Self::tile); `rows` and `vectors` are those of a tile of this level.
     #[inline(always)]
-    unsafe fn any_tile<I: Isa>(&mut self, isa: I, rows: usize, vectors: usize, place: Place) {
+    unsafe fn any_tile<I: Isa>(&mut self, isa: I, rows: usize, vectors: usize, place: Place, segments: &[Segment]) {
         macro_rules! dispatch {
             ($($vectors:literal: $($rows:literal)*;)*) => {
                 match (vectors, rows) {
                     $($(($vectors, $rows) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS =>
                         // SAFETY: the caller's promise.
-                        unsafe { self.tile::<I, $rows, $vectors>(isa, place) },)*)*
+                        unsafe { self.tile::<I, $rows, $vectors>(isa, place, segments) },)*)*
                     _ => unreachable!("{rows} rows of {vectors} vectors are no tile"),
                 }
             };
@@ -155,9 +193,14 @@ impl WeightProduct<'_> {
     }
 
     /// # Safety
-    /// The tile's rows of `a` and columns of `b` for all of the reduction, and its sums, lie inside the slices.
+    /// The tile's rows of `a` and columns of `b` for all of the segments, and its sums, lie inside the slices.
     #[inline(always)]
-    unsafe fn tile<I: Isa, const ROWS: usize, const VECTORS: usize>(&mut self, isa: I, place: Place) {
+    unsafe fn tile<I: Isa, const ROWS: usize, const VECTORS: usize>(
+        &mut self,
+        isa: I,
+        place: Place,
+        segments: &[Segment],
+    ) {
         let used = (self.columns - place.column).min(VECTORS * I::LANES);
         let whole = used == VECTORS * I::LANES;
         let last = isa.first(used - (VECTORS - 1) * I::LANES);
@@ -167,24 +210,22 @@ impl WeightProduct<'_> {
             let out = self.out.as_mut_ptr().add(place.output);
             let a = self.a.as_ptr().add(place.input);
             let b = self.b.as_ptr().add(place.column);
-            for again in 0..self.reduction.repeat {
-                for segment in self.reduction.segments {
-                    let mut a = a.wrapping_add(segment.a + again * self.reduction.a_stride);
-                    let mut b = b.wrapping_add((segment.k + again * self.reduction.k_stride) * self.pitch);
-                    for _ in 0..segment.len {
-                        let mut columns = [isa.zero(); VECTORS];
-                        for v in 0..VECTORS {
-                            columns[v] = isa.load(b.add(v * I::LANES));
-                        }
-                        for r in 0..ROWS {
-                            let value = isa.splat(*a.add(r));
-                            for v in 0..VECTORS {
-                                sums[r][v] = isa.mul_add(value, columns[v], sums[r][v]);
-                            }
-                        }
-                        a = a.wrapping_add(self.reduction.step);
-                        b = b.wrapping_add(self.pitch);
+            for segment in segments {
+                let mut a = a.wrapping_add(segment.a);
+                let mut b = b.wrapping_add(segment.k * self.pitch);
+                for _ in 0..segment.len {
+                    let mut columns = [isa.zero(); VECTORS];
+                    for v in 0..VECTORS {
+                        columns[v] = isa.load(b.add(v * I::LANES));
                     }
+                    for r in 0..ROWS {
+                        let value = isa.splat(*a.add(r));
+                        for v in 0..VECTORS {
+                            sums[r][v] = isa.mul_add(value, columns[v], sums[r][v]);
+                        }
+                    }
+                    a = a.wrapping_add(self.reduction.step);
+                    b = b.wrapping_add(self.pitch);
                 }
             }
             if self.accumulate {

@@ -73,7 +73,7 @@ impl RowWeights<'_> {
         let plan = this.plan;
         let (channels, filters, pitch) = (plan.source.channels, plan.shape.filters, plan.source.pitch());
         let corners = places.map(|place| this.corner(place));
-        let part = plan.slots() * plan.padded_channels;
+        let part = plan.pitches()[0];
         for channel in (0..channels).step_by(I::LANES) {
             // SAFETY: `check` bounds every patch; parts have whole vectors for every pair of tiles of a block.
             unsafe {
@@ -86,7 +86,7 @@ impl RowWeights<'_> {
                 }
             }
         }
-        let part = plan.slots() * plan.padded_filters;
+        let part = plan.pitches()[1];
         for filter in (0..filters).step_by(I::LANES) {
             // SAFETY: as above.
             unsafe {
@@ -156,8 +156,8 @@ impl RowWeights<'_> {
         let reduction = Reduction { segments: &segments, step: channels, repeat: 1, a_stride: 0, k_stride: 0 };
         // SAFETY: the caller's promise.
         unsafe {
-            let patches = self.tiles.patches.as_ptr().add(column * plan.slots() * channels + row);
-            let gradients = self.tiles.gradients.as_ptr().add(column * plan.slots() * filters + vector * I::LANES);
+            let patches = self.tiles.patches.as_ptr().add(column * plan.pitches()[0] + row);
+            let gradients = self.tiles.gradients.as_ptr().add(column * plan.pitches()[1] + vector * I::LANES);
             let to = (part * plan.source.channels + row) * filters + vector * I::LANES;
             let to = self.sums.as_mut_ptr().add(to);
             let mut sums = [[isa.zero(); VECTORS]; ROWS];

@@ -8,8 +8,9 @@
 use super::row_weights::{ROW, RowWeights};
 use super::run::TilePlace;
 use super::two::{PARTS, transform_patch, transform_row};
+use crate::conv::blocked_weights::small;
 use crate::conv::factors::Singles;
-use crate::conv::geometry::{Segment, Source};
+use crate::conv::geometry::{LINE, Segment, Source};
 use crate::conv::pack::TileSize;
 use crate::conv::tile::{Columns, Product, Reduction, Rows};
 use crate::conv::weight_tile::{Run, SHORT, WeightProduct};
@@ -34,6 +35,8 @@ pub(in crate::conv) struct WinogradWeights {
     block: usize,
     /// Channels and filters whose sums are kept at a time.
     area: [usize; 2],
+    /// Whether the level's tiles are small.
+    small: bool,
     /// Where each channel starts in a tile's patch, and its sums among the others.
     channels: Vec<u32>,
     rows: Vec<u32>,
@@ -74,6 +77,7 @@ impl WinogradWeights {
             // Pairs of tiles are whole.
             block: block.next_multiple_of(2),
             area,
+            small: small(size.rows),
             channels: (0..area[0] as u32).collect(),
             rows: (0..area[0]).map(|channel| (channel * area[1]) as u32).collect(),
         }
@@ -97,11 +101,17 @@ impl WinogradWeights {
         self.area == [self.shape.input[2], self.padded_filters]
     }
 
+    /// From one part of the transformed patches, and of the transformed gradients, to the next: a line more than there are values, since
+    /// all parts of a tile are written together and a power of two apart would share one set of the first-level cache.
+    pub(super) fn pitches(&self) -> [usize; 2] {
+        [self.padded_channels, self.padded_filters].map(|values| self.slots() * values + LINE)
+    }
+
     /// Lengths of the transformed patches, the transformed gradients and the sums of their products.
     fn parts(&self) -> [usize; 3] {
-        let (channels, filters) = (self.padded_channels, self.padded_filters);
         let parts = if self.by_rows() { ROW } else { PARTS };
-        [parts * self.slots() * channels, parts * self.slots() * filters, PARTS * self.area[0] * self.area[1]]
+        let [patches, gradients] = self.pitches().map(|pitch| parts * pitch);
+        [patches, gradients, PARTS * self.area[0] * self.area[1]]
     }
 
     pub(in crate::conv) fn scratch_len(&self, samples: usize) -> usize {
@@ -150,11 +160,11 @@ impl WinogradWeights {
                     let columns = self.area[1].min(pitch - filter);
                     for part in 0..PARTS {
                         let reduction = Reduction { segments: &segments, step, repeat: 1, a_stride: 0, k_stride: 0 };
-                        let a = &patches[part * self.slots() * step + channel..];
-                        let b = &gradients[part * self.slots() * pitch + filter..];
+                        let a = &patches[part * self.pitches()[0] + channel..];
+                        let b = &gradients[part * self.pitches()[1] + filter..];
                         let (out, out_pitch) = (&mut sums[part * self.area[0] * self.area[1]..], self.area[1]);
                         let accumulate = whole && first > 0;
-                        if len <= SHORT && !whole && self.precision == Precision::F32 {
+                        if self.precision == Precision::F32 && (self.small || len <= SHORT && !whole) {
                             let runs = &[Run { input: 0, row: 0, len: channels }];
                             WeightProduct { runs, reduction, a, b, pitch, columns, accumulate, out_pitch, out }
                                 .run_on(self.level);
@@ -290,7 +300,7 @@ impl Kernel for Transform<'_> {
         let mut places = self.places();
         for tile in 0..self.count {
             let place = places.next_tile();
-            let (corner, part) = (self.corner(place), plan.slots() * plan.padded_channels);
+            let (corner, part) = (self.corner(place), plan.pitches()[0]);
             for channel in (0..channels).step_by(I::LANES) {
                 // SAFETY: `check` bounds every patch; parts have whole vectors for every tile of a block.
                 unsafe {
@@ -299,7 +309,7 @@ impl Kernel for Transform<'_> {
                     transform_patch::<I, Singles>(isa, from, pitch, channels, channels - channel, to, part);
                 }
             }
-            let part = plan.slots() * plan.padded_filters;
+            let part = plan.pitches()[1];
             for filter in (0..filters).step_by(I::LANES) {
                 // SAFETY: as above.
                 unsafe {
@@ -334,7 +344,7 @@ impl Kernel for TransformPairs<'_> {
         for pair in 0..pairs {
             let (even, odd) = (2 * pair, (2 * pair + 1).min(this.count - 1));
             let alone = even == odd;
-            let part = plan.slots() * plan.padded_channels;
+            let part = plan.pitches()[0];
             let place = walk.next_tile();
             let places = [place, if alone { place } else { walk.next_tile() }];
             let corners = places.map(|place| this.corner(place));
@@ -353,7 +363,7 @@ impl Kernel for TransformPairs<'_> {
                     }
                 }
             }
-            let part = plan.slots() * plan.padded_filters;
+            let part = plan.pitches()[1];
             for filter in (0..filters).step_by(I::LANES) {
                 // SAFETY: as above.
                 unsafe {
