@@ -3,7 +3,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
-use super::depthwise_tile::Windows;
+use super::depthwise_tile::{Windows, many_registers};
 use crate::Level;
 use crate::isa::{Isa, Kernel};
 use std::ops::Range;
@@ -26,6 +26,7 @@ pub(super) struct TileData<'a> {
 }
 
 /// A tile: two rows, and `PAIRS` pairs of columns, of the padded image. Only some of them exist.
+#[derive(Clone, Copy)]
 struct Place {
     /// Where the gradient's pixel of the tile's first row and column lies, and which of the pixels at and before it exist: bit 0 the
     /// farthest.
@@ -36,6 +37,15 @@ struct Place {
     dx: isize,
     rows: u32,
     columns: u32,
+}
+
+impl Place {
+    /// Whether all that a tile reads and writes exists, where so many rows of windows see a pixel.
+    fn inside(&self, rows: usize) -> bool {
+        let (dy_rows, dy_columns) = ((1 << rows) - 1, (1 << (rows - 1 + PAIRS)) - 1);
+        let reads = self.dy_rows & dy_rows == dy_rows && self.dy_columns & dy_columns == dy_columns;
+        reads && self.rows == 3 && self.columns == (1 << (2 * PAIRS)) - 1
+    }
 }
 
 impl TileData<'_> {
@@ -102,13 +112,16 @@ impl TileData<'_> {
                         rows: inside(row, 2, self.rows.clone()),
                         columns: inside(column, 2 * PAIRS, 0..width),
                     };
+                    let inside = !many_registers::<I>() && place.inside(H);
                     for channel in (0..channels).step_by(I::LANES) {
                         // SAFETY: the assertions above bound every pixel and channel; the place names those that exist.
                         unsafe {
-                            if channels - channel >= I::LANES {
-                                self.tile::<I, K, H, false>(isa, &place, channel);
+                            if channels - channel < I::LANES {
+                                self.tile::<I, K, H, true, false>(isa, &place, channel);
+                            } else if inside {
+                                self.tile::<I, K, H, false, true>(isa, &place, channel);
                             } else {
-                                self.tile::<I, K, H, true>(isa, &place, channel);
+                                self.tile::<I, K, H, false, false>(isa, &place, channel);
                             }
                         }
                     }
@@ -117,15 +130,20 @@ impl TileData<'_> {
         }
     }
 
+    /// `PART` says that only some of the channels exist, `INSIDE` promises that all pixels do.
+    ///
     /// # Safety
     /// The pixels that the place names, and the channels, lie inside the slices.
     #[inline(always)]
-    unsafe fn tile<I: Isa, const K: usize, const H: usize, const PART: bool>(
+    unsafe fn tile<I: Isa, const K: usize, const H: usize, const PART: bool, const INSIDE: bool>(
         &mut self,
         isa: I,
         place: &Place,
         channel: usize,
     ) {
+        let all = u32::MAX;
+        let place =
+            if INSIDE { Place { dy_rows: all, dy_columns: all, rows: all, columns: all, ..*place } } else { *place };
         let channels = self.windows.channels;
         let mask = isa.first(channels - channel);
         // SAFETY: the caller's promise, and the mask ends at the channels.
@@ -151,12 +169,13 @@ impl TileData<'_> {
                         // (pair, column of the pair)
                         let mut sums = [[isa.zero(); 2]; PAIRS];
                         rows!($odd weights sums 0 1 2);
+                        let mut to = dx.wrapping_add($odd * dx_pitch);
                         for column in 0..2 * PAIRS {
                             if place.columns & (1 << column) != 0 {
-                                let to = dx.wrapping_add($odd * dx_pitch + column * channels);
                                 let sum = sums[column / 2][column % 2];
                                 if PART { isa.store_masked(mask, to, sum) } else { isa.store(to, sum) }
                             }
+                            to = to.wrapping_add(channels);
                         }
                     }
                 };
@@ -164,22 +183,25 @@ impl TileData<'_> {
             macro_rules! rows {
                 ($odd:literal $weights:ident $sums:ident $($back:literal)*) => {$(
                     if const { $back < H && 2 * $back + $odd < K } && place.dy_rows & (1 << (H - 1usize).wrapping_sub($back)) != 0 {
-                        pixel!($weights $sums $back 0 1 2 3 4 5);
+                        // Moved from pixel to pixel, since a product for each address would take longer than what is done with it.
+                        let mut from = dy.wrapping_sub($back * dy_pitch + (H - 1) * channels);
+                        pixel!(from $weights $sums $back 0 1 2 3 4 5);
+                        let _ = from;
                     }
                 )*};
             }
             // The gradient `back` rows and `number - (H - 1)` columns from the tile's first; written out, since only
             // constant indices keep the sums in registers.
             macro_rules! pixel {
-                ($weights:ident $sums:ident $back:literal $($number:literal)*) => {$(
+                ($from:ident $weights:ident $sums:ident $back:literal $($number:literal)*) => {$(
                     if const { $number < H - 1 + PAIRS } && place.dy_columns & (1 << $number) != 0 {
-                        let from = dy.wrapping_sub($back * dy_pitch).wrapping_add($number * channels).wrapping_sub((H - 1) * channels);
-                        let gradient = if PART { isa.load_masked(mask, from) } else { isa.load(from) };
+                        let gradient = if PART { isa.load_masked(mask, $from) } else { isa.load($from) };
                         pixel!(@ gradient $weights $sums $back $number 0);
                         pixel!(@ gradient $weights $sums $back $number 1);
                         pixel!(@ gradient $weights $sums $back $number 2);
                         pixel!(@ gradient $weights $sums $back $number 3);
                     }
+                    $from = $from.wrapping_add(channels);
                 )*};
                 (@ $gradient:ident $weights:ident $sums:ident $back:literal $number:literal $pair:literal) => {
                     if const { $pair + H > $number && $pair <= $number } {

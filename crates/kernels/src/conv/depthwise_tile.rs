@@ -16,21 +16,24 @@ use std::ops::Range;
 macro_rules! for_columns {
     ($I:ident, $K:ident, $S:ident, $C:ident, $PART:ident, $isa:ident, $x:ident, $channels:ident, $mask:ident,
      $inside:expr, |$value:ident, $tap:ident, $column:ident| $each:block) => {
-        for_columns!(@ ($I, $K, $S, $C, $PART, $isa, $x, $channels, $mask, $inside, $value, $tap, $column, $each)
-            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
+        // Moved from pixel to pixel, since a product for each address would take longer than what is done with the pixel.
+        let mut pixel = $x;
+        for_columns!(@ ($I, $K, $S, $C, $PART, $isa, pixel, $channels, $mask, $inside, $value, $tap, $column, $each)
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+        let _ = pixel;
     };
     (@ $all:tt $($index:literal)*) => {$( for_columns!(@@ $index $all); )*};
-    (@@ $index:literal ($I:ident, $K:ident, $S:ident, $C:ident, $PART:ident, $isa:ident, $x:ident, $channels:ident,
+    (@@ $index:literal ($I:ident, $K:ident, $S:ident, $C:ident, $PART:ident, $isa:ident, $pixel:ident, $channels:ident,
      $mask:ident, $inside:expr, $value:ident, $tap:ident, $column:ident, $each:block)) => {
         if const { $index < ($C - 1) * $S + $K } && $inside & (1 << $index) != 0 {
-            let from = $x.wrapping_add($index * $channels);
-            let $value = if $PART { $isa.load_masked($mask, from) } else { $isa.load(from) };
+            let $value = if $PART { $isa.load_masked($mask, $pixel) } else { $isa.load($pixel) };
             for_columns!(@@@ $index $K $S $C $tap $column $each 0);
             for_columns!(@@@ $index $K $S $C $tap $column $each 1);
             for_columns!(@@@ $index $K $S $C $tap $column $each 2);
             for_columns!(@@@ $index $K $S $C $tap $column $each 3);
             for_columns!(@@@ $index $K $S $C $tap $column $each 4);
         }
+        $pixel = $pixel.wrapping_add($channels);
     };
     (@@@ $index:literal $K:ident $S:ident $C:ident $tap:ident $column:ident $each:block $number:literal) => {
         {
@@ -116,14 +119,16 @@ pub(super) fn wide_tiles(columns: usize) -> usize {
     if unused(wide) > 0 && (columns - wide * WIDE) > NARROW { wide + 1 } else { wide }
 }
 
-/// Whether a level has more than sixteen registers, enough for a kernel and a tile at once.
-pub(super) const fn many_registers<I: Isa>() -> bool {
-    I::TILE_ROWS * I::TILE_VECTORS >= 24
-}
-
 /// Whether a level has the registers for a wide tile of such kernels, together with their weights.
 pub(super) const fn wide_tile<I: Isa>(kernel: usize) -> bool {
     many_registers::<I>() && kernel == 3
+}
+
+/// Whether a level has more than sixteen registers. With fewer, tiles are so small that their sums wait for each other, and only the next
+/// tile's work fills the time; so those inside the image are compiled apart, without a question for every pixel, which leaves the
+/// processor room to begin with it.
+pub(super) const fn many_registers<I: Isa>() -> bool {
+    I::TILE_ROWS * I::TILE_VECTORS >= 24
 }
 
 /// A tile's place: two rows of pixels of some columns.
@@ -143,6 +148,19 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Whether all that a narrow tile reads and writes exists.
+    pub(super) fn inside(&self, windows: &Windows) -> bool {
+        let rows = (1 << (windows.kernel + windows.stride)) - 1;
+        let columns = (1 << ((NARROW - 1) * windows.stride + windows.kernel)) - 1;
+        self.rows & rows == rows && self.columns & columns == columns && self.count == NARROW && self.two
+    }
+
+    /// The same place, as the compiler sees it where everything exists.
+    #[inline(always)]
+    pub(super) fn all(&self, columns: usize) -> Place {
+        Place { rows: u32::MAX, columns: u32::MAX, count: columns, two: true, ..*self }
+    }
+
     /// A wide tile as two narrow ones.
     pub(super) fn halves(&self, windows: &Windows) -> [Place; 2] {
         let inputs = NARROW * windows.stride;
@@ -269,20 +287,22 @@ impl Tiles<'_> {
             let (input, output) = (sample * windows.input_len(), sample * per_sample);
             for place in Places::new::<I>(windows, self.rows.clone(), input, output) {
                 let place = &place;
+                let inside = !many_registers::<I>() && place.inside(windows);
                 for channel in (0..windows.channels).step_by(I::LANES) {
                     let whole = windows.channels - channel >= I::LANES;
                     // SAFETY: the assertions above bound every pixel and channel; the place names those that exist.
                     unsafe {
                         match (place.wide && wide_tile::<I>(K), whole) {
-                            (true, true) => self.tile::<I, K, S, WIDE, false>(isa, place, channel),
+                            (true, true) => self.tile::<I, K, S, WIDE, false, false>(isa, place, channel),
                             (true, false) => {
                                 // Rare enough to do without a wide tile of its own.
                                 let [left, right] = place.halves(windows);
-                                self.tile::<I, K, S, NARROW, true>(isa, &left, channel);
-                                self.tile::<I, K, S, NARROW, true>(isa, &right, channel);
+                                self.tile::<I, K, S, NARROW, true, false>(isa, &left, channel);
+                                self.tile::<I, K, S, NARROW, true, false>(isa, &right, channel);
                             }
-                            (false, true) => self.tile::<I, K, S, NARROW, false>(isa, place, channel),
-                            (false, false) => self.tile::<I, K, S, NARROW, true>(isa, place, channel),
+                            (false, true) if inside => self.tile::<I, K, S, NARROW, false, true>(isa, place, channel),
+                            (false, true) => self.tile::<I, K, S, NARROW, false, false>(isa, place, channel),
+                            (false, false) => self.tile::<I, K, S, NARROW, true, false>(isa, place, channel),
                         }
                     }
                 }
@@ -290,85 +310,74 @@ impl Tiles<'_> {
         }
     }
 
-    /// One tile of one vector of channels, of that only those that exist if `PART`.
+    /// One tile of one vector of channels, of that only those that exist if `PART`; `INSIDE` promises that all of its pixels do.
     ///
     /// # Safety
     /// The pixels that the place names, and the channels, lie inside the slices.
     #[inline(always)]
-    unsafe fn tile<I: Isa, const K: usize, const S: usize, const C: usize, const PART: bool>(
+    unsafe fn tile<I: Isa, const K: usize, const S: usize, const C: usize, const PART: bool, const INSIDE: bool>(
         &mut self,
         isa: I,
         place: &Place,
         channel: usize,
     ) {
+        let place = if INSIDE { place.all(C) } else { *place };
         let channels = self.windows.channels;
         let mask = isa.first(channels - channel);
         // SAFETY: the caller's promise, and the mask ends at the channels.
         unsafe {
+            let mut weights = [[isa.zero(); K]; K];
             let (from, tap) = match self.layout {
                 Layout::Packed => (self.weights.as_ptr().add(channel * K * K), I::LANES),
                 Layout::Plain => (self.weights.as_ptr().add(channel), channels),
             };
-            let weights_of = |row: usize| -> [I::F32; K] {
-                std::array::from_fn(|column| {
+            for row in 0..K {
+                for column in 0..K {
                     let from = from.add((row * K + column) * tap);
-                    if PART { isa.load_masked(mask, from) } else { isa.load(from) }
-                })
-            };
-            // All of them, or with few registers those that a row of the input meets.
-            let mut weights = [[isa.zero(); K]; K];
-            if many_registers::<I>() {
-                for row in 0..K {
-                    weights[row] = weights_of(row);
+                    weights[row][column] = if PART { isa.load_masked(mask, from) } else { isa.load(from) };
                 }
             }
-            let weights_of = |row: usize| if many_registers::<I>() { weights[row] } else { weights_of(row) };
             let bias = match self.bias {
                 Some(bias) if PART => isa.load_masked(mask, bias.as_ptr().add(channel)),
                 Some(bias) => isa.load(bias.as_ptr().add(channel)),
                 None => isa.zero(),
             };
             let (mut first, mut second) = ([bias; C], [bias; C]);
-            let x = self.x.as_ptr().wrapping_offset(place.input + channel as isize);
+            let mut row = self.x.as_ptr().wrapping_offset(place.input + channel as isize);
             let pitch = self.windows.input[1] * channels;
             macro_rules! rows {
                 ($($row:literal)*) => {$(
                     // Its place in the windows of the first row of outputs is `$row`, and of the second `$row - S`.
                     if const { $row < K + S } && place.rows & (1 << $row) != 0 {
-                        let x = x.wrapping_add($row * pitch);
-                        let upper = if const { $row < K } { weights_of($row % K) } else { [isa.zero(); K] };
-                        let lower = if const { $row >= S } { weights_of(($row + K - S) % K) } else { [isa.zero(); K] };
-                        for_columns!(I, K, S, C, PART, isa, x, channels, mask, place.columns, |x, tap, column| {
+                        for_columns!(I, K, S, C, PART, isa, row, channels, mask, place.columns, |x, tap, column| {
                             if const { $row < K } {
-                                first[column] = isa.mul_add(x, upper[tap], first[column]);
+                                first[column] = isa.mul_add(x, weights[$row % K][tap], first[column]);
                             }
                             if const { $row >= S } {
-                                second[column] = isa.mul_add(x, lower[tap], second[column]);
+                                second[column] = isa.mul_add(x, weights[($row + K - S) % K][tap], second[column]);
                             }
                         });
                     }
+                    row = row.wrapping_add(pitch);
                 )*};
             }
             rows!(0 1 2 3 4 5 6);
+            let _ = row;
             let (low, high) = self.epilogue.bounds();
             let (low, high) = (isa.splat(low), isa.splat(high));
-            let y = self.y.as_mut_ptr().add(place.output + channel);
-            for column in 0..C {
-                if column < place.count {
-                    let to = y.add(column * channels);
-                    let value = isa.min(high, isa.max(low, first[column]));
-                    if PART { isa.store_masked(mask, to, value) } else { isa.store(to, value) }
-                }
-            }
-            if place.two {
-                let y = y.add(self.windows.row_len());
+            let mut store = |row: usize, sums: [I::F32; C]| {
+                let mut to = self.y.as_mut_ptr().add(place.output + channel + row * self.windows.row_len());
                 for column in 0..C {
                     if column < place.count {
-                        let to = y.add(column * channels);
-                        let value = isa.min(high, isa.max(low, second[column]));
+                        let value = isa.min(high, isa.max(low, sums[column]));
                         if PART { isa.store_masked(mask, to, value) } else { isa.store(to, value) }
                     }
+                    to = to.wrapping_add(channels);
                 }
+            };
+            store(0, first);
+            if place.two {
+                store(1, second);
             }
         }
     }

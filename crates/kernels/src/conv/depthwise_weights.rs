@@ -57,20 +57,22 @@ impl TileWeights<'_> {
             let (input, output) = (sample * windows.input_len(), sample * per_sample);
             for place in Places::new::<I>(windows, 0..windows.output[0], input, output) {
                 let place = &place;
+                let inside = !many_registers::<I>() && place.inside(windows);
                 for channel in (0..windows.channels).step_by(I::LANES) {
                     let whole = windows.channels - channel >= I::LANES;
                     // SAFETY: the assertions above bound every pixel and channel; the place names those that exist.
                     unsafe {
                         match (place.wide && wide_tile::<I>(K), whole) {
-                            (true, true) => self.tile::<I, K, S, WIDE, false>(isa, place, channel),
+                            (true, true) => self.tile::<I, K, S, WIDE, false, false>(isa, place, channel),
                             (true, false) => {
                                 // Rare enough to do without a wide tile of its own.
                                 let [left, right] = place.halves(windows);
-                                self.tile::<I, K, S, NARROW, true>(isa, &left, channel);
-                                self.tile::<I, K, S, NARROW, true>(isa, &right, channel);
+                                self.tile::<I, K, S, NARROW, true, false>(isa, &left, channel);
+                                self.tile::<I, K, S, NARROW, true, false>(isa, &right, channel);
                             }
-                            (false, true) => self.tile::<I, K, S, NARROW, false>(isa, place, channel),
-                            (false, false) => self.tile::<I, K, S, NARROW, true>(isa, place, channel),
+                            (false, true) if inside => self.tile::<I, K, S, NARROW, false, true>(isa, place, channel),
+                            (false, true) => self.tile::<I, K, S, NARROW, false, false>(isa, place, channel),
+                            (false, false) => self.tile::<I, K, S, NARROW, true, false>(isa, place, channel),
                         }
                     }
                 }
@@ -78,31 +80,31 @@ impl TileWeights<'_> {
         }
     }
 
-    /// Adds what one tile gives, of one vector of channels; of that only those that exist if `PART`.
+    /// Adds what one tile gives, of one vector of channels; of that only those that exist if `PART`; `INSIDE` promises that all of its
+    /// pixels do.
     ///
     /// # Safety
     /// The pixels that the place names, and the channels, lie inside the slices.
     #[inline(always)]
-    unsafe fn tile<I: Isa, const K: usize, const S: usize, const C: usize, const PART: bool>(
+    unsafe fn tile<I: Isa, const K: usize, const S: usize, const C: usize, const PART: bool, const INSIDE: bool>(
         &mut self,
         isa: I,
         place: &Place,
         channel: usize,
     ) {
+        let place = if INSIDE { place.all(C) } else { *place };
         let channels = self.windows.channels;
         let mask = isa.first(channels - channel);
         // SAFETY: the caller's promise, and the mask ends at the channels.
         unsafe {
             let load = |from: *const f32| if PART { isa.load_masked(mask, from) } else { isa.load(from) };
-            // With few registers the tile's rows come one after the other.
-            let both = many_registers::<I>();
             // Pixels that do not exist have no gradient.
             let (mut first, mut second) = ([isa.zero(); C], [isa.zero(); C]);
             let dy = self.dy.as_ptr().add(place.output + channel);
             for column in 0..C {
                 if column < place.count {
                     first[column] = load(dy.add(column * channels));
-                    if place.two && both {
+                    if place.two {
                         second[column] = load(dy.add(self.windows.row_len() + column * channels));
                     }
                 }
@@ -114,34 +116,27 @@ impl TileWeights<'_> {
                     sums[row][column] = load(dw.add((row * K + column) * channels));
                 }
             }
-            let x = self.x.as_ptr().wrapping_offset(place.input + channel as isize);
+            let mut x_row = self.x.as_ptr().wrapping_offset(place.input + channel as isize);
             let pitch = self.windows.input[1] * channels;
             macro_rules! rows {
-                ($upper:expr, $lower:expr, $($row:literal)*) => {$(
+                ($($row:literal)*) => {$(
                     // Its place in the windows of the first row of outputs is `$row`, and of the second `$row - S`.
-                    if const { $row < K + S } && ($upper && $row < K || $lower && $row >= S) && place.rows & (1 << $row) != 0 {
-                        let x = x.wrapping_add($row * pitch);
-                        for_columns!(I, K, S, C, PART, isa, x, channels, mask, place.columns, |x, tap, column| {
-                            if $upper && const { $row < K } {
+                    if const { $row < K + S } && place.rows & (1 << $row) != 0 {
+                        for_columns!(I, K, S, C, PART, isa, x_row, channels, mask, place.columns, |x, tap, column| {
+                            if const { $row < K } {
                                 sums[$row % K][tap] = isa.mul_add(x, first[column], sums[$row % K][tap]);
                             }
-                            if $lower && const { $row >= S } {
+                            if const { $row >= S } {
                                 let row = ($row + K - S) % K;
                                 sums[row][tap] = isa.mul_add(x, second[column], sums[row][tap]);
                             }
                         });
                     }
+                    x_row = x_row.wrapping_add(pitch);
                 )*};
             }
-            rows!(true, both, 0 1 2 3 4 5 6);
-            if place.two && !both {
-                for column in 0..C {
-                    if column < place.count {
-                        second[column] = load(dy.add(self.windows.row_len() + column * channels));
-                    }
-                }
-                rows!(false, !both, 0 1 2 3 4 5 6);
-            }
+            rows!(0 1 2 3 4 5 6);
+            let _ = x_row;
             for row in 0..K {
                 for column in 0..K {
                     let to = dw.add((row * K + column) * channels);
