@@ -433,6 +433,16 @@ fn large_shapes_agree_with_the_definition() {
     }
     check(strided([4, 4, 29], 40, [1, 1], [2, 2]), 4);
     check(padded([2, 3, 13], 33, [3, 1], [1, 1, 0, 0]), 8);
+    // Over many pixels: in blocks that end within a row of pixels, and with copies of two blocks of pixels, rows and columns.
+    check(strided([25, 23, 3], 10, [3, 3], [2, 2]), 2);
+    check(strided([19, 17, 13], 135, [3, 3], [2, 2]), 4);
+    check(grouped([5, 5, 192], 192, [1, 1], 2), 2);
+    // Depthwise tiles inside the image, and beside all of its borders.
+    for (kernel, padding) in [(3, [1; 4]), (5, [2; 4])] {
+        for stride in [1, 2] {
+            check(depthwise([17, 29, 9], kernel, stride, padding), 1);
+        }
+    }
 }
 
 #[test]
