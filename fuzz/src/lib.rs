@@ -72,7 +72,7 @@ pub fn checked(bytes: &[u8]) {
         fs::create_dir(root.join("b")).expect("another class");
         fs::write(root.join("b/2.png"), PNG).expect("another image");
         if let Ok(catalog) = Catalog::open(root) {
-            let options = CheckOptions { threads: Some(1), limits: limits(), ..CheckOptions::default() };
+            let options = CheckOptions { near_duplicates: false, threads: Some(1), limits: limits() };
             let _ = check(&catalog, &options, &|_, _| {}).text();
         }
     });

@@ -84,14 +84,14 @@ pub(super) fn catalog(path: &Path, files: &[PathBuf]) -> Result<Catalog, DataErr
             named.get_or_insert(names);
         }
         for (row, label) in opened.labels.into_iter().enumerate() {
-            let label = match (&named, label) {
-                (_, None) => None,
-                (Some(names), Some(label)) => label.parse::<usize>().ok().and_then(|number| names.get(number)).cloned(),
-                (None, Some(label)) => Some(label),
+            let label = label.map(|label| &opened.texts[label as usize]);
+            let label = match &named {
+                Some(names) => label.and_then(|label| names.get(label.parse::<usize>().ok()?)),
+                None => label,
             };
-            match label.filter(|label| is_class_name(label)) {
+            match label {
                 Some(label) => {
-                    let label = collector.number(&label, split).ok_or_else(|| members::too_many_classes(path))?;
+                    let label = collector.number(label, split).ok_or_else(|| members::too_many_classes(path))?;
                     samples.push(Sample { label, group: NONE, split });
                     rows.push((number as u32, row as u32));
                 }
@@ -132,8 +132,9 @@ pub(super) fn catalog(path: &Path, files: &[PathBuf]) -> Result<Catalog, DataErr
 
 struct Opened {
     table: Table,
-    /// Of each row, what its label says.
-    labels: Vec<Option<String>>,
+    /// Of each row, which of the texts its label is.
+    labels: Vec<Option<u32>>,
+    texts: Vec<String>,
     class_names: Option<Vec<String>>,
 }
 
@@ -176,6 +177,7 @@ fn parse(file: Positioned) -> Result<Opened, String> {
     };
 
     let (mut pages, mut labels, mut rows, mut cost) = (Vec::new(), Vec::new(), 0, 0);
+    let mut numbers: HashMap<String, u32> = HashMap::new();
     for group in footer.get(4).list() {
         let chunks = group.get(1).list();
         let chunk = |at: usize, column: &Column| {
@@ -191,7 +193,19 @@ fn parse(file: Positioned) -> Result<Opened, String> {
             return Err(format!("has {image_rows} images, but {label_rows} labels in a row group"));
         }
         for (_, page) in &label_pages {
-            labels.extend(page.read(&file)?.texts(label_column.kind)?);
+            page.read(&file)?.texts(label_column.kind, |text| {
+                labels.push(text.filter(|text| is_class_name(text)).map(|text| match numbers.get(text) {
+                    Some(&number) => number,
+                    None => {
+                        let number = numbers.len() as u32;
+                        numbers.insert(text.to_owned(), number);
+                        number
+                    }
+                }));
+            })?;
+            if numbers.len() > MAX_CLASSES {
+                return Err(format!("has more than {MAX_CLASSES} different labels; are they of another kind?"));
+            }
         }
         rows += image_rows;
         if rows > u64::from(u32::MAX) {
@@ -199,7 +213,11 @@ fn parse(file: Positioned) -> Result<Opened, String> {
         }
     }
     let class_names = class_names(&footer, label_column.top);
-    Ok(Opened { table: Table { file, pages }, labels, class_names })
+    let mut texts = vec![String::new(); numbers.len()];
+    for (text, number) in numbers {
+        texts[number as usize] = text;
+    }
+    Ok(Opened { table: Table { file, pages }, labels, texts, class_names })
 }
 
 /// The columns that hold values, in the order of the chunks.

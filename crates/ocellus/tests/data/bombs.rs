@@ -51,6 +51,9 @@ fn list(field: i64, structures: &[Vec<u8>]) -> Vec<u8> {
     [vec![9], zigzag(field), vec![0xfc], varint(structures.len() as u64), ended.collect()].concat()
 }
 
+const NUMBERS: i64 = 1;
+const BYTES: i64 = 6;
+
 const DICTIONARY: i64 = 2;
 const PLAIN: i64 = 0;
 const INDICES: i64 = 8;
@@ -62,8 +65,9 @@ fn page(kind: i64, encoding: i64, unpacked: i64, values: i64, packed: &[u8]) -> 
     [&sizes, &body, &[0][..], packed].concat()
 }
 
-/// A column of a row group: how many values it states, how its pages are packed, and these.
+/// A column of a row group: its type, how many values it states, how its pages are packed, and these.
 struct Chunk {
+    kind: i64,
     values: i64,
     codec: i64,
     has_dictionary: bool,
@@ -72,12 +76,12 @@ struct Chunk {
 
 fn plain(values: i64, bytes: &[u8]) -> Chunk {
     let pages = page(0, PLAIN, bytes.len() as i64, values, bytes);
-    Chunk { values, codec: 0, has_dictionary: false, pages }
+    Chunk { kind: NUMBERS, values, codec: 0, has_dictionary: false, pages }
 }
 
 fn images(count: usize) -> Chunk {
     let image = [&(grey(7).len() as u32).to_le_bytes()[..], &grey(7)].concat();
-    plain(count as i64, &image.repeat(count))
+    Chunk { kind: BYTES, ..plain(count as i64, &image.repeat(count)) }
 }
 
 fn footer(schema: &[Vec<u8>], groups: &[Vec<u8>]) -> Vec<u8> {
@@ -103,7 +107,7 @@ fn parquet(image: &Chunk, label: &Chunk, groups: usize) -> Vec<u8> {
         bytes.extend(&chunk.pages);
     }
     let column = |kind: i64, name: &str| [number(1, kind), number(3, 0), text(4, name)].concat();
-    let schema = [[text(4, "root"), number(5, 2)].concat(), column(6, "image"), column(1, "label")];
+    let schema = [[text(4, "root"), number(5, 2)].concat(), column(image.kind, "image"), column(label.kind, "label")];
     ended(bytes, &footer(&schema, &vec![list(1, &group); groups]))
 }
 
@@ -119,7 +123,7 @@ fn parquet_files_that_ask_for_much() {
     let labels = || plain(2, &[0, 0, 0, 0, 1, 0, 0, 0]);
     let good = ["x.parquet[0] 0 training 7", "x.parquet[1] 1 training 7"];
     assert_eq!(opened("x.parquet", parquet(&images(2), &labels(), 1)).unwrap(), good);
-    let chunk = |codec, pages: Vec<u8>| Chunk { values: 2, codec, has_dictionary: false, pages };
+    let chunk = |codec, pages: Vec<u8>| Chunk { kind: NUMBERS, values: 2, codec, has_dictionary: false, pages };
     // Zero and one, one value of the dictionary in each of 2^31 - 1 rows.
     let dictionary = page(DICTIONARY, PLAIN, 8, 2, &[0, 0, 0, 0, 1, 0, 0, 0]);
     let run = [vec![1], varint(1), vec![], varint(0xffff_fffe), vec![1]].concat();
@@ -134,8 +138,24 @@ fn parquet_files_that_ask_for_much() {
     let zeros = |length: usize| gzip(&vec![0; length]);
     let wide = |length: usize| page(DICTIONARY, PLAIN, length as i64, 1, &zeros(length));
     let one = page(0, INDICES, 3, 1, &gzip(&[1, 2, 0]));
-    let many = Chunk { values: 100, codec: 2, has_dictionary: true, pages: [wide(50 << 20), one.repeat(100)].concat() };
+    let many = Chunk {
+        kind: NUMBERS,
+        values: 100,
+        codec: 2,
+        has_dictionary: true,
+        pages: [wide(50 << 20), one.repeat(100)].concat(),
+    };
     let absurd = |stated, values| Chunk { values, ..chunk(1, page(0, PLAIN, stated, values, &[0xff; 40])) };
+    let text = [&(1u32 << 20).to_le_bytes()[..], &[b'x'; 1 << 20]].concat();
+    let one_text = page(DICTIONARY, PLAIN, text.len() as i64, 1, &text);
+    let all = [vec![1], varint(20_000 << 1), vec![0]].concat();
+    let same = Chunk {
+        kind: BYTES,
+        values: 20_000,
+        codec: 0,
+        has_dictionary: true,
+        pages: [one_text, page(0, INDICES, all.len() as i64, 20_000, &all)].concat(),
+    };
     let nothing = |values| plain(values, &[]);
     for (what, image, label, groups, expected) in [
         (
@@ -153,7 +173,14 @@ fn parquet_files_that_ask_for_much() {
             5_000,
             "unpack to more than is trusted",
         ),
-        ("values without end", nothing(i64::MAX), nothing(i64::MAX), 1, "states more rows than"),
+        ("a long text for each row", images(20_000), same, 1, "holds no labelled images"),
+        (
+            "values without end",
+            Chunk { kind: BYTES, ..nothing(i64::MAX) },
+            nothing(i64::MAX),
+            1,
+            "states more rows than",
+        ),
         (
             "values without end in a page",
             images(2),

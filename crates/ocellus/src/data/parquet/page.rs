@@ -312,16 +312,15 @@ impl Values {
         bytes.get(at as usize..)?.get(..length as usize)
     }
 
-    /// All rows as texts: numbers in digits.
-    pub(super) fn texts(&self, kind: i64) -> Result<Vec<Option<String>>, String> {
+    /// Tells `each` row as a text: numbers in digits. A value of the dictionary may be that of every row, so none is copied.
+    pub(super) fn texts(&self, kind: i64, mut each: impl FnMut(Option<&str>)) -> Result<(), String> {
         let width = match kind {
             INT32 => 4,
             INT64 => 8,
             BYTES => {
-                let text = |row| {
-                    self.bytes(row).and_then(|bytes| std::str::from_utf8(bytes).ok()).map(|t| t.trim().to_owned())
-                };
-                return Ok((0..self.rows.len()).map(text).collect());
+                let text = |row| self.bytes(row).and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::trim);
+                (0..self.rows.len()).for_each(|row| each(text(row)));
+                return Ok(());
             }
             _ => return Err("has labels that are neither whole numbers nor texts".into()),
         };
@@ -339,7 +338,8 @@ impl Values {
                 _ => number(&self.bytes, held - 1),
             }
         };
-        Ok(self.rows.iter().map(text).collect())
+        self.rows.iter().map(text).for_each(|text| each(text.as_deref()));
+        Ok(())
     }
 }
 
