@@ -94,11 +94,6 @@ fn body(
     let header = 4 + 4 * sizes.len() as u64;
     let shape = sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
     let stated = match stated {
-        // A label takes four times the memory of its byte.
-        _ if sizes.first().is_some_and(|&count| count > MOST_SAMPLES) => {
-            let problem = format!("states sizes {shape}: more than {MOST_SAMPLES} samples; it is damaged");
-            return Err(DataError::format(path, problem));
-        }
         Some(0) => return Err(DataError::format(path, format!("states sizes {shape}: it holds nothing"))),
         Some(stated) if stated <= most.saturating_sub(header) && usize::try_from(stated).is_ok() => stated,
         _ => {
@@ -112,6 +107,10 @@ fn body(
             ));
         }
     };
+    // A label takes four times the memory of its byte.
+    if sizes[0] > MOST_SAMPLES {
+        return Err(DataError::format(path, format!("states sizes {shape}, more than {MOST_SAMPLES} samples")));
+    }
     if let Some(exact) = exact
         && stated != exact - header
     {

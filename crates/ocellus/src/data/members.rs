@@ -65,21 +65,13 @@ pub(super) fn is_image(name: &str) -> bool {
 /// Samples of an archive, from names such as `photos/train/cat/1.jpg`: for each image given, its class and part. The
 /// order of the samples is that of the names given; `None` is an image that no folder tells the class of.
 pub(super) fn by_folders(archive: &Path, names: &[String]) -> Result<(Classes, Vec<Option<Sample>>), DataError> {
-    let mut inside: Vec<&str> = names.iter().map(String::as_str).collect();
     // One folder around everything says nothing.
-    while let Some((first, _)) = inside.first().and_then(|name| outermost(name))
-        && inside.iter().all(|name| outermost(name).is_some_and(|(folder, _)| folder == first))
-        && split_of(first).is_none()
-    {
-        for name in &mut inside {
-            *name = &name[first.len() + 1..];
-        }
-    }
-    let part = |name: &&str| split_of(outermost(name)?.0);
-    let divided = inside.iter().all(|name| part(name).is_some());
+    let around = around_all(names);
+    let part = |name: &str| split_of(outermost(name)?.0);
+    let divided = names.iter().all(|name| part(&name[around..]).is_some());
     let mut classes = ClassCollector::default();
     let mut samples = Vec::with_capacity(names.len());
-    for name in &inside {
+    for name in names.iter().map(|name| &name[around..]) {
         let split = if divided { part(name) } else { Some(Split::Train) };
         let inner = if divided { outermost(name).map_or("", |(_, rest)| rest) } else { name };
         let (Some(split), Some((class, _))) = (split, inner.split_once('/')) else {
@@ -98,6 +90,23 @@ pub(super) fn by_folders(archive: &Path, names: &[String]) -> Result<(Classes, V
         sample.label = mapped[sample.label as usize];
     }
     Ok((classes, samples))
+}
+
+/// Bytes of the folders that all names begin with, up to where a folder names a part or holds what tells images apart.
+fn around_all(names: &[String]) -> usize {
+    let first = names.first().map_or("", String::as_str);
+    let alike = |name: &String, most| first.bytes().zip(name.bytes()).take(most).take_while(|(a, b)| a == b).count();
+    let common = names.iter().fold(first.len(), |common, name| alike(name, common));
+    // Each name keeps a folder of its own.
+    let innermost = names.iter().map(|name| name.rfind('/').unwrap_or(0)).min().unwrap_or(0);
+    let mut around = 0;
+    while let Some((folder, _)) = outermost(&first[around..])
+        && around + folder.len() < common.min(innermost)
+        && split_of(folder).is_none()
+    {
+        around += folder.len() + 1;
+    }
+    around
 }
 
 /// The outermost folder of a name, and what follows, where that has a folder, too.
