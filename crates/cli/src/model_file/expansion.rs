@@ -30,8 +30,8 @@ pub(super) fn expand(file: &ModelFile, classes: usize) -> Result<(Vec<LayerConfi
 /// About how many numbers a value has.
 fn size(value: &Value) -> usize {
     match value {
-        Value::Array(values) => 1 + values.iter().map(size).sum(),
-        Value::Table(table) => 1 + table.iter().map(|(_, value)| size(value)).sum(),
+        Value::Array(values) => 1 + values.iter().map(size).sum::<usize>(),
+        Value::Table(table) => 1 + table.iter().map(|(_, value)| size(value)).sum::<usize>(),
         Value::String(text) => 1 + text.len() / 8,
         _ => 1,
     }
