@@ -364,6 +364,7 @@ fn fit_stages(
             let options = FitOptions::new()
                 .batch_size(settings.batch_size)
                 .initial_epoch(first_epoch)
+                .epochs_before(first_epoch)
                 .seed(settings.seed)
                 .groups(groups)
                 .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform });

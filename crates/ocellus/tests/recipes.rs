@@ -242,3 +242,22 @@ fn views_of_an_image_are_averaged() {
     let of_views = model.evaluate(&test).unwrap().loss;
     assert!(of_views.is_finite() && (of_views / loss - 1.0).abs() < 0.2 && of_views != loss, "{of_views} {loss}");
 }
+
+/// As with the epochs of the last layer alone, before those of all layers.
+#[test]
+fn shares_of_the_epochs_count_without_those_before() {
+    let train = clothes(40);
+    let run = |change: &dyn Fn(FitOptions<'static>) -> FitOptions<'static>| {
+        let mut model = net();
+        model.fit(&train, change(FitOptions::new().initial_epoch(3).epochs(7))).unwrap();
+        values(&model, "head/kernel")
+    };
+    let from = |from| Averaging::Stochastic { from };
+    let averaged = run(&|options| options.epochs_before(3).averaging(from(0.5)));
+    assert_eq!(averaged, run(&|options| options.averaging(from(5.0 / 7.0))));
+    assert_ne!(averaged, run(&|options| options.averaging(from(0.5))));
+    let grown = ProgressiveResizing { from: 0.5, until: 0.4, multiple: 4 };
+    let whole = run(&|options| options);
+    assert_eq!(whole, run(&|options| options.resizing(grown)));
+    assert_ne!(whole, run(&|options| options.epochs_before(3).resizing(grown)));
+}

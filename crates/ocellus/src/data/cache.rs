@@ -53,7 +53,7 @@ impl CacheOptions {
     }
 }
 
-const MAGIC: &[u8; 8] = b"OCELPIX1";
+const MAGIC: &[u8; 8] = b"OCELPIX2";
 const HEADER: u64 = 64;
 const RECORD: u64 = 32;
 const EXTENSION: &str = "pixels";

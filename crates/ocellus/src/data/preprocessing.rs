@@ -258,15 +258,28 @@ impl Preprocessing {
         let kind = if channels == 1 { resize::PixelType::U8 } else { resize::PixelType::U8x3 };
         let source =
             resize::images::Image::from_vec_u8(side(from[1])?, side(from[0])?, data, kind).map_err(|e| failed(&e))?;
-        let mut target = resize::images::Image::new(side(self.image_size[1])?, side(self.image_size[0])?, kind);
         let filter = match self.filter {
             Filter::Bilinear => resize::FilterType::Bilinear,
             Filter::CatmullRom => resize::FilterType::CatmullRom,
         };
         let options = resize::ResizeOptions::new().resize_alg(resize::ResizeAlg::Convolution(filter));
+        let pass = |source: &resize::images::Image<'_>, [height, width]: [usize; 2], part: [f64; 4]| {
+            let mut target = resize::images::Image::new(side(width)?, side(height)?, kind);
+            let [left, top, width, height] = part;
+            let options = options.crop(left, top, width, height);
+            resize::Resizer::new().resize(source, &mut target, &options).map_err(|e| failed(&e))?;
+            Ok(target)
+        };
         let (left, top, width, height) = self.part(from);
-        let options = options.crop(left, top, width, height);
-        resize::Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;
+        let [to_height, to_width] = self.image_size;
+        // Across, then down, as Pillow goes: bytes lie between, and what overshoots is cut off there. The library alone goes
+        // down first, which differs by up to 7, but does where a very tall image would make much of what lies between.
+        let target = if to_width / 8 > from[1].max(to_height * to_width / from[0]) {
+            pass(&source, self.image_size, [left, top, width, height])?
+        } else {
+            let across = pass(&source, [from[0], to_width], [left, 0.0, width, from[0] as f64])?;
+            pass(&across, self.image_size, [0.0, top, to_width as f64, height])?
+        };
         Ok(target.into_vec())
     }
 

@@ -16,6 +16,7 @@ use crate::metrics::{Mean, Metric};
 use crate::optimizers::Optimizer;
 use crate::schedules::Schedule;
 use ocellus_engine::{DType, Input, Level, Outcome, Runner, Scalars};
+use std::ops::Range;
 use std::time::Instant;
 
 impl Model {
@@ -111,7 +112,8 @@ impl Model {
                 validation_batches = Some(batches);
             }
         }
-        let whole = self.check_resizing(options.resizing, samples, options.epochs)?;
+        let whole =
+            self.check_resizing(options.resizing, samples, options.epochs.saturating_sub(options.epochs_before))?;
         let epochs = options.epochs.saturating_sub(options.initial_epoch);
         let accumulate = options.accumulate;
         if accumulate == 0 {
@@ -126,7 +128,8 @@ impl Model {
             cut: cut.clone(),
             groups,
             distillation: options.distillation,
-            resizing: options.resizing.map(|resizing| (resizing, whole, options.epochs)),
+            resizing: options.resizing.map(|resizing| (resizing, whole)),
+            counted: options.epochs_before..options.epochs,
             threads,
             profile: options.profile,
         };
@@ -153,7 +156,6 @@ impl Model {
             steps,
             accumulate,
             done: 0,
-            epochs: options.epochs,
             threads,
             loss,
             schedule: optimizer.learning_rate().clone(),
@@ -230,7 +232,6 @@ struct Fit<'a, 'b> {
     done: u64,
     /// Batches that make a step.
     accumulate: usize,
-    epochs: u64,
     threads: usize,
     loss: Loss,
     metrics: Vec<Box<dyn Metric + Send>>,
@@ -340,7 +341,8 @@ impl Fit<'_, '_> {
             }
         }
         if let Some(average) = &mut self.average {
-            average.after_epoch(self.model, epoch, self.epochs);
+            let (epoch, epochs) = self.making.counted(epoch);
+            average.after_epoch(self.model, epoch, epochs);
         }
         let mut spoiled = self.model.first_not_finite().map(|value| ("weights", value));
         if let (None, Some(validation)) = (spoiled, &mut self.validation) {
@@ -420,8 +422,10 @@ struct Making<'a> {
     cut: Option<Cut>,
     groups: Groups,
     distillation: Option<Distillation<'a>>,
-    /// How images grow, to which size, in how many epochs.
-    resizing: Option<(ProgressiveResizing, [usize; 2], u64)>,
+    /// How images grow, to which size.
+    resizing: Option<(ProgressiveResizing, [usize; 2])>,
+    /// The epochs that shares of the training are of.
+    counted: Range<u64>,
     threads: usize,
     profile: bool,
 }
@@ -443,7 +447,14 @@ impl Making<'_> {
 
     /// The images' size in an epoch, where it changes over the training.
     fn size(&self, epoch: u64) -> Option<[usize; 2]> {
-        self.resizing.map(|(resizing, whole, epochs)| resizing.size(whole, epoch, epochs))
+        let (epoch, epochs) = self.counted(epoch);
+        self.resizing.map(|(resizing, whole)| resizing.size(whole, epoch, epochs))
+    }
+
+    /// An epoch among those that shares of the training are of, and their number.
+    fn counted(&self, epoch: u64) -> (u64, u64) {
+        let Range { start, end } = self.counted;
+        (epoch.saturating_sub(start), end.saturating_sub(start))
     }
 
     /// Whether images are of another size, or some parameter learns otherwise, than in the epoch before.

@@ -27,6 +27,9 @@ pub struct FitOptions<'a> {
     pub epochs: u64,
     /// The epoch to begin with, 0 for the first, to go on with an earlier training.
     pub initial_epoch: u64,
+    /// Epochs of another training that came before, such as the last layer's alone: the shares of the epochs over which images grow
+    /// and weights are averaged count without them. 0 by default.
+    pub epochs_before: u64,
     /// Whether each epoch has an order of its own; it has by default.
     pub shuffle: bool,
     /// Samples to measure on after each epoch.
@@ -102,6 +105,7 @@ impl Default for FitOptions<'_> {
             batch_size: 32,
             epochs: 1,
             initial_epoch: 0,
+            epochs_before: 0,
             shuffle: true,
             validation_data: None,
             validation_split: None,
@@ -158,6 +162,11 @@ impl<'a> FitOptions<'a> {
     /// The epoch to begin with.
     pub fn initial_epoch(self, initial_epoch: u64) -> Self {
         FitOptions { initial_epoch, ..self }
+    }
+
+    /// Epochs of another training that came before.
+    pub fn epochs_before(self, epochs_before: u64) -> Self {
+        FitOptions { epochs_before, ..self }
     }
 
     /// Whether each epoch has an order of its own.

@@ -206,7 +206,7 @@ fn parquet_files_that_ask_for_much() {
             "unpacked bytes",
         ),
         ("a negative length", images(2), chunk(2, page(0, PLAIN, -1, 2, &zeros(8))), 1, "damaged header"),
-        ("runs of no length", images(2), long_run(&[vec![1], vec![0, 0].repeat(1000)].concat()), 1, "damaged"),
+        ("runs of no length", images(2), long_run(&[vec![1], [0, 0].repeat(1000)].concat()), 1, "damaged"),
     ] {
         let error = opened("x.parquet", parquet(&image, &label, groups)).expect_err(what);
         assert!(error.contains(expected), "{what}: {error}");
