@@ -262,6 +262,10 @@ activation = "softmax"
         // It has an end without any layer, too.
         let error = deep("[]", "repeat = 10000");
         assert!(error.contains("more than 100000 blocks"), "{error}");
+        let list = "1, ".repeat(10_000);
+        let long = format!("[blocks.a]\nx = [{list}]\nlayers = []\n[[layers]]\nblock = 'a'\nrepeat = 10000");
+        let error = build(&long).map(|_| ()).unwrap_err();
+        assert!(error.contains("more than 100000 blocks"), "{error}");
         let error = deep("[]", "x = ['$x', '$x', '$x']");
         assert!(error.contains("\"$x\": expected a number or text within a list"), "{error}");
     }

@@ -27,6 +27,16 @@ pub(super) fn expand(file: &ModelFile, classes: usize) -> Result<(Vec<LayerConfi
     Ok((expansion.layers, expansion.lines))
 }
 
+/// About how many numbers a value has.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Array(values) => 1 + values.iter().map(size).sum::<usize>(),
+        Value::Table(table) => 1 + table.iter().map(|(_, value)| size(value)).sum::<usize>(),
+        Value::String(text) => 1 + text.len() / 8,
+        _ => 1,
+    }
+}
+
 /// What the names and arguments in a list of layers mean.
 struct Scope {
     /// What stands before the names of its layers.
@@ -47,7 +57,7 @@ struct Expansion<'a> {
     lines: HashMap<String, usize>,
     /// How many layers there are of each default name.
     counts: HashMap<String, usize>,
-    /// How often a block was written out, with layers or without.
+    /// How often a block or a branch was written out, with layers or without.
     blocks: usize,
 }
 
@@ -86,6 +96,7 @@ impl Expansion<'_> {
                 }
                 Kind::Plain(_) => return problem(branch.line, "expected a branch to be a list of layers"),
             };
+            self.weigh(spot.line, &scope.arguments)?;
             let inner = Scope {
                 depth: scope.depth + 1,
                 arguments: scope.arguments.clone(),
@@ -105,6 +116,15 @@ impl Expansion<'_> {
         join.retain(|key, _| !["branches", "join"].contains(&key.as_str()));
         join.insert("class".into(), Spot { line: spot.line, value: Kind::Plain(class) });
         self.add(spot.line, &join, outputs, scope)
+    }
+
+    /// Counts a block or a branch. Each has its arguments for itself, so long ones count as more blocks.
+    fn weigh(&mut self, line: usize, arguments: &BTreeMap<String, Value>) -> Result<()> {
+        self.blocks += 1 + arguments.values().map(size).sum::<usize>() / 64;
+        if self.blocks > MOST_BLOCKS {
+            return problem(line, format!("the file comes to more than {MOST_BLOCKS} blocks"));
+        }
+        Ok(())
     }
 
     /// Adds a block, once or several times.
@@ -148,10 +168,7 @@ impl Expansion<'_> {
         };
         within_length(spot.line, &name)?;
         for number in 0..repeat {
-            self.blocks += 1;
-            if self.blocks > MOST_BLOCKS {
-                return problem(spot.line, format!("the file comes to more than {MOST_BLOCKS} blocks"));
-            }
+            self.weigh(spot.line, &arguments)?;
             let mut arguments = arguments.clone();
             if number == 0 {
                 for (key, value) in first {

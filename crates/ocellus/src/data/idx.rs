@@ -14,15 +14,13 @@ use std::path::Path;
 use flate2::read::GzDecoder;
 
 use super::DataError;
+use super::open::{MOST_SAMPLES, trusted};
 
 /// What an IDX file holds.
 pub(super) struct Idx {
     pub(super) sizes: Vec<usize>,
     pub(super) data: Vec<u8>,
 }
-
-/// The most that deflate can expand: 258 bytes from two bits, rounded up, and some for the header.
-const MAX_EXPANSION: u64 = 1_040;
 
 /// Read the file at `path`, which must have one of the numbers of `dimensions`.
 pub(super) fn read(path: &Path, dimensions: &[usize]) -> Result<Idx, DataError> {
@@ -44,8 +42,7 @@ fn parse(path: &Path, mut input: impl Read + Seek, length: u64, dimensions: &[us
     let gzipped = input.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
     input.rewind().map_err(DataError::io(path))?;
     if gzipped {
-        // What a file claims to hold must be possible before memory is set aside for it.
-        body(path, GzDecoder::new(input), length.saturating_mul(MAX_EXPANSION), None, dimensions)
+        body(path, GzDecoder::new(input), trusted(length), None, dimensions)
     } else {
         body(path, input, length, Some(length), dimensions)
     }
@@ -100,14 +97,20 @@ fn body(
         Some(0) => return Err(DataError::format(path, format!("states sizes {shape}: it holds nothing"))),
         Some(stated) if stated <= most.saturating_sub(header) && usize::try_from(stated).is_ok() => stated,
         _ => {
-            let held = exact
-                .map_or_else(|| "the file can hold".into(), |e| format!("the {} bytes that follow", e - header.min(e)));
+            let held = exact.map_or_else(
+                || "a packed file of its length is trusted with".into(),
+                |e| format!("the {} bytes that follow", e - header.min(e)),
+            );
             return Err(DataError::format(
                 path,
                 format!("states sizes {shape}, more than {held}; it is truncated or damaged"),
             ));
         }
     };
+    // A label takes four times the memory of its byte.
+    if sizes[0] > MOST_SAMPLES {
+        return Err(DataError::format(path, format!("states sizes {shape}, more than {MOST_SAMPLES} samples")));
+    }
     if let Some(exact) = exact
         && stated != exact - header
     {

@@ -6,9 +6,10 @@
 //! ```
 //! Files are relative to the manifest's folder. `split` and `group` need not be there; other columns are ignored.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -94,11 +95,12 @@ fn read_table(path: &Path, mut input: impl BufRead, rows: &mut Rows) -> Result<(
         .iter()
         .max_by_key(|&&delimiter| header.iter().filter(|&&byte| byte == delimiter).count())
         .unwrap_or(&b',');
+    let ration = Cell::new(MAX_LINE);
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .flexible(true)
         .has_headers(true)
-        .from_reader(Cursor::new(header).chain(input));
+        .from_reader(Rationed { input: Cursor::new(header).chain(input), left: &ration });
     let broken = |error: csv::Error| DataError::format(path, format!("is no table that can be read: {error}"));
     let names: Vec<String> = reader
         .byte_headers()
@@ -117,12 +119,15 @@ fn read_table(path: &Path, mut input: impl BufRead, rows: &mut Rows) -> Result<(
     let mut record = csv::ByteRecord::new();
     loop {
         let line = reader.position().line();
-        if !reader.read_byte_record(&mut record).map_err(broken)? {
+        ration.set(MAX_LINE);
+        let read = reader.read_byte_record(&mut record);
+        let broken = |error| DataError::format(path, format!("line {line} begins a row that cannot be read: {error}"));
+        if !read.map_err(broken)? {
             break;
         }
         // Blank lines before a row are not its own.
         let lines = 1 + record.as_slice().trim_ascii_end().iter().filter(|&&byte| byte == b'\n').count() as u64;
-        if lines > MAX_LINES || record.as_slice().len() as u64 > MAX_LINE {
+        if lines > MAX_LINES {
             rows.refuse(line, format!("begins a row that goes over {lines} lines; is a quote not closed?"));
             continue;
         }
@@ -139,6 +144,23 @@ fn read_table(path: &Path, mut input: impl BufRead, rows: &mut Rows) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Input of which so many bytes are left to a row: a quote that is not closed makes one row of all that follows.
+struct Rationed<'a, R> {
+    input: R,
+    left: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Rationed<'_, R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if self.left.get() == 0 {
+            return Err(io::Error::other(format!("a row is longer than {MAX_LINE} bytes; is a quote not closed?")));
+        }
+        let read = (&mut self.input).take(self.left.get()).read(bytes)?;
+        self.left.set(self.left.get() - read as u64);
+        Ok(read)
+    }
 }
 
 fn read_lines(path: &Path, mut input: impl BufRead, rows: &mut Rows) -> Result<(), DataError> {

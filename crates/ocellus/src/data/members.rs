@@ -38,7 +38,7 @@ impl Refused {
     pub(super) fn add(&mut self, archive: &Path, name: &str, reason: &str) {
         self.count += 1;
         if self.listed.len() < MAX_REFUSED {
-            let short: String = name.chars().take(200).flat_map(char::escape_debug).collect();
+            let short = shortened(name);
             self.listed.push(Skipped { path: archive.to_owned(), reason: format!("member `{short}` {reason}") });
         }
     }
@@ -52,6 +52,11 @@ impl Refused {
     }
 }
 
+/// A stranger's name as a message can show it.
+pub(super) fn shortened(name: &str) -> String {
+    name.chars().take(200).flat_map(char::escape_debug).collect()
+}
+
 /// Whether a member is an image by its name, and not what systems leave behind.
 pub(super) fn is_image(name: &str) -> bool {
     has_image_extension(Path::new(name)) && !name.split('/').any(|part| is_stray(OsStr::new(part)))
@@ -60,23 +65,16 @@ pub(super) fn is_image(name: &str) -> bool {
 /// Samples of an archive, from names such as `photos/train/cat/1.jpg`: for each image given, its class and part. The
 /// order of the samples is that of the names given; `None` is an image that no folder tells the class of.
 pub(super) fn by_folders(archive: &Path, names: &[String]) -> Result<(Classes, Vec<Option<Sample>>), DataError> {
-    let mut parts: Vec<Vec<&str>> = names.iter().map(|name| name.split('/').collect()).collect();
     // One folder around everything says nothing.
-    while let Some(first) = parts.first().filter(|parts| parts.len() > 2).map(|parts| parts[0])
-        && parts.iter().all(|parts| parts.len() > 2 && parts[0] == first)
-        && split_of(first).is_none()
-    {
-        for parts in &mut parts {
-            parts.remove(0);
-        }
-    }
-    let divided = parts.iter().all(|parts| parts.len() > 2 && split_of(parts[0]).is_some());
+    let around = around_all(names);
+    let part = |name: &str| split_of(outermost(name)?.0);
+    let divided = names.iter().all(|name| part(&name[around..]).is_some());
     let mut classes = ClassCollector::default();
     let mut samples = Vec::with_capacity(names.len());
-    for parts in &parts {
-        let split = if divided { split_of(parts[0]) } else { Some(Split::Train) };
-        let inner = if divided { &parts[1..] } else { &parts[..] };
-        let (Some(split), [class, _, ..]) = (split, inner) else {
+    for name in names.iter().map(|name| &name[around..]) {
+        let split = if divided { part(name) } else { Some(Split::Train) };
+        let inner = if divided { outermost(name).map_or("", |(_, rest)| rest) } else { name };
+        let (Some(split), Some((class, _))) = (split, inner.split_once('/')) else {
             samples.push(None);
             continue;
         };
@@ -92,6 +90,28 @@ pub(super) fn by_folders(archive: &Path, names: &[String]) -> Result<(Classes, V
         sample.label = mapped[sample.label as usize];
     }
     Ok((classes, samples))
+}
+
+/// Bytes of the folders that all names begin with, up to where a folder names a part or holds what tells images apart.
+fn around_all(names: &[String]) -> usize {
+    let first = names.first().map_or("", String::as_str);
+    let alike = |name: &String, most| first.bytes().zip(name.bytes()).take(most).take_while(|(a, b)| a == b).count();
+    let common = names.iter().fold(first.len(), |common, name| alike(name, common));
+    // Each name keeps a folder of its own.
+    let innermost = names.iter().map(|name| name.rfind('/').unwrap_or(0)).min().unwrap_or(0);
+    let mut around = 0;
+    while let Some((folder, _)) = outermost(&first[around..])
+        && around + folder.len() < common.min(innermost)
+        && split_of(folder).is_none()
+    {
+        around += folder.len() + 1;
+    }
+    around
+}
+
+/// The outermost folder of a name, and what follows, where that has a folder, too.
+fn outermost(name: &str) -> Option<(&str, &str)> {
+    name.split_once('/').filter(|(_, rest)| rest.contains('/'))
 }
 
 pub(super) fn too_many_classes(path: &Path) -> DataError {

@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::open::{MOST_SAMPLES, trusted};
 use super::source::Memory;
 use super::zip::{Zip, has_extension};
 use super::{DataError, Dataset, Preprocessing, Split};
@@ -23,12 +24,6 @@ const NAMES: [(Split, [&str; 2]); 6] = [
     (Split::Validation, ["x_val", "y_val"]),
     (Split::Test, ["x_test", "y_test"]),
 ];
-
-/// Arrays are read whole, so they may not take far more memory than their file has bytes. Photographs shrink to a tenth at best, drawn shapes
-/// to a hundredth; deflate's own limit is a thousandth.
-const MOST_EXPANSION: u64 = 300;
-/// Bytes that do no harm, however they were packed.
-const SMALL: u64 = 1 << 27;
 
 /// An array's header is not longer than this.
 const MAX_HEADER: usize = 1 << 16;
@@ -118,7 +113,7 @@ impl Npz {
         let path = self.member_path(member);
         let mut bytes = Vec::new();
         let (packed, size) = self.zip.members[member].sizes();
-        if size > SMALL.max(packed.saturating_mul(MOST_EXPANSION)) {
+        if size > trusted(packed) {
             let problem = format!(
                 "unpacks {packed} bytes to {size}, more than is trusted; if it is right, save it with numpy.savez, not packed"
             );
@@ -184,6 +179,9 @@ impl Array {
                 ));
             }
             _ => return Err(format!("has the shape {:?}, expected [images] or [images, 1]", self.shape)),
+        }
+        if self.shape[0] > MOST_SAMPLES {
+            return Err(format!("has {} labels, more than {MOST_SAMPLES}", self.shape[0]));
         }
         let width = match self.kind.as_str() {
             "u1" | "i1" | "b1" => 1,

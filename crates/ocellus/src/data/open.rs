@@ -93,6 +93,15 @@ impl Limits {
     }
 }
 
+/// Samples of data that is kept whole.
+pub(super) const MOST_SAMPLES: usize = 1 << 24;
+
+/// The most bytes that packed data is unpacked to where all of it is kept: 128 MB do no harm, and photographs shrink to a tenth at
+/// best, drawn shapes to a hundredth; deflate's own limit is a thousandth.
+pub(super) fn trusted(packed: u64) -> u64 {
+    packed.saturating_mul(300).max(1 << 27)
+}
+
 /// Told how many of how many images have been read; called from several threads.
 pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
 

@@ -23,19 +23,25 @@ use super::{DataError, ImageProblem, Limits};
 
 /// A footer that is longer describes no images.
 const MAX_FOOTER: u64 = 1 << 24;
+/// Bytes of the document that names the classes; of a longer one, each small number would take 32.
+const MAX_NAMES: usize = 1 << 22;
 /// Names of columns, best first.
 const IMAGES: &[&str] = &["image", "img", "images", "picture", "jpg", "png"];
 const LABELS: &[&str] = &["label", "labels", "class", "fine_label", "target", "cls"];
-/// Pages that are kept unpacked, since images are mostly asked for in order.
+/// Pages that are kept unpacked, since images are mostly asked for in order, and bytes of them (one is always kept).
 const KEPT_PAGES: usize = 4;
+const KEPT_BYTES: usize = 1 << 26;
 
 pub(super) fn is_parquet(path: &Path) -> bool {
     has_extension(path, &["parquet"])
 }
 
-/// A column of the schema.
-struct Column {
-    path: Vec<String>,
+/// A column of the schema. Names are not copied: groups within groups of long names would make paths without end.
+struct Column<'a> {
+    top: &'a str,
+    leaf: &'a str,
+    /// How many names its path has.
+    depth: usize,
     kind: i64,
     /// How many of its levels may be missing.
     optional: u32,
@@ -78,14 +84,14 @@ pub(super) fn catalog(path: &Path, files: &[PathBuf]) -> Result<Catalog, DataErr
             named.get_or_insert(names);
         }
         for (row, label) in opened.labels.into_iter().enumerate() {
-            let label = match (&named, label) {
-                (_, None) => None,
-                (Some(names), Some(label)) => label.parse::<usize>().ok().and_then(|number| names.get(number)).cloned(),
-                (None, Some(label)) => Some(label),
+            let label = label.map(|label| &opened.texts[label as usize]);
+            let label = match &named {
+                Some(names) => label.and_then(|label| names.get(label.parse::<usize>().ok()?)),
+                None => label,
             };
-            match label.filter(|label| is_class_name(label)) {
+            match label {
                 Some(label) => {
-                    let label = collector.number(&label, split).ok_or_else(|| members::too_many_classes(path))?;
+                    let label = collector.number(label, split).ok_or_else(|| members::too_many_classes(path))?;
                     samples.push(Sample { label, group: NONE, split });
                     rows.push((number as u32, row as u32));
                 }
@@ -126,8 +132,9 @@ pub(super) fn catalog(path: &Path, files: &[PathBuf]) -> Result<Catalog, DataErr
 
 struct Opened {
     table: Table,
-    /// Of each row, what its label says.
-    labels: Vec<Option<String>>,
+    /// Of each row, which of the texts its label is.
+    labels: Vec<Option<u32>>,
+    texts: Vec<String>,
     class_names: Option<Vec<String>>,
 }
 
@@ -150,28 +157,27 @@ fn parse(file: Positioned) -> Result<Opened, String> {
     let footer = thrift::parse(&footer).ok_or("has a damaged footer")?.0;
 
     let columns = columns(footer.get(2).list());
-    let leaf = |column: &Column| column.path.last().cloned().unwrap_or_default();
-    let top = |column: &Column| column.path.first().cloned().unwrap_or_default();
     let binary = |column: &&(usize, &Column)| column.1.kind == page::BYTES && !column.1.repeated;
     let numbered: Vec<(usize, &Column)> = columns.iter().enumerate().collect();
     let image = IMAGES.iter().find_map(|name| {
-        let of_name = |column: &&(usize, &Column)| top(column.1) == *name;
+        let of_name = |column: &&(usize, &Column)| column.1.top == *name;
         let bytes = numbered.iter().filter(of_name).filter(binary);
         bytes
             .clone()
-            .find(|(_, column)| leaf(column) == "bytes")
-            .or(bytes.clone().find(|(_, c)| c.path.len() == 1))
+            .find(|(_, column)| column.leaf == "bytes")
+            .or(bytes.clone().find(|(_, column)| column.depth == 1))
             .copied()
     });
     let label = LABELS.iter().find_map(|name| {
-        numbered.iter().find(|(_, column)| column.path.len() == 1 && top(column) == *name && !column.repeated).copied()
+        numbered.iter().find(|(_, column)| column.depth == 1 && column.top == *name && !column.repeated).copied()
     });
-    let names = || columns.iter().map(|column| column.path.join(".")).take(20).collect::<Vec<_>>().join(", ");
+    let names = || columns.iter().map(|column| members::shortened(column.top)).take(20).collect::<Vec<_>>().join(", ");
     let (Some((image, image_column)), Some((label, label_column))) = (image, label) else {
         return Err(format!("expected the columns `image` with `bytes`, and `label`; got {}", names()));
     };
 
-    let (mut pages, mut labels, mut rows) = (Vec::new(), Vec::new(), 0);
+    let (mut pages, mut labels, mut rows, mut cost) = (Vec::new(), Vec::new(), 0, 0);
+    let mut numbers: HashMap<String, u32> = HashMap::new();
     for group in footer.get(4).list() {
         let chunks = group.get(1).list();
         let chunk = |at: usize, column: &Column| {
@@ -179,30 +185,46 @@ fn parse(file: Positioned) -> Result<Opened, String> {
             Chunk::new(meta, column.optional)
         };
         let image_chunk = chunk(image, image_column)?;
-        let image_rows = page::index(&file, &image_chunk, rows, &mut pages)?;
+        let image_rows = page::index(&file, &image_chunk, rows, &mut pages, &mut cost)?;
         let label_chunk = chunk(label, label_column)?;
         let mut label_pages = Vec::new();
-        let label_rows = page::index(&file, &label_chunk, 0, &mut label_pages)?;
+        let label_rows = page::index(&file, &label_chunk, 0, &mut label_pages, &mut cost)?;
         if image_rows != label_rows {
             return Err(format!("has {image_rows} images, but {label_rows} labels in a row group"));
         }
         for (_, page) in &label_pages {
-            labels.extend(page.read(&file)?.texts(label_column.kind)?);
+            page.read(&file)?.texts(label_column.kind, |text| {
+                labels.push(text.filter(|text| is_class_name(text)).map(|text| match numbers.get(text) {
+                    Some(&number) => number,
+                    None => {
+                        let number = numbers.len() as u32;
+                        numbers.insert(text.to_owned(), number);
+                        number
+                    }
+                }));
+            })?;
+            if numbers.len() > MAX_CLASSES {
+                return Err(format!("has more than {MAX_CLASSES} different labels; are they of another kind?"));
+            }
         }
         rows += image_rows;
         if rows > u64::from(u32::MAX) {
             return Err("has more than 2^32 rows".into());
         }
     }
-    let class_names = class_names(&footer, &label_column.path[0]);
-    Ok(Opened { table: Table { file, pages }, labels, class_names })
+    let class_names = class_names(&footer, label_column.top);
+    let mut texts = vec![String::new(); numbers.len()];
+    for (text, number) in numbers {
+        texts[number as usize] = text;
+    }
+    Ok(Opened { table: Table { file, pages }, labels, texts, class_names })
 }
 
 /// The columns that hold values, in the order of the chunks.
-fn columns(schema: &[Thrift]) -> Vec<Column> {
+fn columns(schema: &[Thrift]) -> Vec<Column<'_>> {
     let mut columns = Vec::new();
     // Of each group that is open: its name, whether it may be missing or repeats, and children that are left.
-    let mut open: Vec<(String, bool, bool, i64)> = Vec::new();
+    let mut open: Vec<(&str, bool, bool, i64)> = Vec::new();
     for (at, element) in schema.iter().enumerate() {
         let name = element.get(4).text().unwrap_or_default();
         let (optional, repeated) = (element.get(3).number() == Some(1), element.get(3).number() == Some(2));
@@ -214,7 +236,9 @@ fn columns(schema: &[Thrift]) -> Vec<Column> {
             if children == 0 {
                 let groups = &open[1.min(open.len())..];
                 columns.push(Column {
-                    path: groups.iter().map(|(name, ..)| name.clone()).chain([name.clone()]).collect(),
+                    top: groups.first().map_or(name, |(name, ..)| name),
+                    leaf: name,
+                    depth: groups.len() + 1,
                     kind: element.get(1).number().unwrap_or(-1),
                     optional: groups.iter().filter(|(_, optional, ..)| *optional).count() as u32 + u32::from(optional),
                     repeated: repeated || groups.iter().any(|(_, _, repeated, _)| *repeated),
@@ -237,8 +261,9 @@ fn columns(schema: &[Thrift]) -> Vec<Column> {
 /// The names that Hugging Face's `datasets` writes for the label's numbers.
 fn class_names(footer: &Thrift, label: &str) -> Option<Vec<String>> {
     let pairs = footer.get(5).list();
-    let pair = pairs.iter().find(|pair| pair.get(1).text().as_deref() == Some("huggingface"))?;
-    let document: serde_json::Value = serde_json::from_str(&pair.get(2).text()?).ok()?;
+    let pair = pairs.iter().find(|pair| pair.get(1).text() == Some("huggingface"))?;
+    let text = pair.get(2).text().filter(|text| text.len() <= MAX_NAMES)?;
+    let document: serde_json::Value = serde_json::from_str(text).ok()?;
     let names = document.get("info")?.get("features")?.get(label)?.get("names")?.as_array()?;
     let names: Vec<String> = names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect();
     let unique = names.iter().collect::<std::collections::HashSet<_>>().len() == names.len();
@@ -258,10 +283,11 @@ impl Tables {
         }
         let values = Arc::new(pages[at].1.read(&self.tables[table as usize].file)?);
         let mut recent = recent();
-        if recent.len() >= KEPT_PAGES {
+        recent.push(((table, at), values.clone()));
+        let size = |recent: &[Recent]| recent.iter().map(|(_, values)| values.size()).sum::<usize>();
+        while recent.len() > KEPT_PAGES || (recent.len() > 1 && size(&recent) > KEPT_BYTES) {
             recent.remove(0);
         }
-        recent.push(((table, at), values.clone()));
         Ok((values, place))
     }
 }

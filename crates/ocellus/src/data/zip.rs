@@ -216,6 +216,18 @@ impl<'a> Entry<'a> {
 pub(super) fn catalog(path: &Path) -> Result<Catalog, DataError> {
     let Zip { file, members, mut refused } = Zip::open(path)?;
     let mut members: Vec<Member> = members.into_iter().filter(|member| members::is_image(&member.name)).collect();
+    // A few bytes that many members share could unpack to any size.
+    members.sort_by_key(|member| member.offset);
+    let mut end = 0;
+    members.retain(|member| {
+        let apart = member.offset >= end;
+        if apart {
+            end = member.offset.saturating_add(LOCAL_HEADER + member.packed);
+        } else {
+            refused.add(path, &member.name, "lies within another member");
+        }
+        apart
+    });
     members.sort_by(|a, b| a.name.cmp(&b.name));
     if members.is_empty() {
         return Err(DataError::format(path, "holds no images; expected class folders, as in cat/1.jpg"));

@@ -150,7 +150,12 @@ fn idx_files_that_lie() {
         ("wide", idx(&[2, 1, 20_000], &[0; 40_000]), labels(), "expected sides of 1 to 16384"),
         ("one class", images(), idx(&[2], &[0, 0]), "one class only, `0`"),
         ("counts", idx(&[3, 2, 2], &[7; 12]), labels(), "holds 2 labels, but"),
-        ("gzip states too much", gzip(&idx(&[u32::MAX, 28, 28], &[0; 8])), labels(), "more than the file can hold"),
+        (
+            "gzip states too much",
+            gzip(&idx(&[u32::MAX, 28, 28], &[0; 8])),
+            labels(),
+            "more than a packed file of its length",
+        ),
         ("gzip short", gzip(&images()[..20]), labels(), "ends after 4 of 8 bytes"),
         ("gzip long", gzip(&[images(), vec![0; 1000]].concat()), labels(), "goes on after the 8 bytes"),
         ("gzip truncated", gzip(&images())[..20].to_vec(), labels(), "gzip data is damaged or truncated"),

@@ -1,6 +1,7 @@
 //! Data sets from files made here: good ones in every layout and format, and bad ones of every kind.
 
 mod archives;
+mod bombs;
 mod cache;
 mod folders;
 mod formats;

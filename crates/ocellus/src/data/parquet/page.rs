@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::snappy;
 use super::thrift::{self, Thrift};
+use crate::data::open::trusted;
 use crate::data::positioned::Positioned;
 
 /// Numbers of the types that values have.
@@ -17,8 +18,12 @@ const PLAIN: i64 = 0;
 const PLAIN_DICTIONARY: i64 = 2;
 const RLE_DICTIONARY: i64 = 8;
 
-/// Bytes of an unpacked page at most.
+/// Bytes of an unpacked page at most, and of one that shrinks by more than photographs do.
 const MAX_PAGE: u64 = 1 << 29;
+const MAX_DENSE_PAGE: u64 = 1 << 26;
+const MOST_EXPANSION: u64 = 20;
+/// What finding a page counts for, beside its bytes.
+const PAGE_COST: u64 = 1 << 12;
 /// Bytes of a page's header at most; statistics make them long.
 const MAX_HEADER: u64 = 1 << 20;
 
@@ -119,21 +124,41 @@ impl Header {
     }
 }
 
-/// Find the pages of a column's chunk; `rows` come before them. The number of rows is the result.
-pub(super) fn index(file: &Positioned, chunk: &Chunk, rows: u64, pages: &mut Vec<(u64, Page)>) -> Result<u64, String> {
+/// Find the pages of a column's chunk; `rows` come before them. The number of rows is the result. `cost` is what all pages that were
+/// found so far unpack to, each with its dictionary: many may be the same bytes of the file.
+pub(super) fn index(
+    file: &Positioned,
+    chunk: &Chunk,
+    rows: u64,
+    pages: &mut Vec<(u64, Page)>,
+    cost: &mut u64,
+) -> Result<u64, String> {
     let (mut at, mut found) = (chunk.start, 0);
-    let mut dictionary = None;
+    let mut dictionary: Option<Arc<Dictionary>> = None;
+    // What is stated must be possible before memory is set aside: no image has fewer bytes.
+    if chunk.values.saturating_add(rows) > file.length / LEAST_IMAGE {
+        return Err(format!("states more rows than its {} bytes can hold images", file.length));
+    }
     while found < chunk.values {
         let (header, length) = Header::read(file, at)?;
         let offset = at + length;
         let end = offset.checked_add(header.packed).filter(|&end| end <= file.length);
         at = end.ok_or("has a page that goes beyond the file's end; it is truncated")?;
-        if header.unpacked > MAX_PAGE || header.unpacked > header.packed.saturating_mul(1_040).saturating_add(64) {
+        if header.unpacked > MAX_PAGE.min(MAX_DENSE_PAGE.max(header.packed.saturating_mul(MOST_EXPANSION))) {
             return Err(format!("has a page that states {} unpacked bytes", header.unpacked));
+        }
+        let of_dictionary = dictionary.as_ref().map_or(0, |of| of.header.packed.max(of.header.unpacked));
+        *cost = cost.saturating_add(length + header.packed.max(header.unpacked) + of_dictionary + PAGE_COST);
+        if *cost > trusted(file.length) {
+            return Err(format!("has pages that unpack to more than is trusted of its {} bytes", file.length));
         }
         let codec = chunk.codec;
         match header.kind {
-            2 => dictionary = Some(Arc::new(Dictionary { offset, header, codec })),
+            2 => {
+                // No more of them than there are values.
+                let header = Header { values: header.values.min(chunk.values), ..header };
+                dictionary = Some(Arc::new(Dictionary { offset, header, codec }));
+            }
             0 | 3 => {
                 let count = header.values;
                 if count > chunk.values - found {
@@ -142,10 +167,6 @@ pub(super) fn index(file: &Positioned, chunk: &Chunk, rows: u64, pages: &mut Vec
                 let dictionary = dictionary.clone();
                 pages.push((rows + found, Page { offset, header, codec, optional: chunk.optional, dictionary }));
                 found += count;
-                // What is stated must be possible before memory is set aside: no image has fewer bytes.
-                if rows + found > file.length / LEAST_IMAGE {
-                    return Err(format!("states more rows than its {} bytes can hold images", file.length));
-                }
             }
             _ => {}
         }
@@ -171,6 +192,9 @@ fn unpack(file: &Positioned, offset: u64, header: &Header, codec: i64) -> Result
         gzip.take(length as u64 + 1).read_to_end(&mut values).map_err(|_| damaged())?;
         if values.len() == length { values } else { return Err(damaged()) }
     };
+    if levels == 0 {
+        return Ok(values);
+    }
     packed.truncate(levels);
     packed.extend_from_slice(&values);
     Ok(packed)
@@ -272,6 +296,12 @@ impl Values {
         Some(())
     }
 
+    /// How much memory they take.
+    pub(super) fn size(&self) -> usize {
+        let dictionary = self.dictionary.as_ref().map_or(0, |plain| plain.bytes.len() + size_of_val(&plain.places[..]));
+        self.bytes.len() + size_of_val(&self.rows[..]) + dictionary
+    }
+
     /// The bytes of a row.
     pub(super) fn bytes(&self, row: usize) -> Option<&[u8]> {
         let (at, length) = (*self.rows.get(row)?)?;
@@ -282,16 +312,15 @@ impl Values {
         bytes.get(at as usize..)?.get(..length as usize)
     }
 
-    /// All rows as texts: numbers in digits.
-    pub(super) fn texts(&self, kind: i64) -> Result<Vec<Option<String>>, String> {
+    /// Tells `each` row as a text: numbers in digits. A value of the dictionary may be that of every row, so none is copied.
+    pub(super) fn texts(&self, kind: i64, mut each: impl FnMut(Option<&str>)) -> Result<(), String> {
         let width = match kind {
             INT32 => 4,
             INT64 => 8,
             BYTES => {
-                let text = |row| {
-                    self.bytes(row).and_then(|bytes| std::str::from_utf8(bytes).ok()).map(|t| t.trim().to_owned())
-                };
-                return Ok((0..self.rows.len()).map(text).collect());
+                let text = |row| self.bytes(row).and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::trim);
+                (0..self.rows.len()).for_each(|row| each(text(row)));
+                return Ok(());
             }
             _ => return Err("has labels that are neither whole numbers nor texts".into()),
         };
@@ -309,7 +338,8 @@ impl Values {
                 _ => number(&self.bytes, held - 1),
             }
         };
-        Ok(self.rows.iter().map(text).collect())
+        self.rows.iter().map(text).for_each(|text| each(text.as_deref()));
+        Ok(())
     }
 }
 

@@ -36,8 +36,8 @@ impl Thrift {
         if let Self::List(list) = self { list } else { &[] }
     }
 
-    pub(super) fn text(&self) -> Option<String> {
-        if let Self::Bytes(bytes) = self { Some(std::str::from_utf8(bytes).ok()?.to_owned()) } else { None }
+    pub(super) fn text(&self) -> Option<&str> {
+        if let Self::Bytes(bytes) = self { std::str::from_utf8(bytes).ok() } else { None }
     }
 }
 
@@ -87,18 +87,22 @@ impl Reader<'_> {
             }
             id = if byte >> 4 == 0 { self.zigzag()? } else { id.checked_add(i64::from(byte >> 4))? };
             let value = match byte & 15 {
-                kind @ (1 | 2) => Thrift::Number(i64::from(kind == 1)),
+                // It stands in the kind, but is kept as others are.
+                kind @ (1 | 2) => self.counted(depth + 1).map(|()| Thrift::Number(i64::from(kind == 1)))?,
                 kind => self.value(kind, depth + 1)?,
             };
             fields.push((id, value));
         }
     }
 
-    fn value(&mut self, kind: u8, depth: u32) -> Option<Thrift> {
+    /// Counts a value, if there may be one more.
+    fn counted(&mut self, depth: u32) -> Option<()> {
         self.values += 1;
-        if depth > MAX_DEPTH || self.values > MAX_VALUES {
-            return None;
-        }
+        (depth <= MAX_DEPTH && self.values <= MAX_VALUES).then_some(())
+    }
+
+    fn value(&mut self, kind: u8, depth: u32) -> Option<Thrift> {
+        self.counted(depth)?;
         Some(match kind {
             1 | 2 => Thrift::Number(i64::from(self.byte()? == 1)),
             3 => Thrift::Number(i64::from(self.byte()? as i8)),

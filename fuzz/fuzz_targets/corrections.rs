@@ -1,0 +1,4 @@
+//! Lists of labels to change.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ocellus_fuzz::corrections(bytes));
