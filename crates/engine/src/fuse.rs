@@ -7,6 +7,7 @@
 //! | convolution with bias, optional ReLU, then max-pool whose windows do not overlap | `PooledConv2d` |
 //! | batch normalisation, then addition of a value that is known by then | the same with a shortcut |
 //! | that, or batch normalisation, then ReLU or ReLU6 | the same with it as epilogue |
+//! | for training: batch normalisation without a shortcut, optional zeros around it, then depthwise convolution | `NormalizedDepthwise` |
 //! | addition of two values, then ReLU or ReLU6 | `AddRectified` |
 //! | softmax, then categorical cross-entropy | `SoftmaxCrossEntropy` |
 //! | sigmoid, then binary cross-entropy | `SigmoidBinaryCrossEntropy` |
@@ -19,8 +20,8 @@ use crate::graph::Source;
 use crate::op::Op;
 use crate::ops::{
     Activate, Activation, Add, AddRectified, BatchNorm, BinaryCrossEntropy, CategoricalCrossEntropy, Conv2d, Dense,
-    Epilogue, FoldBatchNorm, MaxPool2d, PooledConv2d, SigmoidBinaryCrossEntropy, Softmax, SoftmaxCrossEntropy,
-    ZeroPad2d,
+    Epilogue, FoldBatchNorm, MaxPool2d, NormalizedDepthwise, PooledConv2d, SigmoidBinaryCrossEntropy, Softmax,
+    SoftmaxCrossEntropy, ZeroPad2d,
 };
 use crate::{Graph, GraphError, Node, Value};
 use std::sync::Arc;
@@ -108,8 +109,8 @@ struct Joined {
     op: Arc<dyn Op>,
     /// The batch normalisation whose part the weights take over.
     norm: Option<usize>,
-    /// The value that is added to a batch normalisation's result.
-    shortcut: Option<Value>,
+    /// The value that is read besides: added to a batch normalisation's result, or the kernel of the convolution behind it.
+    besides: Option<Value>,
     last: usize,
 }
 
@@ -142,7 +143,7 @@ impl<'a> Fuser<'a> {
         let (op, inputs) = self.with_predecessor(node, joined.op);
         self.new.set_place(node.place.clone());
         let mut inputs = self.mapped(&inputs)?;
-        inputs.extend(self.mapped(joined.shortcut.as_slice())?);
+        inputs.extend(self.mapped(joined.besides.as_slice())?);
         if let Some(norm) = joined.norm {
             inputs = self.folded(norm, &inputs)?;
         }
@@ -189,7 +190,7 @@ impl<'a> Fuser<'a> {
     fn with_followers(&mut self, index: usize) -> Joined {
         let node = &self.old.nodes[index];
         let op = self.with_padding(node).map_or_else(|| Arc::clone(&node.op), |(op, _)| op);
-        let mut joined = Joined { op, norm: None, shortcut: None, last: index };
+        let mut joined = Joined { op, norm: None, besides: None, last: index };
         if let Some(next) = self.only_reader(node.outputs[0])
             && self.foldable(node, &self.old.nodes[next])
         {
@@ -200,13 +201,17 @@ impl<'a> Fuser<'a> {
             && let Some(shortcut) = self.shortcut(node, &self.old.nodes[next])
         {
             self.done[next] = true;
-            joined = Joined { shortcut: Some(shortcut), last: next, ..joined };
+            joined = Joined { besides: Some(shortcut), last: next, ..joined };
         }
         if let Some(next) = self.only_reader(self.old.nodes[joined.last].outputs[0])
             && let Some(op) = activated(&*joined.op, node.inputs.len(), &*self.old.nodes[next].op)
         {
             self.done[next] = true;
             joined = Joined { op, last: next, ..joined };
+        }
+        if let Some((op, next)) = self.depthwise(&joined, node) {
+            self.done[next] = true;
+            joined = Joined { op: Arc::new(op), besides: Some(self.old.nodes[next].inputs[1]), last: next, ..joined };
         }
         let biased = node.inputs.len() == 3 || joined.norm.is_some();
         if biased
@@ -248,6 +253,26 @@ impl<'a> Fuser<'a> {
         let other = if a == node.outputs[0] { b } else { a };
         let known = other != node.outputs[0] && self.map[other.index()].is_some();
         (bare && known && next.op.is::<Add>().is_some()).then_some(other)
+    }
+
+    /// A batch normalisation and the depthwise convolution behind it as one, and the number of the latter.
+    fn depthwise(&self, joined: &Joined, node: &Node) -> Option<(NormalizedDepthwise, usize)> {
+        let norm = joined.op.is::<BatchNorm>()?.clone();
+        let normalized = self.old.nodes[joined.last].outputs[0];
+        let mut index = self.only_reader(normalized)?;
+        if self.waits_for_convolution(index) {
+            index = self.only_reader(self.old.nodes[index].outputs[0])?;
+        }
+        let next = &self.old.nodes[index];
+        let (op, image) = self.with_padding(next).unwrap_or_else(|| (Arc::clone(&next.op), next.inputs[0]));
+        let conv = op.is::<Conv2d>()?.clone();
+        let [_, kernel] = next.inputs[..] else { return None };
+        let bare = joined.besides.is_none() && image == normalized && conv.epilogue == Epilogue::Linear;
+        // What disappears in the weights is better.
+        let folds = self.only_reader(next.outputs[0]).is_some_and(|after| self.foldable(next, &self.old.nodes[after]));
+        let suits = NormalizedDepthwise::suits(&conv, self.old.spec(node.inputs[0]), self.old.spec(kernel));
+        let learns = !matches!(self.fold, Fold::Always);
+        (bare && suits && learns && !folds).then_some((NormalizedDepthwise { norm, conv }, index))
     }
 
     fn positions_unread(&self, index: usize) -> bool {

@@ -19,6 +19,7 @@ mod fold_batch_norm;
 mod layer_norm;
 mod loss;
 mod multiply_channels;
+mod normalized_depthwise;
 mod pool2d;
 mod pooled_conv2d;
 mod quantized;
@@ -48,6 +49,7 @@ pub use loss::{
     BinaryCrossEntropy, CategoricalCrossEntropy, MeanSquaredError, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy,
 };
 pub use multiply_channels::MultiplyChannels;
+pub(crate) use normalized_depthwise::NormalizedDepthwise;
 pub use pool2d::{AveragePool2d, GlobalAveragePool2d, GlobalMaxPool2d, MaxPool2d};
 pub use pooled_conv2d::PooledConv2d;
 pub(crate) use quantized::{Bytes, Kind, Quantize, Quantized};

@@ -162,6 +162,15 @@ const BODIES: &[(&str, BodyFn)] = &[
         }
         Ok(x)
     }),
+    ("depthwise with strides behind batch norms", |net, x| {
+        let y = batch_norm(net, x)?;
+        let w = net.weight(&[3, 3, 1, 4], 0.5);
+        let y = net.graph.add(Conv2d { groups: 4, strides: [2, 2], padding: [0, 1, 1, 0], ..conv2d(0) }, &[y, w])?;
+        let y = batch_norm(net, y)?;
+        let y = net.graph.add(ZeroPad2d { padding: [1, 2, 2, 3] }, &[y])?;
+        let w = net.weight(&[5, 5, 1, 4], 0.5);
+        net.graph.add(Conv2d { groups: 4, ..conv2d(0) }, &[y, w])
+    }),
     ("addition of two, relu", |net, x| {
         let y = net.conv(x, 4, 3, 1)?;
         let y = net.graph.add(Add, &[y, x])?;
@@ -280,6 +289,18 @@ fn residual_blocks_add_and_rectify_with_their_normalisation() {
         assert_eq!(count(&fused.graph, &["Add", "AddRectified", "Activate"]), 0, "{name}");
         fused.graph.gradients(total, &wrt).unwrap();
         assert_eq!(count(&fused.graph, &["ActivateBackward"]), 0, "{name}");
+    }
+}
+
+#[test]
+fn batch_norm_is_one_with_the_depthwise_convolution_behind_it() {
+    for (name, norms, together) in [("inverted residuals", 5, 2), ("depthwise with strides behind batch norms", 0, 2)] {
+        let (net, logits, total) = build(&body(name), cross_entropy);
+        let fused = fuse(&net.graph, &[logits, total]).unwrap();
+        let count = |op: &str| fused.graph.nodes().iter().filter(|node| node.op.name() == op).count();
+        let left = ["BatchNorm", "NormalizedDepthwise", "Conv2d", "ZeroPad2d"].map(count);
+        assert_eq!(left[..2], [norms, together], "{name}");
+        assert_eq!(left[3], 0, "{name}");
     }
 }
 

@@ -14,6 +14,7 @@
 //! | what is multiplied in registers, sums streamed | weight gradients over few pixels | `weight_tile` |
 //! | vectors over channels | depthwise | `depthwise_tile`, `depthwise_data`, `depthwise_weights`; kernels other than 3x3 and 5x5, dilation: `depthwise` |
 //! | a 1x1 convolution and the depthwise one behind it, some rows at a time | inference of inverted residual blocks | `expanded_depthwise` |
+//! | batch normalisation and the depthwise convolution behind it, some rows at a time | training of inverted residual blocks | `normalized_depthwise` |
 //! | only the maxima have a gradient | behind a max-pool | `sparse_data`, `sparse_weights` |
 //! | products of bytes, whole-number sums | 8-bit inference | `quantized`, `quantized_tile` |
 //! | permutations fetch each filter's pixel | first layers before a max-pool | `patch_weights` |
@@ -35,6 +36,7 @@ mod backward_data;
 mod backward_weights;
 mod blocked_weights;
 mod depthwise;
+mod depthwise_bands;
 mod depthwise_data;
 mod depthwise_tile;
 mod depthwise_weights;
@@ -47,6 +49,7 @@ mod geometry;
 #[cfg(test)]
 mod joined_tests;
 pub(crate) mod matrix;
+mod normalized_depthwise;
 mod pack;
 mod paired_weights;
 mod patch_weights;
@@ -75,6 +78,7 @@ pub use backward_data::BackwardData;
 pub use backward_weights::BackwardWeights;
 pub use expanded_depthwise::ExpandedDepthwise;
 pub use forward::{ConvWeights, Extent, Forward, Sums};
+pub use normalized_depthwise::{NormalizedDepthwise, NormalizedGradients};
 pub use pooled_backward_data::PooledBackwardData;
 pub use pooled_backward_weights::PooledBackwardWeights;
 pub use pooled_forward::PooledForward;

@@ -34,11 +34,18 @@ pub(super) fn add_gradients(op: &BatchNorm, at: &mut Backward<'_>) -> Result<(),
         at.set(5, gradient);
     }
     if at.wants(0) {
-        let x = at.graph.spec(norm[0]);
-        let data = Data { pixels: x.len() / x.channels().max(1), op: rest };
-        let dx = at.add(data, &[&norm[..], &[gradient, dbeta, dgamma]].concat())?;
-        at.set(0, dx);
+        add_data(&rest, at, gradient, [dbeta, dgamma])?;
     }
+    Ok(())
+}
+
+/// Adds the gradient of x, the first of the node's inputs, from that of what was normalised and from the sums, the gradients of beta and
+/// gamma.
+pub(super) fn add_data(op: &BatchNorm, at: &mut Backward<'_>, dy: Value, sums: [Value; 2]) -> Result<(), GraphError> {
+    let x = at.graph.spec(at.inputs[0]);
+    let data = Data { pixels: x.len() / x.channels().max(1), op: op.clone() };
+    let dx = at.add(data, &[&at.inputs[..5], &[dy], &sums].concat())?;
+    at.set(0, dx);
     Ok(())
 }
 

@@ -307,9 +307,12 @@ impl<'a> Builder<'a> {
             let lifetimes: Vec<Lifetime> = values.iter().map(|v| v.0).collect();
             let layout = lay_out(&lifetimes, self.options.share_memory);
             let per_sample: usize = layout.bytes.iter().sum();
-            let bands = self.bands(stage, per_sample + self.touched(stage));
+            let touched = self.touched(stage);
+            let bands = self.bands(stage, per_sample + touched);
             let bands_of_slot = slot_samples * bands;
-            let fitting = self.options.group_bytes * bands / per_sample.max(1);
+            // Where nothing but kept values pass from step to step, the next step had better find those in the cache.
+            let passed = if per_sample > 0 { per_sample } else { touched };
+            let fitting = self.options.group_bytes * bands / passed.max(1);
             let most = self.options.group.unwrap_or(fitting).clamp(1, bands_of_slot);
             // Groups of equal size rather than full ones and a small rest.
             let group = bands_of_slot.div_ceil(bands_of_slot.div_ceil(most));

@@ -4,8 +4,7 @@
 //! the pixels are done by phase, `(row + padding) % strides`; each phase is a dense convolution with its share of the taps.
 
 use super::depthwise::{self, Depthwise, is_depthwise};
-use super::depthwise_data::TileData;
-use super::depthwise_tile::{Layout, Tiles, Windows};
+use super::depthwise_data::DataTiles;
 use super::factors::rounds_to_pairs;
 use super::geometry::{Segment, Source, Tap, segments};
 use super::pack::{Matrix, TileSize};
@@ -26,31 +25,7 @@ pub struct BackwardData {
     /// Whether the direct way multiplies pairs of bf16 values.
     pairs: bool,
     winograd: Option<Winograd>,
-    depthwise: Option<Box<DepthwiseTiles>>,
-}
-
-/// The way of depthwise kernels that have tiles.
-#[derive(Clone, Debug)]
-struct DepthwiseTiles {
-    /// With unit strides the windows over `dy`, else those of the forward pass.
-    windows: Windows,
-    /// The kernel's positions in the order that the tiles read.
-    taps: Vec<Tap>,
-}
-
-impl DepthwiseTiles {
-    fn new(shape: &ConvShape) -> Option<Self> {
-        let windows = Windows::of_gradient(shape).or_else(|| Windows::of_input(shape))?;
-        let mut taps: Vec<_> = (0..shape.taps()).map(|position| Tap { offset: 0, position }).collect();
-        if windows.stride == 1 {
-            taps.reverse();
-        }
-        Some(DepthwiseTiles { windows, taps })
-    }
-
-    fn packed_len(&self, lanes: usize) -> usize {
-        depthwise::packed_len(self.taps.len(), self.windows.channels, lanes)
-    }
+    depthwise: Option<Box<DataTiles>>,
 }
 
 /// The input pixels that see the same taps.
@@ -183,7 +158,7 @@ impl BackwardData {
             }
         }
         let winograd = winograd(&shape, level, precision);
-        let depthwise = DepthwiseTiles::new(&shape).map(Box::new);
+        let depthwise = DataTiles::new(&shape).map(Box::new);
         BackwardData { shape, level, size, source, matrix, phases, pairs, winograd, depthwise }
     }
 
@@ -206,8 +181,8 @@ impl BackwardData {
     pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
         assert_eq!(weights.len(), self.shape.weights_len(), "weights of {:?}", self.shape);
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
-        if let Some(DepthwiseTiles { taps, .. }) = self.depthwise.as_deref() {
-            return depthwise::pack(taps, self.shape.groups, self.size.lanes, weights, packed);
+        if let Some(depthwise) = self.depthwise.as_deref() {
+            return depthwise.pack(self.size.lanes, weights, packed);
         }
         for phase in &self.phases {
             if let Some(winograd) = &self.winograd {
@@ -249,14 +224,8 @@ impl BackwardData {
             return winograd.run(samples, dy, packed, None, output, scratch);
         }
         let ValuesMut::F32(dx) = dx else { panic!("{shape:?} has no bf16 gradient") };
-        if let Some(DepthwiseTiles { windows, .. }) = self.depthwise.as_deref() {
-            let rows = 0..shape.input[0];
-            if windows.stride == 1 {
-                let (x, bias, epilogue, y) = (dy, None, Epilogue::Linear, dx);
-                return Tiles { windows, rows, samples, x, weights: packed, layout: Layout::Packed, bias, epilogue, y }
-                    .run_on(self.level);
-            }
-            return TileData { windows, rows, samples, dy, packed, dx }.run_on(self.level);
+        if let Some(depthwise) = self.depthwise.as_deref() {
+            return depthwise.run_on(self.level, 0..shape.input[0], samples, dy, packed, dx);
         }
         let dy = self.source.prepare(samples, dy, scratch);
         if dy.is_empty() {

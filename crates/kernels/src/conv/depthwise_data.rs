@@ -1,9 +1,11 @@
-//! The data gradient of a depthwise convolution with a 3x3 or 5x5 kernel and strides of 2: each tile is two rows of the input, and every
-//! gradient of an output is read once for all pixels that its window saw.
+//! The data gradient of a depthwise convolution with a 3x3 or 5x5 kernel. With unit strides it is a convolution, too. With strides of 2
+//! each tile is two rows of the input, and every gradient of an output is read once for all pixels that its window saw.
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
-use super::depthwise_tile::{Windows, many_registers};
+use super::depthwise_tile::{Layout, Tiles, Windows, many_registers};
+use super::geometry::Tap;
+use super::{ConvShape, Epilogue, depthwise};
 use crate::Level;
 use crate::isa::{Isa, Kernel};
 use std::ops::Range;
@@ -11,18 +13,67 @@ use std::ops::Range;
 /// Pairs of columns in a tile.
 const PAIRS: usize = 4;
 
-/// `dx` of some rows of each sample.
-pub(super) struct TileData<'a> {
+/// The data gradient of kernels that have tiles.
+#[derive(Clone, Debug)]
+pub(super) struct DataTiles {
+    /// With unit strides the windows over `dy`, else those of the forward pass.
+    windows: Windows,
+    /// The kernel's positions in the order that the tiles read.
+    taps: Vec<Tap>,
+}
+
+impl DataTiles {
+    pub(super) fn new(shape: &ConvShape) -> Option<Self> {
+        let windows = Windows::of_gradient(shape).or_else(|| Windows::of_input(shape))?;
+        let mut taps: Vec<_> = (0..shape.taps()).map(|position| Tap { offset: 0, position }).collect();
+        if windows.stride == 1 {
+            taps.reverse();
+        }
+        Some(DataTiles { windows, taps })
+    }
+
+    /// Values that [`pack`](Self::pack) writes.
+    pub(super) fn packed_len(&self, lanes: usize) -> usize {
+        depthwise::packed_len(self.taps.len(), self.windows.channels, lanes)
+    }
+
+    /// Brings the weights into the order that [`run_on`](Self::run_on) reads.
+    pub(super) fn pack(&self, lanes: usize, weights: &[f32], packed: &mut [f32]) {
+        depthwise::pack(&self.taps, self.windows.channels, lanes, weights, packed);
+    }
+
+    /// Computes these rows of each sample's `dx`, which holds nothing else.
+    pub(super) fn run_on(
+        &self,
+        level: Level,
+        rows: Range<usize>,
+        samples: usize,
+        dy: &[f32],
+        packed: &[f32],
+        dx: &mut [f32],
+    ) {
+        let windows = &self.windows;
+        if windows.stride == 1 {
+            let (x, bias, epilogue, y) = (dy, None, Epilogue::Linear, dx);
+            return Tiles { windows, rows, samples, x, weights: packed, layout: Layout::Packed, bias, epilogue, y }
+                .run_on(level);
+        }
+        Strided { windows, rows, samples, dy, packed, dx }.run_on(level);
+    }
+}
+
+/// `dx` of some rows of each sample, with strides of 2.
+struct Strided<'a> {
     /// The windows of the forward pass.
-    pub(super) windows: &'a Windows,
+    windows: &'a Windows,
     /// The rows of `dx` that are computed.
-    pub(super) rows: Range<usize>,
-    pub(super) samples: usize,
-    pub(super) dy: &'a [f32],
-    /// The kernel as it is, packed by [`depthwise::pack`](super::depthwise::pack).
-    pub(super) packed: &'a [f32],
+    rows: Range<usize>,
+    samples: usize,
+    dy: &'a [f32],
+    /// The kernel as it is, packed by [`depthwise::pack`].
+    packed: &'a [f32],
     /// Those rows, sample by sample.
-    pub(super) dx: &'a mut [f32],
+    dx: &'a mut [f32],
 }
 
 /// A tile: two rows, and `PAIRS` pairs of columns, of the padded image. Only some of them exist.
@@ -48,10 +99,10 @@ impl Place {
     }
 }
 
-impl TileData<'_> {
+impl Strided<'_> {
     /// Computes it; each kernel is compiled apart, here and nowhere else.
     #[inline(never)]
-    pub(super) fn run_on(self, level: Level) {
+    fn run_on(self, level: Level) {
         match self.windows.kernel {
             3 => level.dispatch(Sweep::<3, 2>(self)),
             5 => level.dispatch(Sweep::<5, 3>(self)),
@@ -61,7 +112,7 @@ impl TileData<'_> {
 }
 
 /// With a kernel of `K` times `K`, `H` rows of whose windows see a pixel at most.
-struct Sweep<'a, const K: usize, const H: usize>(TileData<'a>);
+struct Sweep<'a, const K: usize, const H: usize>(Strided<'a>);
 
 impl<const K: usize, const H: usize> Kernel for Sweep<'_, K, H> {
     type Output = ();
@@ -77,7 +128,7 @@ fn inside(start: isize, count: usize, range: Range<usize>) -> u32 {
     (0..count).filter(|&i| inside(i)).fold(0, |bits, i| bits | 1 << i)
 }
 
-impl TileData<'_> {
+impl Strided<'_> {
     #[inline(always)]
     fn sweep<I: Isa, const K: usize, const H: usize>(mut self, isa: I) {
         let windows = self.windows;
@@ -169,13 +220,12 @@ impl TileData<'_> {
                         // (pair, column of the pair)
                         let mut sums = [[isa.zero(); 2]; PAIRS];
                         rows!($odd weights sums 0 1 2);
-                        let mut to = dx.wrapping_add($odd * dx_pitch);
                         for column in 0..2 * PAIRS {
                             if place.columns & (1 << column) != 0 {
+                                let to = dx.wrapping_add($odd * dx_pitch + column * channels);
                                 let sum = sums[column / 2][column % 2];
                                 if PART { isa.store_masked(mask, to, sum) } else { isa.store(to, sum) }
                             }
-                            to = to.wrapping_add(channels);
                         }
                     }
                 };

@@ -16,24 +16,21 @@ use std::ops::Range;
 macro_rules! for_columns {
     ($I:ident, $K:ident, $S:ident, $C:ident, $PART:ident, $isa:ident, $x:ident, $channels:ident, $mask:ident,
      $inside:expr, |$value:ident, $tap:ident, $column:ident| $each:block) => {
-        // Moved from pixel to pixel, since a product for each address would take longer than what is done with the pixel.
-        let mut pixel = $x;
-        for_columns!(@ ($I, $K, $S, $C, $PART, $isa, pixel, $channels, $mask, $inside, $value, $tap, $column, $each)
-            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
-        let _ = pixel;
+        for_columns!(@ ($I, $K, $S, $C, $PART, $isa, $x, $channels, $mask, $inside, $value, $tap, $column, $each)
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
     };
     (@ $all:tt $($index:literal)*) => {$( for_columns!(@@ $index $all); )*};
-    (@@ $index:literal ($I:ident, $K:ident, $S:ident, $C:ident, $PART:ident, $isa:ident, $pixel:ident, $channels:ident,
+    (@@ $index:literal ($I:ident, $K:ident, $S:ident, $C:ident, $PART:ident, $isa:ident, $x:ident, $channels:ident,
      $mask:ident, $inside:expr, $value:ident, $tap:ident, $column:ident, $each:block)) => {
         if const { $index < ($C - 1) * $S + $K } && $inside & (1 << $index) != 0 {
-            let $value = if $PART { $isa.load_masked($mask, $pixel) } else { $isa.load($pixel) };
+            let from = $x.wrapping_add($index * $channels);
+            let $value = if $PART { $isa.load_masked($mask, from) } else { $isa.load(from) };
             for_columns!(@@@ $index $K $S $C $tap $column $each 0);
             for_columns!(@@@ $index $K $S $C $tap $column $each 1);
             for_columns!(@@@ $index $K $S $C $tap $column $each 2);
             for_columns!(@@@ $index $K $S $C $tap $column $each 3);
             for_columns!(@@@ $index $K $S $C $tap $column $each 4);
         }
-        $pixel = $pixel.wrapping_add($channels);
     };
     (@@@ $index:literal $K:ident $S:ident $C:ident $tap:ident $column:ident $each:block $number:literal) => {
         {
@@ -343,13 +340,14 @@ impl Tiles<'_> {
                 None => isa.zero(),
             };
             let (mut first, mut second) = ([bias; C], [bias; C]);
-            let mut row = self.x.as_ptr().wrapping_offset(place.input + channel as isize);
+            let x = self.x.as_ptr().wrapping_offset(place.input + channel as isize);
             let pitch = self.windows.input[1] * channels;
             macro_rules! rows {
                 ($($row:literal)*) => {$(
                     // Its place in the windows of the first row of outputs is `$row`, and of the second `$row - S`.
                     if const { $row < K + S } && place.rows & (1 << $row) != 0 {
-                        for_columns!(I, K, S, C, PART, isa, row, channels, mask, place.columns, |x, tap, column| {
+                        let x = x.wrapping_add($row * pitch);
+                        for_columns!(I, K, S, C, PART, isa, x, channels, mask, place.columns, |x, tap, column| {
                             if const { $row < K } {
                                 first[column] = isa.mul_add(x, weights[$row % K][tap], first[column]);
                             }
@@ -358,26 +356,28 @@ impl Tiles<'_> {
                             }
                         });
                     }
-                    row = row.wrapping_add(pitch);
                 )*};
             }
             rows!(0 1 2 3 4 5 6);
-            let _ = row;
             let (low, high) = self.epilogue.bounds();
             let (low, high) = (isa.splat(low), isa.splat(high));
-            let mut store = |row: usize, sums: [I::F32; C]| {
-                let mut to = self.y.as_mut_ptr().add(place.output + channel + row * self.windows.row_len());
+            let y = self.y.as_mut_ptr().add(place.output + channel);
+            for column in 0..C {
+                if column < place.count {
+                    let to = y.add(column * channels);
+                    let value = isa.min(high, isa.max(low, first[column]));
+                    if PART { isa.store_masked(mask, to, value) } else { isa.store(to, value) }
+                }
+            }
+            if place.two {
+                let y = y.add(self.windows.row_len());
                 for column in 0..C {
                     if column < place.count {
-                        let value = isa.min(high, isa.max(low, sums[column]));
+                        let to = y.add(column * channels);
+                        let value = isa.min(high, isa.max(low, second[column]));
                         if PART { isa.store_masked(mask, to, value) } else { isa.store(to, value) }
                     }
-                    to = to.wrapping_add(channels);
                 }
-            };
-            store(0, first);
-            if place.two {
-                store(1, second);
             }
         }
     }

@@ -116,13 +116,14 @@ impl TileWeights<'_> {
                     sums[row][column] = load(dw.add((row * K + column) * channels));
                 }
             }
-            let mut x_row = self.x.as_ptr().wrapping_offset(place.input + channel as isize);
+            let x = self.x.as_ptr().wrapping_offset(place.input + channel as isize);
             let pitch = self.windows.input[1] * channels;
             macro_rules! rows {
                 ($($row:literal)*) => {$(
                     // Its place in the windows of the first row of outputs is `$row`, and of the second `$row - S`.
                     if const { $row < K + S } && place.rows & (1 << $row) != 0 {
-                        for_columns!(I, K, S, C, PART, isa, x_row, channels, mask, place.columns, |x, tap, column| {
+                        let x = x.wrapping_add($row * pitch);
+                        for_columns!(I, K, S, C, PART, isa, x, channels, mask, place.columns, |x, tap, column| {
                             if const { $row < K } {
                                 sums[$row % K][tap] = isa.mul_add(x, first[column], sums[$row % K][tap]);
                             }
@@ -132,11 +133,9 @@ impl TileWeights<'_> {
                             }
                         });
                     }
-                    x_row = x_row.wrapping_add(pitch);
                 )*};
             }
             rows!(0 1 2 3 4 5 6);
-            let _ = x_row;
             for row in 0..K {
                 for column in 0..K {
                     let to = dw.add((row * K + column) * channels);

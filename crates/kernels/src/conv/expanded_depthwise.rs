@@ -4,6 +4,7 @@
 //! more than a cache holds in the first layers.
 
 use super::depthwise::is_depthwise;
+use super::depthwise_bands::Bands;
 use super::depthwise_tile::{Layout, Tiles, Windows};
 use super::{ConvShape, ConvWeights, Extent, Forward, Sums};
 use crate::{Level, Pool, Precision};
@@ -19,10 +20,8 @@ const LEAST_BYTES: usize = 512 << 10;
 #[derive(Clone, Debug)]
 pub struct ExpandedDepthwise {
     expand: Forward,
-    windows: Windows,
+    bands: Bands,
     level: Level,
-    /// Rows of the output that are computed together.
-    band: usize,
 }
 
 impl ExpandedDepthwise {
@@ -46,11 +45,8 @@ impl ExpandedDepthwise {
     pub fn new(expand: ConvShape, depthwise: ConvShape, level: Level) -> Self {
         assert!(ExpandedDepthwise::suits(&expand, &depthwise), "{expand:?} and {depthwise:?}");
         let windows = Windows::of_input(&depthwise).expect("it suits");
-        let row = 4 * windows.input[1] * windows.channels;
-        let rows = (BAND_BYTES / row).saturating_sub(windows.kernel) / windows.stride + 1;
-        // Two rows share what they read.
-        let band = rows.next_multiple_of(2).min(windows.output[0].next_multiple_of(2));
-        ExpandedDepthwise { expand: Forward::new(expand, level, Precision::F32), windows, level, band }
+        let bands = Bands::new(windows, BAND_BYTES);
+        ExpandedDepthwise { expand: Forward::new(expand, level, Precision::F32), bands, level }
     }
 
     /// Values that [`pack`](Self::pack) writes.
@@ -65,18 +61,12 @@ impl ExpandedDepthwise {
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self) -> usize {
-        let rows = (self.band - 1) * self.windows.stride + self.windows.kernel;
-        rows.min(self.windows.input[0]) * self.row_len() + self.expand.scratch_len(1)
+        self.bands.held_len() + self.expand.scratch_len(1)
     }
 
     /// Values in a row of the output, the smallest piece of it.
     pub fn unit(&self) -> usize {
-        self.windows.row_len()
-    }
-
-    /// Values in a row between both.
-    fn row_len(&self) -> usize {
-        self.windows.input[1] * self.windows.channels
+        self.bands.windows().row_len()
     }
 
     /// Convolves `samples` images `x` into `y`. The depthwise weights are as they are, `[tap][channel]`.
@@ -89,7 +79,7 @@ impl ExpandedDepthwise {
         y: &mut [f32],
         scratch: &mut [f32],
     ) {
-        let rows = self.windows.output[0];
+        let rows = self.bands.windows().output[0];
         let (x_len, y_len) = (x.len() / samples.max(1), rows * self.unit());
         assert_eq!(y.len(), samples * y_len, "outputs of every pixel");
         for sample in 0..samples {
@@ -109,52 +99,25 @@ impl ExpandedDepthwise {
         scratch: &mut [f32],
     ) {
         assert_eq!(y.len(), rows.len() * self.unit(), "outputs of these rows");
-        let row_len = self.row_len();
-        let (between, scratch) =
-            scratch[..self.scratch_len()].split_at_mut(self.scratch_len() - self.expand.scratch_len(1));
-        // The rows that `between` holds.
-        let mut held = 0..0;
-        for first in rows.clone().step_by(self.band) {
-            let band = first..(first + self.band).min(rows.end);
-            let needed = self.input_rows(&band);
-            let kept = if held.contains(&needed.start) { held.end.min(needed.end) - needed.start } else { 0 };
-            if kept > 0 {
-                let from = (needed.start - held.start) * row_len;
-                between.copy_within(from..from + kept * row_len, 0);
-            }
-            let new = (needed.start + kept) * row_len..needed.end * row_len;
-            let to = &mut between[kept * row_len..needed.len() * row_len];
-            self.expand.run(Extent::Piece(new), x, expand, Sums::New(to.into()), scratch);
-            let top = (band.start * self.windows.stride) as isize - self.windows.before[0];
-            let windows = Windows {
-                input: [needed.len(), self.windows.input[1]],
-                output: [band.len(), self.windows.output[1]],
-                before: [needed.start as isize - top, self.windows.before[1]],
-                ..self.windows
-            };
-            let unit = self.unit();
+        let (between, scratch) = scratch[..self.scratch_len()].split_at_mut(self.bands.held_len());
+        let (unit, row_len) = (self.unit(), self.bands.row_len());
+        let make = |rows: Range<usize>, to: &mut [f32]| {
+            let piece = Extent::Piece(rows.start * row_len..rows.end * row_len);
+            self.expand.run(piece, x, expand, Sums::New(to.into()), scratch);
+        };
+        self.bands.sweep(rows.clone(), between, make, |band| {
             Tiles {
-                windows: &windows,
-                rows: 0..band.len(),
+                windows: &band.windows,
+                rows: 0..band.rows.len(),
                 samples: 1,
-                x: &between[..needed.len() * row_len],
+                x: band.image,
                 weights: depthwise.packed,
                 layout: Layout::Plain,
                 bias: depthwise.bias,
                 epilogue: depthwise.epilogue,
-                y: &mut y[(band.start - rows.start) * unit..(band.end - rows.start) * unit],
+                y: &mut y[(band.rows.start - rows.start) * unit..(band.rows.end - rows.start) * unit],
             }
             .run_on(self.level);
-            held = needed;
-        }
-    }
-
-    /// The rows between both that these rows of the output read.
-    fn input_rows(&self, rows: &Range<usize>) -> Range<usize> {
-        let Windows { stride, kernel, before, input, .. } = self.windows;
-        let inside = |row: isize| row.clamp(0, input[0] as isize) as usize;
-        let start = inside((rows.start * stride) as isize - before[0]);
-        let end = inside(((rows.end.max(1) - 1) * stride + kernel) as isize - before[0]);
-        start..end.max(start)
+        });
     }
 }

@@ -1,8 +1,10 @@
-//! What is joined for inference against its parts: a shortcut added before the epilogue, a 1x1 convolution with the depthwise one behind it.
+//! What is joined against its parts: a shortcut added before the epilogue, a 1x1 convolution with the depthwise one behind it, batch
+//! normalisation with the depthwise convolution behind it and its gradients.
 
 use super::tests::{SHAPES, convolved, dirty, every_way, noise};
 use super::*;
-use crate::{Level, Pool, Precision};
+use crate::batch_norm::{self, Norm};
+use crate::{Level, Pool, Precision, Values};
 
 #[test]
 fn a_shortcut_is_added_before_the_epilogue() {
@@ -97,6 +99,90 @@ fn expansion_and_depthwise_convolution_together() {
                     both.run_rows(rows, &x[..ones.input_len()], first, second, y, &mut dirty(both.scratch_len()));
                 }
                 assert_eq!(cut, want[..cut.len()], "{each} rows of {ones:?}, then {depthwise:?} on {level:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn normalisation_and_depthwise_convolution_together() {
+    // Image, kernel, stride, padding.
+    let cases = [
+        ([37, 41, 96], 3, 1, [1, 1, 1, 1]),
+        ([38, 41, 100], 3, 2, [0, 1, 0, 1]),
+        ([39, 41, 100], 3, 2, [1, 1, 1, 1]),
+        ([31, 30, 160], 5, 1, [2, 2, 2, 2]),
+        ([41, 37, 97], 5, 2, [1, 2, 2, 1]),
+        ([200, 43, 16], 3, 1, [0, 0, 0, 0]),
+        ([100, 300, 16], 3, 2, [0, 0, 0, 0]),
+        ([3, 300, 160], 3, 2, [1, 1, 1, 1]),
+        ([1, 1, 7], 3, 1, [1, 1, 1, 1]),
+    ];
+    for (input @ [height, width, channels], size, stride, padding) in cases {
+        let (kernel, strides) = ([size, size], [stride, stride]);
+        let shape =
+            ConvShape { input, filters: channels, kernel, strides, padding, dilation: [1, 1], groups: channels };
+        assert!(NormalizedDepthwise::suits(&shape));
+        let samples = 2;
+        let (x, dy) = (noise(1, samples * shape.input_len()), noise(2, samples * shape.output_len()));
+        let w = noise(3, shape.weights_len());
+        let (mean, gamma, beta) = (noise(4, channels), noise(5, channels), noise(6, channels));
+        let variance: Vec<f32> = noise(7, channels).iter().map(|v| v * v + 0.5).collect();
+        for (level, epilogue) in Level::available()
+            .into_iter()
+            .flat_map(|level| [Epilogue::Linear, Epilogue::Relu6].map(|epilogue| (level, epilogue)))
+        {
+            let context = (shape, level, epilogue);
+            let norm = Norm { mean: &mean, variance: &variance, gamma: &gamma, beta: &beta, epsilon: 1e-3, epilogue };
+            let mut n = dirty(x.len());
+            batch_norm::normalize(level, &norm, Values::F32(&x), None, n.as_mut_slice().into());
+            let forward = Forward::new(shape, level, Precision::F32);
+            let mut packed = dirty(forward.packed_len());
+            forward.pack(&mut Pool::new(1), &w, &mut packed);
+            let weights = ConvWeights { packed: &packed, bias: None, epilogue: Epilogue::Linear };
+            let want = convolved(&forward, &shape, samples, &n, weights);
+
+            let both = NormalizedDepthwise::new(shape, level);
+            let (rows, unit, len) = (shape.output()[0], both.unit(), shape.input_len());
+            for each in [1, 2, 3, rows] {
+                for (sample, want) in want.chunks(shape.output_len()).enumerate() {
+                    let x = Values::F32(&x[sample * len..(sample + 1) * len]);
+                    let mut y = dirty(want.len());
+                    for (at, y) in (0..rows).step_by(each).zip(y.chunks_mut(each * unit)) {
+                        let rows = at..(at + each).min(rows);
+                        both.run_rows(rows, x, &norm, &w, y, &mut dirty(both.scratch_len()));
+                    }
+                    assert_eq!(y, want, "{each} rows of {context:?}");
+                }
+            }
+
+            let data = BackwardData::new(shape, level, Precision::F32);
+            let mut packed = dirty(data.packed_len());
+            data.pack(&mut Pool::new(1), &w, &mut packed);
+            let mut want_dn = dirty(x.len());
+            data.run(samples, &dy, &packed, want_dn.as_mut_slice().into(), &mut dirty(data.scratch_len(samples)));
+            let mut packed = dirty(both.packed_len());
+            both.pack(&w, &mut packed);
+            let weights = BackwardWeights::new(shape, level, Precision::F32);
+            // What they hold is added to or written over.
+            for accumulate in [false, true] {
+                let (mut want_dw, mut sums) = (vec![0.5; w.len()], [vec![0.5; channels], vec![0.5; channels]]);
+                weights.run(samples, &n, &dy, &mut want_dw, accumulate, &mut dirty(weights.scratch_len(samples)));
+                let [dbeta, dgamma] = &mut sums;
+                let (from, dn) = (Values::F32(&x), Values::F32(&want_dn));
+                batch_norm::backward_sums(level, &norm, from, dn, dbeta, dgamma, accumulate);
+                let (mut dn, mut dw) = (dirty(x.len()), vec![0.5; w.len()]);
+                let (mut dbeta, mut dgamma) = (vec![0.5; channels], vec![0.5; channels]);
+                let to = NormalizedGradients { dn: &mut dn, dbeta: &mut dbeta, dgamma: &mut dgamma, dw: &mut dw };
+                let scratch = &mut dirty(both.backward_scratch_len());
+                both.backward(samples, Values::F32(&x), &norm, &packed, &dy, to, accumulate, scratch);
+                assert_eq!(dn, want_dn, "{context:?}");
+                assert_eq!(dw, want_dw, "{context:?}");
+                // Only the order of the sums differs.
+                let rounding = 4.0 * f32::EPSILON * (samples * height * width) as f32;
+                for (got, want) in [dbeta, dgamma].iter().flatten().zip(sums.iter().flatten()) {
+                    assert!((got - want).abs() <= rounding, "{got} instead of {want}: {context:?}");
+                }
             }
         }
     }

@@ -1,0 +1,178 @@
+//! Batch normalisation with its rectifier and the depthwise convolution behind it, some rows at a time, for training: normalised rows are
+//! made in the second-level cache for the convolution and, once more, for its gradients, and never reach memory.
+
+use super::depthwise_bands::{Band, Bands};
+use super::depthwise_data::DataTiles;
+use super::depthwise_tile::{Layout, Tiles, Windows};
+use super::depthwise_weights::TileWeights;
+use super::pack::TileSize;
+use super::{ConvShape, Epilogue};
+use crate::batch_norm::{self, Norm};
+use crate::{Level, Values};
+use std::ops::Range;
+
+/// Bytes of normalised rows in the forward pass, which reads as many of the image: half of a common second-level cache together.
+const FORWARD_BYTES: usize = 256 << 10;
+
+/// Bytes of normalised rows in the backward pass, beside as many of the image and of its gradient.
+const BACKWARD_BYTES: usize = 192 << 10;
+
+/// `y = convolution(f(gamma (x - mean) / sqrt(variance + epsilon) + beta), weights)`, depthwise, and its gradients.
+#[derive(Clone, Debug)]
+pub struct NormalizedDepthwise {
+    level: Level,
+    forward: Bands,
+    backward: Bands,
+    data: DataTiles,
+}
+
+/// What the backward pass computes, each for all samples.
+#[derive(Debug)]
+pub struct NormalizedGradients<'a> {
+    /// The gradient of the normalised image; it has not passed the rectifier.
+    pub dn: &'a mut [f32],
+    /// The sums over samples and pixels that [`batch_norm::backward_sums`] gives.
+    pub dbeta: &'a mut [f32],
+    /// As `dbeta`.
+    pub dgamma: &'a mut [f32],
+    /// The gradient of the weights, `[tap][channel]`.
+    pub dw: &'a mut [f32],
+}
+
+impl NormalizedDepthwise {
+    /// Whether the convolution has such a way.
+    pub fn suits(shape: &ConvShape) -> bool {
+        Windows::of_input(shape).is_some() && shape.output_len() > 0
+    }
+
+    /// Lays out the convolution of that shape, which [`suits`](Self::suits) has found good.
+    ///
+    /// # Panics
+    /// Where it has not.
+    pub fn new(shape: ConvShape, level: Level) -> Self {
+        let windows = Windows::of_input(&shape).expect("it suits");
+        let data = DataTiles::new(&shape).expect("it suits");
+        let (forward, backward) = (Bands::new(windows, FORWARD_BYTES), Bands::new(windows, BACKWARD_BYTES));
+        NormalizedDepthwise { level, forward, backward, data }
+    }
+
+    /// Values that [`run_rows`](Self::run_rows) needs besides; what they hold does not matter.
+    pub fn scratch_len(&self) -> usize {
+        self.forward.held_len()
+    }
+
+    /// Values in a row of the output, the smallest piece of it.
+    pub fn unit(&self) -> usize {
+        self.forward.windows().row_len()
+    }
+
+    /// Computes these rows of one sample's output. The weights are as they are, `[tap][channel]`.
+    pub fn run_rows(
+        &self,
+        rows: Range<usize>,
+        x: Values<'_>,
+        norm: &Norm<'_>,
+        weights: &[f32],
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        let unit = self.unit();
+        assert_eq!(y.len(), rows.len() * unit, "outputs of these rows");
+        let held = &mut scratch[..self.scratch_len()];
+        self.forward.sweep(rows.clone(), held, self.normalized(x, norm), |band| {
+            Tiles {
+                windows: &band.windows,
+                rows: 0..band.rows.len(),
+                samples: 1,
+                x: band.image,
+                weights,
+                layout: Layout::Plain,
+                bias: None,
+                epilogue: Epilogue::Linear,
+                y: &mut y[(band.rows.start - rows.start) * unit..(band.rows.end - rows.start) * unit],
+            }
+            .run_on(self.level);
+        });
+    }
+
+    /// Makes normalised rows of an image.
+    fn normalized(&self, x: Values<'_>, norm: &Norm<'_>) -> impl FnMut(Range<usize>, &mut [f32]) {
+        let row_len = self.forward.row_len();
+        move |rows, to| {
+            let x = x.slice(rows.start * row_len..rows.end * row_len);
+            batch_norm::normalize(self.level, norm, x, None, to.into());
+        }
+    }
+
+    /// Values that [`pack`](Self::pack) writes.
+    pub fn packed_len(&self) -> usize {
+        self.data.packed_len(TileSize::of(self.level).lanes)
+    }
+
+    /// Brings the weights into the order that [`backward`](Self::backward) reads.
+    pub fn pack(&self, weights: &[f32], packed: &mut [f32]) {
+        self.data.pack(TileSize::of(self.level).lanes, weights, packed);
+    }
+
+    /// Values that [`backward`](Self::backward) needs besides; what they hold does not matter.
+    pub fn backward_scratch_len(&self) -> usize {
+        self.backward.held_len()
+    }
+
+    /// Computes the gradients from that of the outputs of `samples` images `x`; sums are added to what they hold if `accumulate`.
+    #[allow(clippy::too_many_arguments, reason = "what the forward pass read, a gradient, and where the others go")]
+    pub fn backward(
+        &self,
+        samples: usize,
+        x: Values<'_>,
+        norm: &Norm<'_>,
+        packed: &[f32],
+        dy: &[f32],
+        to: NormalizedGradients<'_>,
+        accumulate: bool,
+        scratch: &mut [f32],
+    ) {
+        let windows = self.backward.windows();
+        let (x_len, y_len) = (windows.input_len(), windows.output[0] * windows.row_len());
+        assert_eq!(x.len(), samples * x_len, "values of every pixel");
+        assert_eq!(dy.len(), samples * y_len, "gradients of every output");
+        assert_eq!(to.dn.len(), samples * x_len, "room for every pixel");
+        let (unit, row_len) = (windows.row_len(), self.backward.row_len());
+        let NormalizedGradients { dn, dbeta, dgamma, dw } = to;
+        let mut accumulate = accumulate;
+        for sample in 0..samples {
+            let x = x.slice(sample * x_len..(sample + 1) * x_len);
+            let dy = &dy[sample * y_len..(sample + 1) * y_len];
+            let dn = &mut dn[sample * x_len..(sample + 1) * x_len];
+            let held = &mut scratch[..self.backward_scratch_len()];
+            self.backward.sweep(0..windows.output[0], held, self.normalized(x, norm), |band| {
+                TileWeights {
+                    windows: &band.windows,
+                    samples: 1,
+                    x: band.image,
+                    dy: &dy[band.rows.start * unit..band.rows.end * unit],
+                    accumulate,
+                    dw,
+                }
+                .run_on(self.level);
+                let rows = self.data_rows(&band);
+                let values = rows.start * row_len..rows.end * row_len;
+                let dn = &mut dn[values.clone()];
+                self.data.run_on(self.level, rows, 1, dy, packed, dn);
+                let (x, dn) = (x.slice(values), Values::F32(dn));
+                batch_norm::backward_sums(self.level, norm, x, dn, dbeta, dgamma, accumulate);
+                accumulate = true;
+            });
+        }
+    }
+
+    /// The rows of the image whose gradient is computed with a band: one band's begin where the last one's end.
+    fn data_rows(&self, band: &Band<'_>) -> Range<usize> {
+        let windows = self.backward.windows();
+        let [height, _] = windows.input;
+        let boundary =
+            |row: usize| ((row * windows.stride) as isize - windows.before[0]).clamp(0, height as isize) as usize;
+        let start = if band.rows.start == 0 { 0 } else { boundary(band.rows.start) };
+        start..if band.rows.end == windows.output[0] { height } else { boundary(band.rows.end) }
+    }
+}
