@@ -37,7 +37,7 @@ impl Bands {
 
     /// Values of the image that are held at once.
     pub(super) fn held_len(&self) -> usize {
-        let rows = (self.rows.max(1) - 1) * self.windows.stride + self.windows.kernel;
+        let rows = (self.rows - 1) * self.windows.stride + self.windows.kernel;
         rows.min(self.windows.input[0]) * self.row_len()
     }
 
@@ -57,7 +57,7 @@ impl Bands {
         let row_len = self.row_len();
         // The rows that `held` holds.
         let mut there = 0..0;
-        for first in rows.clone().step_by(self.rows.max(1)) {
+        for first in rows.clone().step_by(self.rows) {
             let rows = first..(first + self.rows).min(rows.end);
             let needed = self.input_rows(&rows);
             let kept = if there.contains(&needed.start) { there.end.min(needed.end) - needed.start } else { 0 };

@@ -145,13 +145,13 @@ impl Level {
     /// Every level this machine has, and each without the instructions for bf16 that it has beyond its kind.
     #[cfg(test)]
     pub(crate) fn available_and_emulated() -> Vec<Level> {
-        let mut levels = Level::available();
         #[cfg(target_arch = "x86_64")]
-        if let Token::Avx512(isa) = levels[0].0
-            && isa.with_bf16().is_some()
-        {
-            levels.push(Level(Token::Avx512(isa.without_bf16())));
-        }
-        levels
+        let emulated = match Level::detect().0 {
+            Token::Avx512(isa) if isa.with_bf16().is_some() => Some(Level(Token::Avx512(isa.without_bf16()))),
+            _ => None,
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let emulated = None;
+        Level::available().into_iter().chain(emulated).collect()
     }
 }
