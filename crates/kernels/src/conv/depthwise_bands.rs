@@ -16,7 +16,7 @@ pub(super) struct Bands {
 pub(super) struct Band<'a> {
     /// The rows of the output.
     pub(super) rows: Range<usize>,
-    /// The rows of the image that they read.
+    /// The values of the image's rows that they read.
     pub(super) image: &'a [f32],
     /// The windows, as if these rows were an image.
     pub(super) windows: Windows,

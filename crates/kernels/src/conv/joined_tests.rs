@@ -117,6 +117,10 @@ fn normalisation_and_depthwise_convolution_together() {
         ([100, 300, 16], 3, 2, [0, 0, 0, 0]),
         ([3, 300, 160], 3, 2, [1, 1, 1, 1]),
         ([1, 1, 7], 3, 1, [1, 1, 1, 1]),
+        // Whole bands, and more, of rows that see nothing but zeros.
+        ([7, 6, 3], 5, 2, [6, 5, 0, 7]),
+        ([9, 41, 300], 3, 1, [40, 45, 1, 0]),
+        ([9, 41, 300], 3, 2, [41, 40, 0, 1]),
     ];
     for (input @ [height, width, channels], size, stride, padding) in cases {
         let (kernel, strides) = ([size, size], [stride, stride]);
