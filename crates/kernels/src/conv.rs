@@ -32,6 +32,8 @@
 //! | pooled forward without minimal filtering | | all: first layers have few channels |
 //! | gradients behind a max-pool that do only the maxima's work | | all: it is no dense product |
 
+mod amx_product;
+mod amx_weights;
 mod backward_data;
 mod backward_weights;
 mod blocked_weights;

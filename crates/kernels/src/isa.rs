@@ -3,6 +3,7 @@
 //! A kernel body is written once, generic over [`Isa`], and compiled once per level by [`Level::dispatch`]. The token
 //! types (`Portable`, `Avx2`, …) can only be made by feature detection, so holding one proves that its instructions exist.
 
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -13,6 +14,7 @@ mod level;
 mod neon;
 mod portable;
 
+pub(crate) use amx::{Amx, TILE, TileKernel};
 use crate::bf16;
 pub(crate) use dot::{Dot, DotKernel, DotLevel};
 pub(crate) use level::Kernel;

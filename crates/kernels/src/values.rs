@@ -86,6 +86,14 @@ impl ValuesMut<'_> {
         matches!(self, ValuesMut::Bf16(_))
     }
 
+    /// The same values, borrowed for a while.
+    pub(crate) fn reborrow(&mut self) -> ValuesMut<'_> {
+        match self {
+            ValuesMut::F32(values) => ValuesMut::F32(values),
+            ValuesMut::Bf16(values) => ValuesMut::Bf16(values),
+        }
+    }
+
     /// The first values, and the rest.
     pub(crate) fn split_at_mut(self, at: usize) -> (Self, Self) {
         match self {

@@ -3,6 +3,7 @@
 //! With strides, an input pixel is touched only by the taps that agree with its place between the windows' corners, so
 //! the pixels are done by phase, `(row + padding) % strides`; each phase is a dense convolution with its share of the taps.
 
+use super::amx_product::{self, AmxProduct};
 use super::depthwise::{self, Depthwise, is_depthwise};
 use super::depthwise_data::DataTiles;
 use super::factors::rounds_to_pairs;
@@ -11,6 +12,7 @@ use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Filtering, Output, Winograd};
 use super::{ConvShape, Epilogue, Sums};
+use crate::isa::Amx;
 use crate::{Level, Pool, Precision, ValuesMut};
 
 /// `dx` from `dy` and the weights.
@@ -24,6 +26,8 @@ pub struct BackwardData {
     phases: Vec<Phase>,
     /// Whether the direct way multiplies pairs of bf16 values.
     pairs: bool,
+    /// Where tiles multiply the pairs.
+    amx: Option<Amx>,
     winograd: Option<Winograd>,
     depthwise: Option<Box<DataTiles>>,
 }
@@ -157,9 +161,11 @@ impl BackwardData {
                 packed += len;
             }
         }
-        let winograd = winograd(&shape, level, precision);
+        let tiled = pairs && shape.groups == 1 && phases.iter().all(|phase| amx_product::slots(&phase.segments).is_some());
+        let amx = level.tiles().filter(|_| tiled);
+        let winograd = winograd(&shape, level, precision).filter(|_| amx.is_none());
         let depthwise = DataTiles::new(&shape).map(Box::new);
-        BackwardData { shape, level, size, source, matrix, phases, pairs, winograd, depthwise }
+        BackwardData { shape, level, size, source, matrix, phases, pairs, amx, winograd, depthwise }
     }
 
     fn phase_len(&self, phase: &Phase) -> usize {
@@ -223,6 +229,9 @@ impl BackwardData {
             let output = Output::Plain { epilogue: Epilogue::Linear, sums: Sums::New(dx) };
             return winograd.run(samples, dy, packed, None, output, scratch);
         }
+        if let Some(tiles) = self.amx.filter(|_| !dx.is_bf16() || shape.writes_bf16_data()) {
+            return self.run_tiles(tiles, samples, dy, packed, dx, scratch);
+        }
         let ValuesMut::F32(dx) = dx else { panic!("{shape:?} has no bf16 gradient") };
         if let Some(depthwise) = self.depthwise.as_deref() {
             return depthwise.run_on(self.level, 0..shape.input[0], samples, dy, packed, dx);
@@ -272,6 +281,44 @@ impl BackwardData {
                 };
                 if self.pairs { product.run_pairs_on(self.level) } else { product.run_on(self.level) }
             }
+        }
+    }
+    /// By tile instructions.
+    fn run_tiles(
+        &self,
+        tiles: Amx,
+        samples: usize,
+        dy: &[f32],
+        packed: &[f32],
+        mut dx: ValuesMut<'_>,
+        scratch: &mut [f32],
+    ) {
+        let dy = self.source.prepare(samples, dy, scratch);
+        if let (ValuesMut::F32(dx), true) = (dx.reborrow(), dy.is_empty()) {
+            dx.fill(0.0);
+            return;
+        }
+        for phase in &self.phases {
+            let rows = Rows {
+                input: &phase.windows,
+                output: &phase.pixels,
+                samples,
+                input_stride: self.source.sample(),
+                output_stride: self.shape.input_len(),
+            };
+            AmxProduct {
+                rows,
+                segments: &phase.segments,
+                slots: amx_product::slots(&phase.segments).expect("all phases have tiles"),
+                a: dy,
+                b: &packed[phase.packed..phase.packed + self.phase_len(phase)],
+                depth: phase.taps.len() * self.shape.filters,
+                columns: self.shape.input[2],
+                bias: None,
+                epilogue: Epilogue::Linear,
+                sums: Sums::New(dx.reborrow()),
+            }
+            .run_on(tiles);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The gradient with respect to the weights: each of its rows is one value of the window, summed over all pixels with `dy`.
 
+use super::amx_weights::AmxWeights;
 use super::blocked_weights::{self, BlockedWeights};
 use super::depthwise::{DepthwiseWeights, is_depthwise};
 use super::depthwise_tile::Windows;
@@ -30,6 +31,7 @@ pub struct BackwardWeights {
     /// The pixels of one sample, and the input's offset from one to the next within a segment.
     segments: Vec<Segment>,
     step: usize,
+    amx: Option<AmxWeights>,
     line: Option<LineWeights>,
     winograd: Option<WinogradWeights>,
     paired: Option<PairedWeights>,
@@ -42,9 +44,10 @@ impl BackwardWeights {
         shape.check();
         let [height, width, _] = shape.output();
         let filtered = winograd::suits(&shape, [height, width]);
-        let pairs = precision == Precision::Bf16 && !filtered && shape.groups == 1 && shape.input[2] >= 8;
         // A dense layer has a slot's few samples to sum over, for which single precision is faster.
-        let pairs = pairs && height * width > 1;
+        let pairs = precision == Precision::Bf16 && shape.groups == 1 && shape.input[2] >= 8 && height * width > 1;
+        let amx = level.tiles().filter(|_| pairs).map(|tiles| AmxWeights::new(shape, tiles));
+        let (filtered, pairs) = (filtered && amx.is_none(), pairs && !filtered && amx.is_none());
         let source = Source::of_input(&shape);
         let channels = shape.group_channels();
         let taps: Vec<_> = forward_taps(&shape, &source).iter().map(|tap| source.origin() + tap.offset).collect();
@@ -74,6 +77,7 @@ impl BackwardWeights {
             step,
             winograd: (filtered && line.is_none()).then(|| WinogradWeights::new(shape, level, precision)),
             line,
+            amx,
             paired: pairs.then(|| PairedWeights::new(shape, level)),
             depthwise: Windows::of_input(&shape),
             source,
@@ -107,6 +111,7 @@ impl BackwardWeights {
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
         match (&self.winograd, &self.paired) {
+            _ if self.amx.is_some() => self.amx.as_ref().map_or(0, |amx| amx.scratch_len(samples)),
             _ if self.line.is_some() => self.line.as_ref().map_or(0, LineWeights::scratch_len),
             (Some(winograd), _) => winograd.scratch_len(samples),
             (_, Some(paired)) => paired.scratch_len(samples),
@@ -122,6 +127,9 @@ impl BackwardWeights {
         assert_eq!(dy.len(), samples * shape.output_len(), "dy of {shape:?}");
         assert_eq!(dw.len(), shape.weights_len(), "dw of {shape:?}");
         assert!(scratch.len() >= self.scratch_len(samples), "scratch of {shape:?}");
+        if let Some(amx) = self.amx.as_ref().filter(|_| samples > 0) {
+            return amx.run(samples, x, dy, dw, accumulate, scratch);
+        }
         if let Some(line) = self.line.as_ref().filter(|_| samples > 0) {
             return line.run(samples, x, dy, dw, accumulate, scratch);
         }

@@ -1,5 +1,6 @@
 //! The convolution itself, with bias and activation applied before the sums leave the registers.
 
+use super::amx_product::{self, AmxProduct};
 use super::depthwise::{self, Depthwise, is_depthwise};
 use super::depthwise_tile::{Layout, Tiles, Windows};
 use super::factors::rounds_to_pairs;
@@ -8,6 +9,7 @@ use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Filtering, Output, Winograd};
 use super::{ConvShape, Epilogue};
+use crate::isa::Amx;
 use crate::{Level, Pool, Precision, ValuesMut};
 use std::ops::Range;
 
@@ -31,6 +33,8 @@ pub struct Forward {
     copies: Vec<u32>,
     /// Whether the direct way multiplies pairs of bf16 values.
     pairs: bool,
+    /// The slots of tiles, where they multiply the pairs.
+    amx: Option<(Amx, usize)>,
     winograd: Option<Winograd>,
     depthwise: Option<Windows>,
     /// From one pixel to the next in a copy of the windows, where they are copied: 1x1 kernels whose pixels would drive each
@@ -161,6 +165,9 @@ impl Forward {
         let gather = taps.len() == 1 && pixels.len() > 1 && shape.padding == [0; 4] && shape.filters >= 128 && !pairs;
         let gathered = (gather && unaliased(distance, 4096) > distance).then(|| unaliased(shape.input[2], 2048));
         // Whole images are rounded to pairs.
+        let segments = segments(&taps, source.channels / shape.groups);
+        let amx = level.tiles().filter(|_| pairs && shape.groups == 1);
+        let amx = amx.and_then(|tiles| Some((tiles, amx_product::slots(&segments)?)));
         let blocks = if pairs { 1 } else { pixels.len().div_ceil(most.max(2 * size.rows)).max(1) };
         Forward {
             shape,
@@ -170,11 +177,12 @@ impl Forward {
             copies: gathered.map_or_else(Vec::new, |pitch| pixels.clone().map(|p| (p * pitch) as u32).collect()),
             block_samples: if blocks == 1 { (most / pixels.len().max(1)).max(1) } else { 0 },
             block_pixels: pixels.len().div_ceil(blocks).next_multiple_of(size.rows),
-            segments: segments(&taps, source.channels / shape.groups),
+            segments,
             taps,
             matrix: forward_matrix(&shape),
             pairs,
-            winograd: winograd(&shape, level, precision),
+            amx,
+            winograd: winograd(&shape, level, precision).filter(|_| amx.is_none()),
             depthwise: Windows::of_input(&shape),
             windows: pixels.clone().map(|p| window_offset(&shape, &source, p / width, p % width)).collect(),
             pixels: pixels.map(|p| (p * filters) as u32).collect(),
@@ -255,7 +263,8 @@ impl Forward {
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {shape:?}");
         assert!(bias.is_none_or(|bias| bias.len() == shape.filters), "bias of {shape:?}");
         assert!(!(sums.is_onto() && is_depthwise(shape)), "no shortcut in {shape:?}");
-        assert!(!sums.is_bf16() || self.winograd.is_some(), "{shape:?} has no bf16 outputs");
+        let halves = self.winograd.is_some() || self.amx.is_some() && shape.writes_bf16();
+        assert!(!sums.is_bf16() || halves, "{shape:?} has no bf16 outputs");
         if sums.len() == 0 {
             return;
         }
@@ -330,15 +339,22 @@ impl Forward {
         scratch: &mut [f32],
     ) {
         let depth = self.taps.len() * self.shape.input[2];
+        let rows = Rows { input: &self.windows, output: &[0], samples: 1, input_stride: 0, output_stride: 0 };
+        let (a, b) = (self.source.prepare(1, x, scratch), &weights.packed[part.start * depth..]);
+        let (bias, epilogue) = (weights.bias.map(|bias| &bias[part.clone()]), weights.epilogue);
+        if let Some((tiles, slots)) = self.amx {
+            let (segments, columns) = (&self.segments[..], part.len());
+            return AmxProduct { rows, segments, slots, a, b, depth, columns, bias, epilogue, sums }.run_on(tiles);
+        }
         let product = Product {
-            rows: Rows { input: &self.windows, output: &[0], samples: 1, input_stride: 0, output_stride: 0 },
+            rows,
             reduction: Reduction::once(&self.segments),
-            a: self.source.prepare(1, x, scratch),
-            b: &weights.packed[part.start * depth..],
+            a,
+            b,
             layout: Columns::Packed { depth },
             columns: part.len(),
-            bias: weights.bias.map(|bias| &bias[part]),
-            epilogue: weights.epilogue,
+            bias,
+            epilogue,
             accumulate: sums.is_onto(),
             out: sums.single(),
         };
@@ -412,12 +428,17 @@ impl Forward {
     fn product(&self, rows: Rows<'_>, x: &[f32], weights: ConvWeights<'_>, sums: Sums<'_>) {
         let shape = &self.shape;
         let ConvWeights { packed, bias, epilogue } = weights;
-        let (accumulate, y) = (sums.is_onto(), sums.single());
         let (channels, filters) = (shape.group_channels(), shape.group_filters());
-        let slots = self.source.channels / shape.groups;
         if x.is_empty() {
             return;
         }
+        if let Some((tiles, slots)) = self.amx {
+            let (segments, depth) = (&self.segments[..], self.taps.len() * channels);
+            let (a, b, columns) = (x, packed, filters);
+            return AmxProduct { rows, segments, slots, a, b, depth, columns, bias, epilogue, sums }.run_on(tiles);
+        }
+        let (accumulate, y) = (sums.is_onto(), sums.single());
+        let slots = self.source.channels / shape.groups;
         if is_depthwise(shape) {
             let (taps, channels) = (&self.taps, shape.groups);
             return Depthwise { rows, taps, a: x, packed, channels, bias, epilogue, out: y }.run_on(self.level);

@@ -1,6 +1,7 @@
 //! Which instruction sets this machine has, and how a kernel body is compiled for each.
 
 use super::Isa;
+use super::amx::Amx;
 use super::dot::DotLevel;
 #[cfg(target_arch = "aarch64")]
 use super::neon::Neon;
@@ -11,7 +12,7 @@ use std::fmt;
 
 /// An instruction set that this machine was found to have.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Level(Token);
+pub struct Level(Token, Option<Amx>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Token {
@@ -59,12 +60,13 @@ impl Level {
         let mut levels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            levels.extend(Avx512::detect().map(|isa| Level(Token::Avx512(isa))));
-            levels.extend(Avx2::detect().map(|isa| Level(Token::Avx2(isa))));
+            levels.extend(Avx512::detect().and_then(|isa| Some(Level(Token::Avx512(isa), Some(Amx::detect(isa)?)))));
+            levels.extend(Avx512::detect().map(|isa| Level(Token::Avx512(isa), None)));
+            levels.extend(Avx2::detect().map(|isa| Level(Token::Avx2(isa), None)));
         }
         #[cfg(target_arch = "aarch64")]
-        levels.extend(Neon::detect().map(|isa| Level(Token::Neon(isa))));
-        levels.push(Level(Token::Portable(Portable::detect())));
+        levels.extend(Neon::detect().map(|isa| Level(Token::Neon(isa), None)));
+        levels.push(Level(Token::Portable(Portable::detect()), None));
         levels
     }
 
@@ -73,7 +75,7 @@ impl Level {
         Level::available()[0]
     }
 
-    /// The level of that name: `avx512`, `avx2`, `neon` or `portable`.
+    /// The level of that name: `amx`, `avx512`, `avx2`, `neon` or `portable`.
     ///
     /// # Errors
     /// Where the name is unknown or the machine lacks it.
@@ -87,6 +89,8 @@ impl Level {
     /// The level's name, as `OCELLUS_ISA` takes it.
     pub fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(_) if self.1.is_some() => "amx",
             Token::Portable(_) => "portable",
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(_) => "avx2",
@@ -112,6 +116,11 @@ impl Level {
             #[cfg(target_arch = "aarch64")]
             Token::Neon(isa) => unsafe { super::neon::run(isa, kernel) },
         }
+    }
+
+    /// Matrix tiles for products of bf16 pairs, where the level has them.
+    pub(crate) fn tiles(self) -> Option<Amx> {
+        self.1
     }
 
     /// The best way to multiply bytes on this level.
@@ -147,7 +156,7 @@ impl Level {
     pub(crate) fn available_and_emulated() -> Vec<Level> {
         #[cfg(target_arch = "x86_64")]
         let emulated = match Level::detect().0 {
-            Token::Avx512(isa) if isa.with_bf16().is_some() => Some(Level(Token::Avx512(isa.without_bf16()))),
+            Token::Avx512(isa) if isa.with_bf16().is_some() => Some(Level(Token::Avx512(isa.without_bf16()), None)),
             _ => None,
         };
         #[cfg(not(target_arch = "x86_64"))]

@@ -1,0 +1,251 @@
+//! The matrix product of bf16 pairs by tile instructions (AMX): what `tile` computes in vectors, for convolutions of one group.
+//!
+//! The windows of 32 output pixels are copied as the rows of tiles; each pair of tiles meets all panels of weights, which lie as the
+//! instruction wants them. Sixteen times as many products as in single-precision vectors come out of it, so that nothing is
+//! filtered: fewer multiplications would not pay for their transforms.
+
+#![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
+
+use super::geometry::Segment;
+use super::pack::TileSize;
+use super::tile::Rows;
+use super::{Epilogue, Sums};
+use crate::isa::{Amx, Isa, TILE, TileKernel};
+use crate::values::{store, store_first};
+use std::mem::MaybeUninit;
+
+/// Rows that meet the weights together, and the sums of one tile.
+const ROWS: usize = 2 * TILE;
+pub(super) const TILE_LEN: usize = TILE * TILE;
+
+/// The deepest reduction in slots: 3x3 of 512 channels, or 1x1 of 4,608.
+const MOST_DEPTH: usize = 2304;
+
+/// Fewer slots of a tile than these are not worth it.
+const LEAST_SLOTS: usize = 8;
+
+/// The slots that tiles have for a reduction over these segments, if tiles are worth it.
+pub(super) fn slots(segments: &[Segment]) -> Option<usize> {
+    let divides = |slots: &usize| segments.iter().all(|segment| segment.len.is_multiple_of(*slots));
+    let depth: usize = segments.iter().map(|segment| segment.len).sum();
+    (LEAST_SLOTS..=TILE).rev().find(divides).filter(|slots| depth / slots * TILE <= MOST_DEPTH)
+}
+
+/// One product of windows and packed weights.
+pub(super) struct AmxProduct<'a> {
+    pub(super) rows: Rows<'a>,
+    pub(super) segments: &'a [Segment],
+    /// What [`slots`] says of them.
+    pub(super) slots: usize,
+    pub(super) a: &'a [f32],
+    /// Panels of `depth` rows, the first half of which are pairs.
+    pub(super) b: &'a [f32],
+    pub(super) depth: usize,
+    pub(super) columns: usize,
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) epilogue: Epilogue,
+    pub(super) sums: Sums<'a>,
+}
+
+/// Memory that tiles are loaded from and stored to.
+#[repr(align(64))]
+pub(super) struct Aligned<const LEN: usize>(MaybeUninit<[f32; LEN]>);
+
+impl<const LEN: usize> Aligned<LEN> {
+    #[inline(always)]
+    pub(super) fn new() -> Self {
+        Aligned(MaybeUninit::uninit())
+    }
+
+    #[inline(always)]
+    pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
+impl AmxProduct<'_> {
+    /// Computes it; the one place where it is compiled.
+    #[inline(never)]
+    pub(super) fn run_on(self, tiles: Amx) {
+        tiles.run(self);
+    }
+
+    fn check(&self, size: TileSize) {
+        let rows = &self.rows;
+        assert_eq!(rows.input.len(), rows.output.len(), "as many inputs as outputs");
+        assert_eq!(slots(self.segments), Some(self.slots), "slots of these segments");
+        let again = rows.samples.saturating_sub(1);
+        let greatest = |offsets: &[u32]| offsets.iter().copied().max().unwrap_or(0) as usize;
+        if let Some(a) = self.segments.iter().filter(|s| s.len > 0).map(|s| s.a + s.len - 1).max() {
+            assert!(greatest(rows.input) + again * rows.input_stride + a < self.a.len(), "rows inside a");
+        }
+        let k = self.segments.iter().map(|s| s.k + s.len).max().unwrap_or(0);
+        assert!(k <= self.depth && self.depth * size.padded(self.columns) <= self.b.len(), "rows inside b");
+        let last = greatest(rows.output) + again * rows.output_stride + self.columns;
+        assert!(last <= self.sums.len(), "rows inside the output");
+        assert!(self.bias.is_none_or(|bias| bias.len() >= self.columns), "a bias for each column");
+    }
+}
+
+impl TileKernel for AmxProduct<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I, tiles: Amx) {
+        let per_sample = self.rows.input.len();
+        let total = per_sample * self.rows.samples;
+        if total == 0 || self.columns == 0 {
+            return;
+        }
+        let size = TileSize { lanes: I::LANES, rows: I::TILE_ROWS, columns: I::LANES * I::TILE_VECTORS };
+        assert!(I::LANES == TILE && I::TILE_VECTORS == 2, "panels of two tiles");
+        self.check(size);
+        let mut block = Aligned::<{ ROWS * MOST_DEPTH }>::new();
+        let block = block.as_mut_ptr();
+        let chunks = self.segments.iter().map(|segment| segment.len).sum::<usize>() / self.slots;
+        tiles.configure(self.slots);
+        let (mut sample, mut row) = (0, 0);
+        for first in (0..total).step_by(ROWS) {
+            let count = (total - first).min(ROWS);
+            let (mut input, mut output) = ([0usize; ROWS], [0usize; ROWS]);
+            for r in 0..count {
+                input[r] = self.rows.input[row] as usize + sample * self.rows.input_stride;
+                output[r] = self.rows.output[row] as usize + sample * self.rows.output_stride;
+                row += 1;
+                if row == per_sample {
+                    (sample, row) = (sample + 1, 0);
+                }
+            }
+            // What lies in the rows beyond the last one is computed and not stored.
+            let last = input[count - 1];
+            input[count..].fill(last);
+            // SAFETY: `check` has bounded every offset of the rows, the reduction and the panels; a block has room for all chunks.
+            unsafe {
+                for half in 0..count.div_ceil(TILE) {
+                    self.copy_windows(isa, &input[half * TILE..][..TILE], block.add(half * chunks * TILE_LEN));
+                }
+                for column in (0..self.columns).step_by(size.columns) {
+                    let pitch = size.panel(column, self.columns);
+                    match (count > TILE, pitch > TILE) {
+                        (true, true) => self.tiles::<I, 2, 2>(isa, tiles, block, chunks, column, &output[..count]),
+                        (true, false) => self.tiles::<I, 2, 1>(isa, tiles, block, chunks, column, &output[..count]),
+                        (false, true) => self.tiles::<I, 1, 2>(isa, tiles, block, chunks, column, &output[..count]),
+                        (false, false) => self.tiles::<I, 1, 1>(isa, tiles, block, chunks, column, &output[..count]),
+                    }
+                }
+            }
+        }
+        tiles.release();
+    }
+}
+
+impl AmxProduct<'_> {
+    /// Copies 16 windows as tiles, one for each chunk of the reduction.
+    ///
+    /// # Safety
+    /// The windows are inside `a`, and `to` has room for a tile for each chunk.
+    #[inline(always)]
+    unsafe fn copy_windows<I: Isa>(&self, isa: I, input: &[usize], mut to: *mut f32) {
+        let a = self.a.as_ptr();
+        let mask = isa.first(self.slots);
+        for segment in self.segments {
+            for at in (0..segment.len).step_by(self.slots) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    for r in 0..TILE {
+                        let from = a.add(input[r] + segment.a + at);
+                        let slots = if self.slots == TILE { isa.load(from) } else { isa.load_masked(mask, from) };
+                        isa.store(to.add(r * TILE), slots);
+                    }
+                    to = to.add(TILE_LEN);
+                }
+            }
+        }
+    }
+
+    /// Multiplies the tiles of a block with one panel, and stores the sums.
+    ///
+    /// # Safety
+    /// The block has `H` tiles for each of the chunks, the panel `V`, and the outputs are inside `sums`.
+    #[inline(always)]
+    unsafe fn tiles<I: Isa, const H: usize, const V: usize>(
+        &mut self,
+        isa: I,
+        tiles: Amx,
+        block: *const f32,
+        chunks: usize,
+        column: usize,
+        output: &[usize],
+    ) {
+        let pitch = V * TILE;
+        let mut results = Aligned::<{ 4 * TILE_LEN }>::new();
+        let results = results.as_mut_ptr();
+        // SAFETY: the caller's promise; all of the tiles are configured.
+        unsafe {
+            let panel = self.b.as_ptr().add(column * self.depth);
+            tiles.zero::<0>();
+            tiles.zero::<1>();
+            tiles.zero::<2>();
+            tiles.zero::<3>();
+            let mut a = block;
+            for segment in self.segments {
+                let mut b = panel.add(segment.k * pitch);
+                for _ in 0..segment.len / self.slots {
+                    tiles.load::<4>(a, TILE);
+                    tiles.load::<6>(b, pitch);
+                    tiles.multiply_add::<0, 4, 6>();
+                    if V == 2 {
+                        tiles.load::<7>(b.add(TILE), pitch);
+                        tiles.multiply_add::<1, 4, 7>();
+                    }
+                    if H == 2 {
+                        tiles.load::<5>(a.add(chunks * TILE_LEN), TILE);
+                        tiles.multiply_add::<2, 5, 6>();
+                    }
+                    if H == 2 && V == 2 {
+                        tiles.multiply_add::<3, 5, 7>();
+                    }
+                    a = a.add(TILE_LEN);
+                    b = b.add(self.slots * pitch);
+                }
+            }
+            tiles.store::<0>(results);
+            if V == 2 {
+                tiles.store::<1>(results.add(TILE_LEN));
+            }
+            if H == 2 {
+                tiles.store::<2>(results.add(2 * TILE_LEN));
+            }
+            if H == 2 && V == 2 {
+                tiles.store::<3>(results.add(3 * TILE_LEN));
+            }
+            let (half, onto) = (self.sums.is_bf16(), self.sums.is_onto());
+            let to = self.sums.as_mut_ptr();
+            let (least, most) = self.epilogue.bounds();
+            let (least, most) = (isa.splat(least), isa.splat(most));
+            for v in 0..V {
+                let column = column + v * TILE;
+                let lanes = self.columns.saturating_sub(column).min(TILE);
+                let mask = isa.first(lanes);
+                let bias = match self.bias {
+                    Some(bias) => isa.load_masked(mask, bias.as_ptr().add(column)),
+                    None => isa.zero(),
+                };
+                for (r, &at) in output.iter().enumerate() {
+                    let at = at + column;
+                    let mut sum = isa.load(results.add((2 * (r / TILE) + v) * TILE_LEN + r % TILE * TILE));
+                    if onto {
+                        sum = isa.add(isa.load_masked(mask, to.add(at)), sum);
+                    }
+                    sum = isa.add(sum, bias);
+                    // The sum is the second operand, so that NaN stays NaN.
+                    sum = isa.min(most, isa.max(least, sum));
+                    if lanes == TILE {
+                        store::<I, true>(isa, to, half, at, sum);
+                    } else {
+                        store_first::<I, true>(isa, to, half, at, lanes, sum);
+                    }
+                }
+            }
+        }
+    }
+}
