@@ -14,8 +14,8 @@ mod level;
 mod neon;
 mod portable;
 
-pub(crate) use amx::{Amx, TILE, TileKernel};
 use crate::bf16;
+pub(crate) use amx::{Amx, TILE, TileKernel, Tiles};
 pub(crate) use dot::{Dot, DotKernel, DotLevel};
 pub(crate) use level::Kernel;
 pub use level::{Level, UnknownLevel};

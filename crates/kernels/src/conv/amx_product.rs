@@ -1,16 +1,15 @@
 //! The matrix product of bf16 pairs by tile instructions (AMX): what `tile` computes in vectors, for convolutions of one group.
 //!
 //! The windows of 32 output pixels are copied as the rows of tiles; each pair of tiles meets all panels of weights, which lie as the
-//! instruction wants them. Sixteen times as many products as in single-precision vectors come out of it, so that nothing is
+//! instruction wants them. Where the rows are the pixels of pooling windows, only their maxima are stored. Sixteen times as many products as in single-precision vectors come out of it, so that nothing is
 //! filtered: fewer multiplications would not pay for their transforms.
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
 use super::geometry::Segment;
 use super::pack::TileSize;
-use super::tile::Rows;
-use super::{Epilogue, Sums};
-use crate::isa::{Amx, Isa, TILE, TileKernel};
+use super::{CLOSED, Epilogue, Sums};
+use crate::isa::{Amx, Isa, TILE, TileKernel, Tiles};
 use crate::values::{store, store_first};
 use std::mem::MaybeUninit;
 
@@ -31,9 +30,24 @@ pub(super) fn slots(segments: &[Segment]) -> Option<usize> {
     (LEAST_SLOTS..=TILE).rev().find(divides).filter(|slots| depth / slots * TILE <= MOST_DEPTH)
 }
 
+/// What becomes of the rows' sums.
+pub(super) enum AmxOutput<'a> {
+    /// Each is stored, that of a row of one sample where `places` says, `stride` values further for each sample.
+    Plain { places: &'a [u32], stride: usize, epilogue: Epilogue, sums: Sums<'a> },
+    /// The rows are the pixels of pooling windows, all of one window's, then the next one's. The maximum of each is stored, and
+    /// which pixel it is of.
+    Pooled { window: usize, relu: bool, maxima: &'a mut [f32], positions: &'a mut [u8] },
+}
+
+/// The most pixels of a pooling window.
+pub(super) const MOST_WINDOW: usize = TILE;
+
 /// One product of windows and packed weights.
 pub(super) struct AmxProduct<'a> {
-    pub(super) rows: Rows<'a>,
+    /// Where the rows of one sample start in `a`, for how many samples, and from one sample to the next.
+    pub(super) rows: &'a [u32],
+    pub(super) samples: usize,
+    pub(super) stride: usize,
     pub(super) segments: &'a [Segment],
     /// What [`slots`] says of them.
     pub(super) slots: usize,
@@ -43,8 +57,7 @@ pub(super) struct AmxProduct<'a> {
     pub(super) depth: usize,
     pub(super) columns: usize,
     pub(super) bias: Option<&'a [f32]>,
-    pub(super) epilogue: Epilogue,
-    pub(super) sums: Sums<'a>,
+    pub(super) output: AmxOutput<'a>,
 }
 
 /// Memory that tiles are loaded from and stored to.
@@ -70,29 +83,36 @@ impl AmxProduct<'_> {
         tiles.run(self);
     }
 
+    /// Asserts that every read and write below is inside its slice.
     fn check(&self, size: TileSize) {
-        let rows = &self.rows;
-        assert_eq!(rows.input.len(), rows.output.len(), "as many inputs as outputs");
         assert_eq!(slots(self.segments), Some(self.slots), "slots of these segments");
-        let again = rows.samples.saturating_sub(1);
+        let again = self.samples.saturating_sub(1);
         let greatest = |offsets: &[u32]| offsets.iter().copied().max().unwrap_or(0) as usize;
         if let Some(a) = self.segments.iter().filter(|s| s.len > 0).map(|s| s.a + s.len - 1).max() {
-            assert!(greatest(rows.input) + again * rows.input_stride + a < self.a.len(), "rows inside a");
+            assert!(greatest(self.rows) + again * self.stride + a < self.a.len(), "rows inside a");
         }
         let k = self.segments.iter().map(|s| s.k + s.len).max().unwrap_or(0);
         assert!(k <= self.depth && self.depth * size.padded(self.columns) <= self.b.len(), "rows inside b");
-        let last = greatest(rows.output) + again * rows.output_stride + self.columns;
-        assert!(last <= self.sums.len(), "rows inside the output");
         assert!(self.bias.is_none_or(|bias| bias.len() >= self.columns), "a bias for each column");
+        match &self.output {
+            AmxOutput::Plain { places, stride, sums, .. } => {
+                assert_eq!(self.rows.len(), places.len(), "a place for each row");
+                assert!(greatest(places) + again * stride + self.columns <= sums.len(), "rows inside the output");
+            }
+            AmxOutput::Pooled { window, maxima, positions, .. } => {
+                assert!((1..=MOST_WINDOW).contains(window) && self.rows.len().is_multiple_of(*window), "whole windows");
+                let values = self.samples * self.rows.len() / window * self.columns;
+                assert!(maxima.len() == values && positions.len() == values, "maxima of every window");
+            }
+        }
     }
 }
 
 impl TileKernel for AmxProduct<'_> {
-    type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I, tiles: Amx) {
-        let per_sample = self.rows.input.len();
-        let total = per_sample * self.rows.samples;
+    fn run<I: Isa, T: Tiles>(mut self, isa: I, tiles: &mut T) {
+        let per_sample = self.rows.len();
+        let total = per_sample * self.samples;
         if total == 0 || self.columns == 0 {
             return;
         }
@@ -102,14 +122,21 @@ impl TileKernel for AmxProduct<'_> {
         let mut block = Aligned::<{ ROWS * MOST_DEPTH }>::new();
         let block = block.as_mut_ptr();
         let chunks = self.segments.iter().map(|segment| segment.len).sum::<usize>() / self.slots;
+        let most = match &self.output {
+            AmxOutput::Plain { .. } => ROWS,
+            AmxOutput::Pooled { window, .. } => ROWS / window * window,
+        };
         tiles.configure(self.slots);
         let (mut sample, mut row) = (0, 0);
-        for first in (0..total).step_by(ROWS) {
-            let count = (total - first).min(ROWS);
+        for first in (0..total).step_by(most) {
+            let count = (total - first).min(most);
             let (mut input, mut output) = ([0usize; ROWS], [0usize; ROWS]);
             for r in 0..count {
-                input[r] = self.rows.input[row] as usize + sample * self.rows.input_stride;
-                output[r] = self.rows.output[row] as usize + sample * self.rows.output_stride;
+                input[r] = self.rows[row] as usize + sample * self.stride;
+                output[r] = match &self.output {
+                    AmxOutput::Plain { places, stride, .. } => places[row] as usize + sample * stride,
+                    AmxOutput::Pooled { window, .. } => (first + r) / window * self.columns,
+                };
                 row += 1;
                 if row == per_sample {
                     (sample, row) = (sample + 1, 0);
@@ -126,10 +153,10 @@ impl TileKernel for AmxProduct<'_> {
                 for column in (0..self.columns).step_by(size.columns) {
                     let pitch = size.panel(column, self.columns);
                     match (count > TILE, pitch > TILE) {
-                        (true, true) => self.tiles::<I, 2, 2>(isa, tiles, block, chunks, column, &output[..count]),
-                        (true, false) => self.tiles::<I, 2, 1>(isa, tiles, block, chunks, column, &output[..count]),
-                        (false, true) => self.tiles::<I, 1, 2>(isa, tiles, block, chunks, column, &output[..count]),
-                        (false, false) => self.tiles::<I, 1, 1>(isa, tiles, block, chunks, column, &output[..count]),
+                        (true, true) => self.tiles::<I, T, 2, 2>(isa, tiles, block, chunks, column, &output[..count]),
+                        (true, false) => self.tiles::<I, T, 2, 1>(isa, tiles, block, chunks, column, &output[..count]),
+                        (false, true) => self.tiles::<I, T, 1, 2>(isa, tiles, block, chunks, column, &output[..count]),
+                        (false, false) => self.tiles::<I, T, 1, 1>(isa, tiles, block, chunks, column, &output[..count]),
                     }
                 }
             }
@@ -167,10 +194,10 @@ impl AmxProduct<'_> {
     /// # Safety
     /// The block has `H` tiles for each of the chunks, the panel `V`, and the outputs are inside `sums`.
     #[inline(always)]
-    unsafe fn tiles<I: Isa, const H: usize, const V: usize>(
+    unsafe fn tiles<I: Isa, T: Tiles, const H: usize, const V: usize>(
         &mut self,
         isa: I,
-        tiles: Amx,
+        tiles: &mut T,
         block: *const f32,
         chunks: usize,
         column: usize,
@@ -218,34 +245,110 @@ impl AmxProduct<'_> {
             if H == 2 && V == 2 {
                 tiles.store::<3>(results.add(3 * TILE_LEN));
             }
-            let (half, onto) = (self.sums.is_bf16(), self.sums.is_onto());
-            let to = self.sums.as_mut_ptr();
-            let (least, most) = self.epilogue.bounds();
-            let (least, most) = (isa.splat(least), isa.splat(most));
             for v in 0..V {
                 let column = column + v * TILE;
-                let lanes = self.columns.saturating_sub(column).min(TILE);
-                let mask = isa.first(lanes);
+                let used = self.columns.saturating_sub(column).min(TILE);
                 let bias = match self.bias {
-                    Some(bias) => isa.load_masked(mask, bias.as_ptr().add(column)),
+                    Some(bias) => isa.load_masked(isa.first(used), bias.as_ptr().add(column)),
                     None => isa.zero(),
                 };
-                for (r, &at) in output.iter().enumerate() {
-                    let at = at + column;
-                    let mut sum = isa.load(results.add((2 * (r / TILE) + v) * TILE_LEN + r % TILE * TILE));
-                    if onto {
-                        sum = isa.add(isa.load_masked(mask, to.add(at)), sum);
+                // Row by row; that of the second tile of rows is two tiles further.
+                let results = results.add(v * TILE_LEN);
+                match &mut self.output {
+                    AmxOutput::Plain { epilogue, sums, .. } => {
+                        store_sums(isa, results, bias, *epilogue, sums, column, used, output);
                     }
-                    sum = isa.add(sum, bias);
-                    // The sum is the second operand, so that NaN stays NaN.
-                    sum = isa.min(most, isa.max(least, sum));
-                    if lanes == TILE {
-                        store::<I, true>(isa, to, half, at, sum);
-                    } else {
-                        store_first::<I, true>(isa, to, half, at, lanes, sum);
+                    AmxOutput::Pooled { window, relu, maxima, positions } => {
+                        let (maxima, positions) = (maxima.as_mut_ptr(), positions.as_mut_ptr());
+                        for (n, pixels) in output.chunks_exact(*window).enumerate() {
+                            let to = pixels[0] + column;
+                            let (best, position) = maximum(isa, results, n * *window, *window, bias, *relu);
+                            isa.store_masked(isa.first(used), maxima.add(to), best);
+                            isa.store_bytes(positions.add(to), used, position);
+                        }
                     }
                 }
             }
         }
+    }
+}
+
+/// Where the sums of a row are among the results of a vector of columns.
+#[inline(always)]
+fn place(row: usize) -> usize {
+    row / TILE * 2 * TILE_LEN + row % TILE * TILE
+}
+
+/// Stores what each row gives.
+///
+/// # Safety
+/// The results are those of as many rows as there are in `output`, whose places have room for the `used` sums from `column` on.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "each differs from tile to tile")]
+unsafe fn store_sums<I: Isa>(
+    isa: I,
+    results: *const f32,
+    bias: I::F32,
+    epilogue: Epilogue,
+    sums: &mut Sums<'_>,
+    column: usize,
+    used: usize,
+    output: &[usize],
+) {
+    let (half, onto) = (sums.is_bf16(), sums.is_onto());
+    let to = sums.as_mut_ptr();
+    let (least, most) = epilogue.bounds();
+    let (least, most) = (isa.splat(least), isa.splat(most));
+    for (row, &at) in output.iter().enumerate() {
+        let at = at + column;
+        // SAFETY: the caller's promise; the mask ends at what is used.
+        unsafe {
+            let mut sum = isa.load(results.add(place(row)));
+            if onto {
+                sum = isa.add(isa.load_masked(isa.first(used), to.add(at)), sum);
+            }
+            sum = isa.add(sum, bias);
+            // The sum is the second operand, so that NaN stays NaN.
+            sum = isa.min(most, isa.max(least, sum));
+            if used == TILE {
+                store::<I, true>(isa, to, half, at, sum);
+            } else {
+                store_first::<I, true>(isa, to, half, at, used, sum);
+            }
+        }
+    }
+}
+
+/// The largest of a window's pixels, which are the rows from `first` on, with the bias added, and its position: the first of equal ones;
+/// zero and [`CLOSED`] where `relu` stops it.
+///
+/// # Safety
+/// The results are those of that many rows.
+#[inline(always)]
+unsafe fn maximum<I: Isa>(
+    isa: I,
+    results: *const f32,
+    first: usize,
+    window: usize,
+    bias: I::F32,
+    relu: bool,
+) -> (I::F32, I::F32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut best = isa.load(results.add(place(first)));
+        let mut position = isa.zero();
+        for i in 1..window {
+            let pixel = isa.load(results.add(place(first + i)));
+            let greater = isa.greater(pixel, best);
+            best = isa.select(greater, pixel, best);
+            position = isa.select(greater, isa.splat(i as f32), position);
+        }
+        // The same number added to all of them leaves the largest where it is.
+        best = isa.add(best, bias);
+        if relu {
+            position = isa.select(isa.greater(best, isa.zero()), position, isa.splat(f32::from(CLOSED)));
+            best = isa.max(isa.zero(), best);
+        }
+        (best, position)
     }
 }

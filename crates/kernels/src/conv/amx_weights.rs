@@ -10,7 +10,7 @@
 use super::ConvShape;
 use super::amx_product::{Aligned, TILE_LEN};
 use super::geometry::{LINE, unaliased};
-use crate::isa::{Amx, Isa, TILE, TileKernel};
+use crate::isa::{Amx, Isa, TILE, TileKernel, Tiles};
 
 /// Chunks of 16 pairs whose factors stay in the first-level cache for all taps, and bytes of them in the second-level one.
 const CHUNKS: usize = 12;
@@ -166,9 +166,8 @@ impl Block<'_> {
 }
 
 impl TileKernel for Block<'_> {
-    type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I, tiles: Amx) {
+    fn run<I: Isa, T: Tiles>(mut self, isa: I, tiles: &mut T) {
         let (plan, shape) = (self.plan, &self.plan.shape);
         assert_eq!(I::LANES, TILE, "vectors of a tile's rows");
         assert!(self.samples > 0 && self.x.len() == self.samples * shape.input_len(), "x of {shape:?}");
@@ -205,8 +204,8 @@ impl TileKernel for Block<'_> {
                     if filter + 1 < filter_tiles {
                         for unit in (0..units).step_by(2) {
                             match units - unit {
-                                1 => self.multiply::<I, 2, 1>(isa, tiles, &part, filter, unit),
-                                _ => self.multiply::<I, 2, 2>(isa, tiles, &part, filter, unit),
+                                1 => self.multiply::<I, T, 2, 1>(isa, tiles, &part, filter, unit),
+                                _ => self.multiply::<I, T, 2, 2>(isa, tiles, &part, filter, unit),
                             }
                         }
                         continue;
@@ -214,9 +213,9 @@ impl TileKernel for Block<'_> {
                     let mut unit = 0;
                     while unit < units {
                         match units - unit {
-                            4.. => self.multiply::<I, 1, 4>(isa, tiles, &part, filter, unit),
-                            2.. => self.multiply::<I, 1, 2>(isa, tiles, &part, filter, unit),
-                            _ => self.multiply::<I, 1, 1>(isa, tiles, &part, filter, unit),
+                            4.. => self.multiply::<I, T, 1, 4>(isa, tiles, &part, filter, unit),
+                            2.. => self.multiply::<I, T, 1, 2>(isa, tiles, &part, filter, unit),
+                            _ => self.multiply::<I, T, 1, 1>(isa, tiles, &part, filter, unit),
                         }
                         unit += match units - unit {
                             4.. => 4,
@@ -255,11 +254,11 @@ impl Walk {
         Walk { sample: 0, row: 0, column: 0, position: 0 }
     }
 
-    /// Where the pixel of an image of `height` by `width` lies, if there is one here; then goes on to the next.
+    /// Sample, row and column of the pixel here, if an image of `height` by `width` has it; then goes on to the next.
     #[inline(always)]
-    fn next(&mut self, plan: &AmxWeights, samples: usize, height: usize, width: usize) -> Option<usize> {
-        let here = (self.sample < samples && self.row < height && self.column < width)
-            .then(|| (self.sample * height + self.row) * width + self.column);
+    fn next(&mut self, plan: &AmxWeights, samples: usize, height: usize, width: usize) -> Option<[usize; 3]> {
+        let inside = self.sample < samples && self.row < height && self.column < width;
+        let here = if inside { Some([self.sample, self.row, self.column]) } else { None };
         self.position += 1;
         self.column += 1;
         if self.column == plan.row {
@@ -281,13 +280,15 @@ impl Block<'_> {
     unsafe fn join<I: Isa>(isa: I, from: *const f32, width: usize, pixels: [Option<usize>; 2], to: *mut f32) {
         for column in (0..width).step_by(I::LANES) {
             let mask = isa.first(width - column);
-            let [even, odd] = pixels.map(|pixel| match pixel {
-                // SAFETY: the caller's promise; the mask ends at the width.
-                Some(pixel) => unsafe { isa.load_masked(mask, from.add(pixel * width + column)) },
-                None => isa.zero(),
-            });
+            let mut values = [isa.zero(); 2];
+            for i in 0..2 {
+                if let Some(pixel) = pixels[i] {
+                    // SAFETY: the caller's promise; the mask ends at the width.
+                    values[i] = unsafe { isa.load_masked(mask, from.add(pixel * width + column)) };
+                }
+            }
             // SAFETY: the caller's promise.
-            unsafe { isa.store(to.add(column), isa.pair(even, odd)) };
+            unsafe { isa.store(to.add(column), isa.pair(values[0], values[1])) };
         }
     }
 
@@ -301,7 +302,12 @@ impl Block<'_> {
         let [height, width, channels] = plan.shape.input;
         let (mut walk, mut before) = (Walk::new(), None);
         for pixel in 0..=2 * pairs {
-            let here = if pixel < plan.start { None } else { walk.next(plan, self.samples, height, width) };
+            let mut here = None;
+            if pixel >= plan.start
+                && let Some([sample, row, column]) = walk.next(plan, self.samples, height, width)
+            {
+                here = Some((sample * height + row) * width + column);
+            }
             if let Some(last) = pixel.checked_sub(1) {
                 let to = (last % 2 * pairs + last / 2) * plan.pitch;
                 // SAFETY: the caller's promise.
@@ -321,19 +327,19 @@ impl Block<'_> {
     unsafe fn join_tap<I: Isa>(&mut self, isa: I, tap: usize, pairs: usize) {
         let (plan, shape) = (self.plan, &self.plan.shape);
         let ([height, width, channels], [out_height, out_width, _]) = (shape.input, shape.output());
-        let place = [tap / shape.kernel[1], tap % shape.kernel[1]];
-        let read = |pixel: usize| {
-            let (sample, at) = (pixel / (out_height * out_width), pixel % (out_height * out_width));
-            let at = [at / out_width, at % out_width];
-            let [row, column] = [0, 1].map(|axis| {
-                (at[axis] * shape.strides[axis] + place[axis] * shape.dilation[axis])
-                    .wrapping_sub(shape.padding[2 * axis])
-            });
-            (row < height && column < width).then(|| (sample * height + row) * width + column)
-        };
+        let place = [tap / shape.kernel[1] * shape.dilation[0], tap % shape.kernel[1] * shape.dilation[1]];
         let mut walk = Walk::new();
         for pair in 0..pairs {
-            let pixels = [(); 2].map(|()| walk.next(plan, self.samples, out_height, out_width).and_then(read));
+            let mut pixels = [None; 2];
+            for pixel in &mut pixels {
+                if let Some([sample, row, column]) = walk.next(plan, self.samples, out_height, out_width) {
+                    let row = (row * shape.strides[0] + place[0]).wrapping_sub(shape.padding[0]);
+                    let column = (column * shape.strides[1] + place[1]).wrapping_sub(shape.padding[2]);
+                    if row < height && column < width {
+                        *pixel = Some((sample * height + row) * width + column);
+                    }
+                }
+            }
             let to = (tap * pairs + pair) * plan.pitch;
             // SAFETY: the caller's promise.
             unsafe { Self::join(isa, self.x.as_ptr(), channels, pixels, self.long.as_mut_ptr().add(to)) };
@@ -352,8 +358,12 @@ impl Block<'_> {
         let mut pairs = Aligned::<TILE_LEN>::new();
         for chunk in 0..chunks {
             let mut pixels = [[None; 2]; TILE];
-            for pixel in pixels.as_flattened_mut() {
-                *pixel = walk.next(plan, self.samples, height, width);
+            for pair in &mut pixels {
+                for pixel in pair {
+                    if let Some([sample, row, column]) = walk.next(plan, self.samples, height, width) {
+                        *pixel = Some((sample * height + row) * width + column);
+                    }
+                }
             }
             for tile in 0..plan.padded_filters / TILE {
                 let mask = isa.first(filters - tile * TILE);
@@ -361,11 +371,13 @@ impl Block<'_> {
                 unsafe {
                     let from = self.dy.as_ptr().add(tile * TILE);
                     for (row, pixels) in pixels.iter().enumerate() {
-                        let [even, odd] = pixels.map(|pixel| match pixel {
-                            Some(pixel) => isa.load_masked(mask, from.add(pixel * filters)),
-                            None => isa.zero(),
-                        });
-                        isa.store(pairs.as_mut_ptr().add(row * TILE), isa.pair(even, odd));
+                        let mut values = [isa.zero(); 2];
+                        for i in 0..2 {
+                            if let Some(pixel) = pixels[i] {
+                                values[i] = isa.load_masked(mask, from.add(pixel * filters));
+                            }
+                        }
+                        isa.store(pairs.as_mut_ptr().add(row * TILE), isa.pair(values[0], values[1]));
                     }
                     let to = self.gradients.as_mut_ptr().add((tile * chunks + chunk) * TILE_LEN);
                     isa.transpose(pairs.as_mut_ptr(), TILE, to, TILE);
@@ -379,10 +391,10 @@ impl Block<'_> {
     /// # Safety
     /// Everything is as `run` asserts, and the tiles are configured.
     #[inline(always)]
-    unsafe fn multiply<I: Isa, const F: usize, const U: usize>(
+    unsafe fn multiply<I: Isa, T: Tiles, const F: usize, const U: usize>(
         &mut self,
         isa: I,
-        tiles: Amx,
+        tiles: &mut T,
         part: &Part,
         filter: usize,
         unit: usize,

@@ -3,7 +3,7 @@
 //! With strides, an input pixel is touched only by the taps that agree with its place between the windows' corners, so
 //! the pixels are done by phase, `(row + padding) % strides`; each phase is a dense convolution with its share of the taps.
 
-use super::amx_product::{self, AmxProduct};
+use super::amx_product::{self, AmxOutput, AmxProduct};
 use super::depthwise::{self, Depthwise, is_depthwise};
 use super::depthwise_data::DataTiles;
 use super::factors::rounds_to_pairs;
@@ -161,7 +161,8 @@ impl BackwardData {
                 packed += len;
             }
         }
-        let tiled = pairs && shape.groups == 1 && phases.iter().all(|phase| amx_product::slots(&phase.segments).is_some());
+        let tiled =
+            pairs && shape.groups == 1 && phases.iter().all(|phase| amx_product::slots(&phase.segments).is_some());
         let amx = level.tiles().filter(|_| tiled);
         let winograd = winograd(&shape, level, precision).filter(|_| amx.is_none());
         let depthwise = DataTiles::new(&shape).map(Box::new);
@@ -299,15 +300,10 @@ impl BackwardData {
             return;
         }
         for phase in &self.phases {
-            let rows = Rows {
-                input: &phase.windows,
-                output: &phase.pixels,
-                samples,
-                input_stride: self.source.sample(),
-                output_stride: self.shape.input_len(),
-            };
             AmxProduct {
-                rows,
+                rows: &phase.windows,
+                samples,
+                stride: self.source.sample(),
                 segments: &phase.segments,
                 slots: amx_product::slots(&phase.segments).expect("all phases have tiles"),
                 a: dy,
@@ -315,8 +311,12 @@ impl BackwardData {
                 depth: phase.taps.len() * self.shape.filters,
                 columns: self.shape.input[2],
                 bias: None,
-                epilogue: Epilogue::Linear,
-                sums: Sums::New(dx.reborrow()),
+                output: AmxOutput::Plain {
+                    places: &phase.pixels,
+                    stride: self.shape.input_len(),
+                    epilogue: Epilogue::Linear,
+                    sums: Sums::New(dx.reborrow()),
+                },
             }
             .run_on(tiles);
         }

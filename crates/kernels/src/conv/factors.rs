@@ -77,9 +77,10 @@ pub(super) const SLACK: usize = 16;
 /// Copies images into pairs of channels, zero where they are padded.
 pub(super) struct PairImages<'a> {
     pub(super) plan: &'a Source,
-    pub(super) samples: usize,
+    /// Which rows, counted over all samples.
+    pub(super) rows: std::ops::Range<usize>,
     pub(super) source: &'a [f32],
-    /// `[sample][row][column][slot]`, and [`SLACK`].
+    /// `[row][column][slot]`, and [`SLACK`].
     pub(super) copy: &'a mut [f32],
 }
 
@@ -89,12 +90,13 @@ impl Kernel for PairImages<'_> {
     fn run<I: Isa>(self, isa: I) {
         let (plan, channels) = (self.plan, self.plan.source_channels);
         let (before, skip, taken) = plan.columns_taken();
-        assert!(self.samples * plan.sample() + SLACK <= self.copy.len(), "room for the images");
-        assert!(self.samples * plan.source_sample() <= self.source.len(), "images as many as samples");
+        assert!(self.rows.len() * plan.pitch() + SLACK <= self.copy.len(), "room for the rows");
+        let samples = self.rows.end.div_ceil(plan.rows.max(1));
+        assert!(samples * plan.source_sample() <= self.source.len(), "images as many as samples");
         // Pixels with a whole number of pairs follow each other without gaps.
         let (runs, len) = if channels.is_multiple_of(2) { (1, taken * channels) } else { (taken, channels) };
-        for row in 0..self.samples * plan.rows {
-            let to = &mut self.copy[row * plan.columns * plan.channels..];
+        for (n, row) in self.rows.enumerate() {
+            let to = &mut self.copy[n * plan.columns * plan.channels..];
             let (sample, row) = (row / plan.rows, row % plan.rows);
             let Some(from) = plan.row_taken(row).filter(|_| taken > 0) else {
                 to[..plan.columns * plan.channels].fill(0.0);

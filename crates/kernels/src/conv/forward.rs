@@ -1,6 +1,6 @@
 //! The convolution itself, with bias and activation applied before the sums leave the registers.
 
-use super::amx_product::{self, AmxProduct};
+use super::amx_product::{self, AmxOutput, AmxProduct};
 use super::depthwise::{self, Depthwise, is_depthwise};
 use super::depthwise_tile::{Layout, Tiles, Windows};
 use super::factors::rounds_to_pairs;
@@ -242,7 +242,6 @@ impl Forward {
         }
         match self.windows.len() == 1 && self.shape.groups == 1 {
             true => self.size.columns,
-            false if self.pairs => 0,
             false => self.shape.filters.min(self.shape.output_len()),
         }
     }
@@ -344,7 +343,10 @@ impl Forward {
         let (bias, epilogue) = (weights.bias.map(|bias| &bias[part.clone()]), weights.epilogue);
         if let Some((tiles, slots)) = self.amx {
             let (segments, columns) = (&self.segments[..], part.len());
-            return AmxProduct { rows, segments, slots, a, b, depth, columns, bias, epilogue, sums }.run_on(tiles);
+            let (rows, samples, stride, places) = (rows.input, 1, 0, rows.output);
+            let output = AmxOutput::Plain { places, stride, epilogue, sums };
+            return AmxProduct { rows, samples, stride, segments, slots, a, b, depth, columns, bias, output }
+                .run_on(tiles);
         }
         let product = Product {
             rows,
@@ -435,7 +437,10 @@ impl Forward {
         if let Some((tiles, slots)) = self.amx {
             let (segments, depth) = (&self.segments[..], self.taps.len() * channels);
             let (a, b, columns) = (x, packed, filters);
-            return AmxProduct { rows, segments, slots, a, b, depth, columns, bias, epilogue, sums }.run_on(tiles);
+            let output = AmxOutput::Plain { places: rows.output, stride: rows.output_stride, epilogue, sums };
+            let (rows, samples, stride) = (rows.input, rows.samples, rows.input_stride);
+            return AmxProduct { rows, samples, stride, segments, slots, a, b, depth, columns, bias, output }
+                .run_on(tiles);
         }
         let (accumulate, y) = (sums.is_onto(), sums.single());
         let slots = self.source.channels / shape.groups;

@@ -106,7 +106,7 @@ impl Source {
         }
         let copy = &mut scratch[..self.scratch_len(samples)];
         if let Some(level) = self.pairs {
-            level.dispatch_bf16(PairImages { plan: self, samples, source, copy: &mut *copy });
+            level.dispatch_bf16(PairImages { plan: self, rows: 0..samples * self.rows, source, copy: &mut *copy });
             return &copy[..samples * self.sample()];
         }
         if copy.is_empty() {
@@ -123,7 +123,13 @@ impl Source {
         if !self.copied {
             return &source[rows.start * self.pitch()..];
         }
-        let copy = &mut scratch[..rows.len() * self.pitch()];
+        let copy = &mut scratch[..self.rows_len(rows.len())];
+        if let Some(level) = self.pairs {
+            assert!(rows.end <= self.rows, "rows of one sample");
+            let len = rows.len() * self.pitch();
+            level.dispatch_bf16(PairImages { plan: self, rows, source, copy: &mut *copy });
+            return &copy[..len];
+        }
         if !copy.is_empty() {
             self.copy_rows(rows.start, source, copy);
         }
@@ -132,7 +138,8 @@ impl Source {
 
     /// Values of scratch memory for so many rows of one sample.
     pub(super) fn rows_len(&self, rows: usize) -> usize {
-        if self.copied { rows * self.pitch() } else { 0 }
+        let slack = if self.pairs.is_some() { SLACK } else { 0 };
+        if self.copied { rows * self.pitch() + slack } else { 0 }
     }
 
     /// Fills `image` with padded rows from the `first` on.

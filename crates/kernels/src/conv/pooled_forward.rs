@@ -1,5 +1,7 @@
 //! Convolution, bias, ReLU and max-pooling in one pass: only the maxima and where they were found are stored.
 
+use super::amx_product::{self, AmxOutput, AmxProduct, MOST_WINDOW};
+use super::factors::rounds_to_pairs;
 use super::forward::forward_matrix;
 use super::geometry::{LINE, Segment, Source, Tap, forward_taps, segments};
 use super::pack::{Matrix, TileSize};
@@ -8,6 +10,7 @@ use super::sparse_weights::pooled_windows;
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Filtering, Output, Winograd};
 use super::{CLOSED, Epilogue, PooledShape};
+use crate::isa::Amx;
 use crate::{Level, Pool, Precision};
 use std::ops::Range;
 
@@ -24,6 +27,8 @@ pub struct PooledForward {
     /// Where the convolution's windows start: all of one pooling window's, row by row, then the next one's.
     windows: Vec<u32>,
     pixels: Vec<u32>,
+    /// Tiles and their slots, where they multiply bf16 pairs.
+    amx: Option<(Amx, usize)>,
     winograd: Option<Winograd>,
 }
 
@@ -32,18 +37,26 @@ impl PooledForward {
     pub fn new(shape: PooledShape, level: Level, precision: Precision) -> Self {
         shape.check();
         let conv = shape.conv;
-        let source = Source::of_input(&conv);
+        let (source, filters) = (Source::of_input(&conv), conv.filters);
+        let tiled =
+            rounds_to_pairs(&conv, conv.input[2], precision) && conv.groups == 1 && shape.window() <= MOST_WINDOW;
+        let tiles = level.tiles().filter(|_| tiled).and_then(|tiles| {
+            let source = source.clone().in_pairs(level);
+            let slots = amx_product::slots(&segments(&forward_taps(&conv, &source), source.channels))?;
+            Some(((tiles, slots), source))
+        });
+        let (amx, source) = tiles.map_or((None, source), |(amx, source)| (Some(amx), source));
         let taps = forward_taps(&conv, &source);
-        let filters = conv.filters;
         let windows = pooled_windows(&shape, &source);
         PooledForward {
             shape,
             level,
             size: TileSize::of(level),
-            segments: segments(&taps, conv.group_channels()),
+            segments: segments(&taps, source.channels / conv.groups),
             taps,
             matrix: forward_matrix(&conv),
-            winograd: winograd(&shape, level, precision),
+            winograd: winograd(&shape, level, precision).filter(|_| amx.is_none()),
+            amx,
             pixels: (0..windows.len()).map(|p| (p * filters) as u32).collect(),
             windows,
             source,
@@ -64,7 +77,7 @@ impl PooledForward {
         if let Some(winograd) = &self.winograd {
             return winograd.pack(pool, &self.matrix, &self.taps, weights, packed);
         }
-        self.matrix.pack(self.level, pool, &self.taps, weights, packed, false);
+        self.matrix.pack(self.level, pool, &self.taps, weights, packed, self.amx.is_some());
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
@@ -75,14 +88,14 @@ impl PooledForward {
         self.source.scratch_len(samples) + self.unpooled_len(samples)
     }
 
-    /// Whether the maxima are found in the tiles' registers.
-    fn in_registers(&self) -> bool {
-        PooledProduct::has_tile(self.shape.window(), self.size)
+    /// Whether the maxima are found in the tiles.
+    fn in_tiles(&self) -> bool {
+        self.amx.is_some() || PooledProduct::has_tile(self.shape.window(), self.size)
     }
 
     /// Values of the whole convolution, where the maxima are found afterwards.
     fn unpooled_len(&self, samples: usize) -> usize {
-        if self.in_registers() {
+        if self.in_tiles() {
             0
         } else {
             (samples * self.windows.len() * self.shape.conv.filters).next_multiple_of(LINE)
@@ -123,7 +136,7 @@ impl PooledForward {
         let x = self.source.prepare(samples, x, scratch);
         let group_len = self.matrix.group_len(self.taps.len(), self.size);
         let (channels, filters) = (conv.group_channels(), conv.group_filters());
-        if self.in_registers() {
+        if self.in_tiles() {
             self.find_maxima(samples, &self.windows, x, packed, bias, relu, y, argmax);
             return;
         }
@@ -158,7 +171,7 @@ impl PooledForward {
         let [_, width, filters] = self.shape.output();
         match &self.winograd {
             Some(_) => width * filters,
-            None if self.in_registers() => filters,
+            None if self.in_tiles() => filters,
             None => 0,
         }
     }
@@ -206,7 +219,7 @@ impl PooledForward {
         self.find_maxima(1, &self.windows[windows], x, packed, bias, relu, y, argmax);
     }
 
-    /// Convolves and finds the maxima in the tiles' registers.
+    /// Convolves and finds the maxima in the tiles.
     #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
     fn find_maxima(
         &self,
@@ -222,6 +235,22 @@ impl PooledForward {
         let (shape, conv) = (&self.shape, &self.shape.conv);
         let group_len = self.matrix.group_len(self.taps.len(), self.size);
         let (channels, filters) = (conv.group_channels(), conv.group_filters());
+        if let Some((tiles, slots)) = self.amx {
+            return AmxProduct {
+                rows: windows,
+                samples,
+                stride: self.source.sample(),
+                segments: &self.segments,
+                slots,
+                a: x,
+                b: packed,
+                depth: self.taps.len() * channels,
+                columns: filters,
+                bias,
+                output: AmxOutput::Pooled { window: shape.window(), relu, maxima: y, positions: argmax },
+            }
+            .run_on(tiles);
+        }
         for group in 0..conv.groups {
             PooledProduct {
                 rows: windows,

@@ -164,8 +164,12 @@ pub(super) fn every_way() -> impl Iterator<Item = (Level, Precision)> {
 }
 
 fn check(shape: ConvShape, samples: usize) {
+    check_ways(every_way(), shape, samples);
+}
+
+fn check_ways(ways: impl Iterator<Item = (Level, Precision)>, shape: ConvShape, samples: usize) {
     let case = Case::new(&shape, samples);
-    for (level, precision) in every_way() {
+    for (level, precision) in ways {
         let context: Context<'_> = (level, precision, &(samples, shape));
         let mut pool = Pool::new(1);
 
@@ -442,6 +446,31 @@ fn large_shapes_agree_with_the_definition() {
         for stride in [1, 2] {
             check(depthwise([17, 29, 9], kernel, stride, padding), 1);
         }
+    }
+}
+
+/// What tiles multiply in each of their ways, and how many samples.
+const TILED: &[(ConvShape, usize)] = &[
+    // Parts of tiles: rows, columns and slots; a chunk of 12 slots, one of 10, and one of none, since 7 are too few.
+    (padded([6, 7, 16], 19, [3, 3], [1, 1, 1, 1]), 3),
+    (padded([5, 5, 40], 33, [1, 1], [0, 0, 0, 0]), 2),
+    (padded([5, 5, 20], 14, [1, 1], [0, 0, 0, 0]), 2),
+    (plain([1, 1, 64], 31, [1, 1]), 9),
+    // Every padding, dilation, strides: gradients of pixels that no window sees.
+    (padded([6, 7, 17], 32, [3, 3], [3, 4, 0, 5]), 2),
+    (ConvShape { padding: [2, 1, 0, 3], ..dilated([7, 9, 16], 16, [3, 3], [2, 3]) }, 2),
+    (ConvShape { padding: [1, 1, 1, 1], ..strided([8, 9, 16], 32, [3, 3], [2, 2]) }, 3),
+    (strided([8, 8, 32], 64, [1, 1], [2, 2]), 3),
+    // Sums that are put aside between chunks and between blocks of samples, and such that are too large for that.
+    (padded([20, 20, 64], 16, [3, 3], [1, 1, 1, 1]), 5),
+    (padded([3, 4, 128], 128, [3, 3], [1, 1, 1, 1]), 2),
+];
+
+#[test]
+fn tiles_agree_with_the_definition() {
+    for &(shape, samples) in TILED {
+        let emulated = Level::with_emulated_tiles().map(|level| (level, Precision::Bf16));
+        check_ways(every_way().chain(emulated), shape, samples);
     }
 }
 

@@ -2,40 +2,128 @@
 //!
 //! `TDPBF16PS` sums the products of the even values of up to 16 pairs, those of the odd ones, and adds both to a
 //! single-precision number; every step rounds to nearest, and denormal numbers count as zero. The order of the sums is not that of
-//! `VDPBF16PS`, so that results are others than on a processor without tiles, to the same tolerance.
+//! `VDPBF16PS`, so that results are others than on a processor without tiles, to the same tolerance. Tests emulate the tiles.
 
-use super::Isa;
+use super::{Isa, Kernel};
 
 /// Rows of a tile, and slots (pairs, or single-precision sums) in a row.
 pub(crate) const TILE: usize = 16;
 
-/// A computation on tiles.
-pub(crate) trait TileKernel {
-    type Output;
-    /// The body; must be `#[inline(always)]`, as must everything it calls with `isa`.
-    fn run<I: Isa>(self, isa: I, tiles: Amx) -> Self::Output;
+/// Eight tiles: 0 to 3 hold sums, 4 and 5 rows of the left factor, 6 and 7 of the right one.
+pub(crate) trait Tiles {
+    /// Makes all tiles ready for products of so many slots (at most 16): sums of 16 by 16, rows of `slots`.
+    fn configure(&mut self, slots: usize);
+    /// Forgets the tiles, so that the system need not keep them.
+    fn release(&mut self);
+    /// Sets a tile of sums to zero.
+    /// # Safety
+    /// The tiles must be [configured](Self::configure).
+    unsafe fn zero<const T: u8>(&mut self);
+    /// Loads the rows of a tile, one every `pitch` slots.
+    /// # Safety
+    /// The tiles must be configured, and their rows readable there.
+    unsafe fn load<const T: u8>(&mut self, from: *const f32, pitch: usize);
+    /// Stores 16 rows of 16 sums side by side.
+    /// # Safety
+    /// The tiles must be configured, and 256 values writable.
+    unsafe fn store<const T: u8>(&mut self, to: *mut f32);
+    /// `sums[i][j] += a[i][k] * b[k][j]` for the pairs of both.
+    /// # Safety
+    /// The tiles must be configured, and those of the factors loaded.
+    unsafe fn multiply_add<const SUMS: u8, const A: u8, const B: u8>(&mut self);
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) use absent::Amx;
+/// A computation on tiles, with vectors beside them.
+pub(crate) trait TileKernel {
+    /// The body; must be `#[inline(always)]`, as must everything it calls with `isa`.
+    fn run<I: Isa, T: Tiles>(self, isa: I, tiles: &mut T);
+}
+
+/// The kernel as one of vectors.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no tiles there"))]
+struct OnTiles<K, T>(K, T);
+
+impl<K: TileKernel, T: Tiles> Kernel for OnTiles<K, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I) {
+        self.0.run(isa, &mut self.1);
+    }
+}
+
+/// Proof that there are tiles.
 #[cfg(target_arch = "x86_64")]
-pub(crate) use present::Amx;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Amx {
+    /// The processor has AMX-TILE and AMX-BF16 beside AVX512_BF16, and the system lets this process use them.
+    Processor(super::avx512::Avx512<true>),
+    #[cfg(test)]
+    Emulated(super::avx512::Avx512),
+}
+
+/// Proof that there are tiles, which no processor of this architecture gives.
+#[cfg(not(target_arch = "x86_64"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Amx {}
+
+impl Amx {
+    /// Runs the kernel, compiled for the vectors that are there beside the tiles.
+    pub(crate) fn run<K: TileKernel>(self, kernel: K) {
+        #[cfg(target_arch = "x86_64")]
+        match self {
+            // SAFETY: the token was made by detecting the features that the wrapper enables.
+            Amx::Processor(isa) => unsafe { super::avx512::run_bf16(isa, OnTiles(kernel, processor::Processor)) },
+            // SAFETY: as above.
+            #[cfg(test)]
+            Amx::Emulated(isa) => unsafe { super::avx512::run(isa, OnTiles(kernel, emulated::Emulated::default())) },
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = kernel;
+            match self {}
+        }
+    }
+}
 
 #[cfg(target_arch = "x86_64")]
-mod present {
-    use super::super::avx512::{self, Avx512};
-    use super::TileKernel;
+mod processor {
+    use super::super::avx512::Avx512;
+    use super::{Amx, TILE, Tiles};
     use std::arch::asm;
     use std::arch::x86_64::__cpuid_count;
     use std::sync::OnceLock;
 
-    /// Proof that the processor has AMX-TILE and AMX-BF16 beside AVX512_BF16, and that the system lets this process use them.
-    ///
-    /// Tiles 0 to 3 hold sums, 4 and 5 rows of the left factor, 6 and 7 of the right one.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) struct Amx {
-        isa: Avx512<true>,
+    impl Amx {
+        pub(in super::super) fn detect(isa: Avx512) -> Option<Self> {
+            static ALLOWED: OnceLock<bool> = OnceLock::new();
+            let isa = isa.with_bf16()?;
+            ALLOWED.get_or_init(allowed).then_some(Amx::Processor(isa))
+        }
     }
+
+    /// Whether processor and system have tiles, and let this process use them.
+    fn allowed() -> bool {
+        const TILES: u32 = 1 << 24;
+        const BF16: u32 = 1 << 22;
+        let linux = cfg!(target_os = "linux");
+        if !linux || __cpuid_count(0, 0).eax < 7 || __cpuid_count(7, 0).edx & (TILES | BF16) != TILES | BF16 {
+            return false;
+        }
+        // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): the system keeps the tiles of a process that asks.
+        let (number, request, feature) = (158i64, 0x1023u64, 18u64);
+        let result: i64;
+        // SAFETY: this call of Linux takes two numbers and touches no memory; it changes the registers named.
+        unsafe {
+            asm!(
+                "syscall", inlateout("rax") number => result, in("rdi") request, in("rsi") feature,
+                lateout("rcx") _, lateout("r11") _, options(nostack)
+            );
+        }
+        result == 0
+    }
+
+    /// The processor's tiles, as `Amx::Processor` proves.
+    pub(super) struct Processor;
 
     /// What `LDTILECFG` reads.
     #[repr(C, align(64))]
@@ -47,137 +135,171 @@ mod present {
         rows: [u8; 16],
     }
 
-    /// Whether processor and system have tiles, and let this process use them.
-    fn allowed() -> bool {
-        const TILE: u32 = 1 << 24;
-        const BF16: u32 = 1 << 22;
-        if !cfg!(target_os = "linux") || !is_x86_feature_detected!("xsave") || __cpuid_count(0, 0).eax < 7 {
-            return false;
-        }
-        if __cpuid_count(7, 0).edx & (TILE | BF16) != TILE | BF16 {
-            return false;
-        }
-        // The system keeps the tiles of a process that asks: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
-        let (number, request, feature) = (158i64, 0x1023u64, 18u64);
-        let result: i64;
-        // SAFETY: this call of Linux takes two numbers and touches no memory of the program; it changes what two registers hold.
-        unsafe {
-            asm!(
-                "syscall", inlateout("rax") number => result, in("rdi") request, in("rsi") feature,
-                lateout("rcx") _, lateout("r11") _, options(nostack)
-            );
-        }
-        result == 0
-    }
-
-    impl Amx {
-        pub(in super::super) fn detect(isa: Avx512) -> Option<Self> {
-            static ALLOWED: OnceLock<bool> = OnceLock::new();
-            let isa = isa.with_bf16()?;
-            ALLOWED.get_or_init(allowed).then_some(Amx { isa })
-        }
-
-        /// Runs the kernel, compiled for the vectors that are there beside the tiles.
-        pub(crate) fn run<K: TileKernel>(self, kernel: K) -> K::Output {
-            // SAFETY: the token was made by detecting the features that the wrapper enables.
-            unsafe { avx512::run_tiles(self.isa, self, kernel) }
-        }
-
-        /// Makes all tiles ready for products of so many slots (at most 16): sums of 16 by 16, rows of `slots`.
+    // SAFETY of every block in this implementation: `Amx::Processor` proves the instructions; they touch tiles, and the memory
+    // that is the caller's promise.
+    #[allow(clippy::undocumented_unsafe_blocks, reason = "one comment above covers six one-line wrappers")]
+    impl Tiles for Processor {
         #[inline(always)]
-        pub(crate) fn configure(self, slots: usize) {
-            assert!((1..=super::TILE).contains(&slots), "slots of a tile");
+        fn configure(&mut self, slots: usize) {
+            assert!((1..=TILE).contains(&slots), "slots of a tile");
             let (mut bytes, mut rows) = ([0; 16], [0; 16]);
             for tile in 0..8 {
                 bytes[tile] = if matches!(tile, 4 | 5) { 4 * slots as u16 } else { 64 };
                 rows[tile] = if tile >= 6 { slots as u8 } else { 16 };
             }
             let configuration = Configuration { palette: 1, start_row: 0, reserved: [0; 14], bytes, rows };
-            // SAFETY: the token proves the instruction; the configuration is one of palette 1.
             unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, preserves_flags)) }
         }
-
-        /// Forgets the tiles, so that the system need not keep them.
         #[inline(always)]
-        pub(crate) fn release(self) {
-            // SAFETY: the token proves the instruction, which touches tiles only.
+        fn release(&mut self) {
             unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) }
         }
-
-        /// Sets a tile of sums to zero.
-        /// # Safety
-        /// The tiles must be [configured](Self::configure).
         #[inline(always)]
-        pub(crate) unsafe fn zero<const T: u8>(self) {
-            // SAFETY: the caller's promise.
+        unsafe fn zero<const T: u8>(&mut self) {
             unsafe { asm!("tilezero tmm{}", const T, options(nostack, nomem, preserves_flags)) }
         }
-
-        /// Loads the rows of a tile, one every `pitch` slots.
-        /// # Safety
-        /// The tiles must be configured, and their rows readable there.
         #[inline(always)]
-        pub(crate) unsafe fn load<const T: u8>(self, from: *const f32, pitch: usize) {
-            // SAFETY: the caller's promise.
+        unsafe fn load<const T: u8>(&mut self, from: *const f32, pitch: usize) {
             unsafe {
-                asm!("tileloadd tmm{}, [{} + {}]", const T, in(reg) from, in(reg) 4 * pitch, options(nostack, readonly, preserves_flags));
+                asm!("tileloadd tmm{}, [{} + {}]", const T, in(reg) from, in(reg) 4 * pitch,
+                     options(nostack, readonly, preserves_flags));
             }
         }
-
-        /// Stores 16 rows of 16 sums side by side.
-        /// # Safety
-        /// The tiles must be configured, and 256 values writable.
         #[inline(always)]
-        pub(crate) unsafe fn store<const T: u8>(self, to: *mut f32) {
-            // SAFETY: the caller's promise.
+        unsafe fn store<const T: u8>(&mut self, to: *mut f32) {
             unsafe {
-                asm!("tilestored [{} + {}], tmm{}", in(reg) to, in(reg) 64usize, const T, options(nostack, preserves_flags));
+                asm!("tilestored [{} + {}], tmm{}", in(reg) to, in(reg) 64usize, const T,
+                     options(nostack, preserves_flags));
             }
         }
-
-        /// `sums[i][j] += a[i][k] * b[k][j]` for the pairs of both.
-        /// # Safety
-        /// The tiles must be configured, and those of the factors loaded.
         #[inline(always)]
-        pub(crate) unsafe fn multiply_add<const SUMS: u8, const A: u8, const B: u8>(self) {
-            // SAFETY: the caller's promise.
+        unsafe fn multiply_add<const SUMS: u8, const A: u8, const B: u8>(&mut self) {
             unsafe {
-                asm!("tdpbf16ps tmm{}, tmm{}, tmm{}", const SUMS, const A, const B, options(nostack, nomem, preserves_flags));
+                asm!("tdpbf16ps tmm{}, tmm{}, tmm{}", const SUMS, const A, const B,
+                     options(nostack, nomem, preserves_flags));
             }
         }
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-mod absent {
-    use super::TileKernel;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod emulated {
+    use super::{TILE, Tiles};
+    use crate::bf16;
 
-    /// Tiles, which no processor of this architecture has.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) enum Amx {}
+    /// Tiles in memory.
+    #[derive(Default)]
+    pub(super) struct Emulated {
+        slots: usize,
+        tiles: [[[f32; TILE]; TILE]; 8],
+    }
 
-    #[allow(clippy::unused_self, reason = "the same methods as where there are tiles")]
-    impl Amx {
-        pub(crate) fn run<K: TileKernel>(self, _: K) -> K::Output {
-            match self {}
+    /// `a + b`, where denormal numbers count as zero.
+    fn add(a: f32, b: f32) -> f32 {
+        let flush = |v: f32| if v.is_subnormal() { 0.0f32.copysign(v) } else { v };
+        flush(flush(a) + flush(b))
+    }
+
+    impl Tiles for Emulated {
+        fn configure(&mut self, slots: usize) {
+            *self = Emulated { slots, ..Emulated::default() };
         }
-        pub(crate) fn configure(self, _: usize) {
-            match self {}
+        fn release(&mut self) {
+            *self = Emulated::default();
         }
-        pub(crate) fn release(self) {
-            match self {}
+        unsafe fn zero<const T: u8>(&mut self) {
+            self.tiles[usize::from(T)] = Default::default();
         }
-        pub(crate) unsafe fn zero<const T: u8>(self) {
-            match self {}
+        unsafe fn load<const T: u8>(&mut self, from: *const f32, pitch: usize) {
+            let tile = usize::from(T);
+            let (rows, columns) =
+                (if tile >= 6 { self.slots } else { TILE }, if tile / 2 == 2 { self.slots } else { TILE });
+            for row in 0..rows {
+                for column in 0..columns {
+                    // SAFETY: the caller's promise.
+                    self.tiles[tile][row][column] = unsafe { *from.add(row * pitch + column) };
+                }
+            }
         }
-        pub(crate) unsafe fn load<const T: u8>(self, _: *const f32, _: usize) {
-            match self {}
+        unsafe fn store<const T: u8>(&mut self, to: *mut f32) {
+            // SAFETY: the caller's promise.
+            unsafe { to.cast::<[[f32; TILE]; TILE]>().write_unaligned(self.tiles[usize::from(T)]) };
         }
-        pub(crate) unsafe fn store<const T: u8>(self, _: *mut f32) {
-            match self {}
+        unsafe fn multiply_add<const SUMS: u8, const A: u8, const B: u8>(&mut self) {
+            let [sums, a, b] = [SUMS, A, B].map(usize::from);
+            for row in 0..TILE {
+                for column in 0..TILE {
+                    let (mut even, mut odd) = (0.0, 0.0);
+                    for k in 0..self.slots {
+                        let (a, b) = (bf16::split(self.tiles[a][row][k]), bf16::split(self.tiles[b][k][column]));
+                        even = bf16::multiply_add(a.0, b.0, even);
+                        odd = bf16::multiply_add(a.1, b.1, odd);
+                    }
+                    self.tiles[sums][row][column] = add(self.tiles[sums][row][column], add(even, odd));
+                }
+            }
         }
-        pub(crate) unsafe fn multiply_add<const SUMS: u8, const A: u8, const B: u8>(self) {
-            match self {}
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::Level;
+
+    /// One product of tiles, over what the sums hold.
+    struct Multiply<'a> {
+        slots: usize,
+        a: &'a [f32],
+        b: &'a [f32],
+        sums: &'a mut [f32],
+    }
+
+    impl TileKernel for Multiply<'_> {
+        #[inline(always)]
+        fn run<I: Isa, T: Tiles>(self, _: I, tiles: &mut T) {
+            assert!([self.a.len(), self.b.len(), self.sums.len()].iter().all(|&len| len >= TILE * TILE), "whole tiles");
+            tiles.configure(self.slots);
+            // SAFETY: the tiles are configured, and the slices hold whole ones.
+            unsafe {
+                tiles.load::<0>(self.sums.as_ptr(), TILE);
+                tiles.load::<4>(self.a.as_ptr(), TILE);
+                tiles.load::<6>(self.b.as_ptr(), TILE);
+                tiles.multiply_add::<0, 4, 6>();
+                tiles.store::<0>(self.sums.as_mut_ptr());
+            }
+            tiles.release();
+        }
+    }
+
+    #[test]
+    fn the_emulation_computes_what_the_processor_does() {
+        let Some(processor) = Level::detect().tiles() else { return };
+        let emulated = Level::with_emulated_tiles().and_then(Level::tiles).expect("vectors of a tile's rows");
+        let mut state = 1u64;
+        // Pairs of any size, of about one, and of about the least.
+        for (least, most) in [(0, 255), (120, 130), (50, 66), (0, 3)] {
+            let mut numbers = || -> Vec<f32> {
+                let mut half = || {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let random = (state >> 33) as u32;
+                    (random & 0x807f) | (least + (random >> 16) % (most - least + 1)) << 7
+                };
+                (0..TILE * TILE).map(|_| f32::from_bits(half() | half() << 16)).collect()
+            };
+            for slots in [16, 12, 8, 1] {
+                let (a, b, before) = (numbers(), numbers(), numbers());
+                let [mut want, mut got] = [before.clone(), before];
+                processor.run(Multiply { slots, a: &a, b: &b, sums: &mut got });
+                emulated.run(Multiply { slots, a: &a, b: &b, sums: &mut want });
+                for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                    // Equal to the bit, but for the sign of what became zero.
+                    assert!(
+                        got == want || got.is_nan() && want.is_nan(),
+                        "{got:e} instead of {want:e} at {i}, {slots} slots, exponents {least} to {most}"
+                    );
+                }
+            }
         }
     }
 }

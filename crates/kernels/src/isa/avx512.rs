@@ -1,6 +1,5 @@
 //! 512-bit vectors (AVX-512 F, BW, DQ, VL).
 
-use super::amx::{Amx, TileKernel};
 use super::{Isa, Kernel, emulate_add_products};
 use std::arch::x86_64::*;
 
@@ -44,13 +43,6 @@ pub(super) unsafe fn run<K: Kernel>(isa: Avx512, kernel: K) -> K::Output {
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt")]
 pub(super) unsafe fn run_bf16<K: Kernel>(isa: Avx512<true>, kernel: K) -> K::Output {
     kernel.run(isa)
-}
-
-/// # Safety
-/// As for [`run_bf16`].
-#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt")]
-pub(super) unsafe fn run_tiles<K: TileKernel>(isa: Avx512<true>, tiles: Amx, kernel: K) -> K::Output {
-    kernel.run(isa, tiles)
 }
 
 /// The values rounded to bf16 in the upper halves of their lanes; the lower halves are of no use.

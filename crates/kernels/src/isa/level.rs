@@ -163,4 +163,13 @@ impl Level {
         let emulated = None;
         Level::available().into_iter().chain(emulated).collect()
     }
+    /// The level that has tiles, emulated, whether the processor has them or not.
+    #[cfg(test)]
+    pub(crate) fn with_emulated_tiles() -> Option<Level> {
+        #[cfg(target_arch = "x86_64")]
+        if let Token::Avx512(isa) = Level::detect().0 {
+            return Some(Level(Token::Avx512(isa), Some(Amx::Emulated(isa))));
+        }
+        None
+    }
 }
