@@ -177,7 +177,7 @@ pub(crate) enum TrainingPrecision {
     /// Single precision.
     #[default]
     F32,
-    /// Factors rounded to bf16, sums in single precision; fast on processors with AVX512_BF16.
+    /// Factors rounded to bf16, sums in single precision; fast on processors with AVX512_BF16 or AMX.
     Bf16,
 }
 

@@ -5,7 +5,8 @@
 //! precision. `VDPBF16PS` adds the product of the odd elements of two pairs, then that of the even ones, each as a
 //! fused multiply-add that rounds to nearest; denormal numbers count as zero in factors, sums and results, whatever the
 //! control register says. The vector levels without that instruction compute the same bits, so results of a
-//! matrix tile don't depend on the processor having it.
+//! matrix tile don't depend on the processor having it. The tile instructions of AMX, a level of its own, sum in another order
+//! (`isa::amx`).
 
 /// What the factors of products are rounded to in convolutions and dense layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
