@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | matrix tiles whose rows are arbitrary offsets into the input, so that no image is ever unrolled | everything | `tile`, `pooled_tile` |
 //! | minimal filtering: 16 multiplications for 36, or 36 for 144; of few channels, 12 for 18 | 3x3, unit strides | `winograd` |
-//! | tile instructions, sixteen by sixteen sums of sixteen pairs at a time | bf16 on processors with AMX: all that has pairs but for what is pooled | `amx_product`, `amx_weights` |
+//! | tile instructions, sixteen by sixteen sums of sixteen pairs at a time | bf16 on processors with AMX: all that has pairs, pooled or not, in one group | `amx_product`, `amx_weights` |
 //! | what is multiplied in registers, sums streamed | weight gradients over few pixels | `weight_tile` |
 //! | vectors over channels | depthwise | `depthwise_tile`, `depthwise_data`, `depthwise_weights`; kernels other than 3x3 and 5x5, dilation: `depthwise` |
 //! | a 1x1 convolution and the depthwise one behind it, some rows at a time | inference of inverted residual blocks | `expanded_depthwise` |

@@ -1,8 +1,9 @@
 //! The matrix product of bf16 pairs by tile instructions (AMX): what `tile` computes in vectors, for convolutions of one group.
 //!
 //! The windows of 32 output pixels are copied as the rows of tiles; each pair of tiles meets all panels of weights, which lie as the
-//! instruction wants them. Where the rows are the pixels of pooling windows, only their maxima are stored. Sixteen times as many products as in single-precision vectors come out of it, so that nothing is
-//! filtered: fewer multiplications would not pay for their transforms.
+//! instruction wants them. Where the rows are the pixels of pooling windows, only their maxima are stored. Sixteen times as many
+//! products as in single-precision vectors come out of it, so that nothing is filtered: fewer multiplications would not pay for
+//! their transforms.
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 

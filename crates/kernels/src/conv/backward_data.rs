@@ -284,6 +284,7 @@ impl BackwardData {
             }
         }
     }
+
     /// By tile instructions.
     fn run_tiles(
         &self,

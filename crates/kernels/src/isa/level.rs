@@ -163,6 +163,7 @@ impl Level {
         let emulated = None;
         Level::available().into_iter().chain(emulated).collect()
     }
+
     /// The level that has tiles, emulated, whether the processor has them or not.
     #[cfg(test)]
     pub(crate) fn with_emulated_tiles() -> Option<Level> {
