@@ -9,7 +9,8 @@
 
 use super::geometry::Segment;
 use super::pack::TileSize;
-use super::{CLOSED, Epilogue, Sums};
+use super::pooled_tile::activated;
+use super::{Epilogue, Sums};
 use crate::isa::{Amx, Isa, TILE, TileKernel, Tiles};
 use crate::values::{store, store_first};
 use std::mem::MaybeUninit;
@@ -321,7 +322,7 @@ unsafe fn store_sums<I: Isa>(
 }
 
 /// The largest of a window's pixels, which are the rows from `first` on, with the bias added, and its position: the first of equal ones;
-/// zero and [`CLOSED`] where `relu` stops it.
+/// zero and closed where `relu` stops it.
 ///
 /// # Safety
 /// The results are those of that many rows.
@@ -344,12 +345,6 @@ unsafe fn maximum<I: Isa>(
             best = isa.select(greater, pixel, best);
             position = isa.select(greater, isa.splat(i as f32), position);
         }
-        // The same number added to all of them leaves the largest where it is.
-        best = isa.add(best, bias);
-        if relu {
-            position = isa.select(isa.greater(best, isa.zero()), position, isa.splat(f32::from(CLOSED)));
-            best = isa.max(isa.zero(), best);
-        }
-        (best, position)
+        activated(isa, best, position, bias, relu)
     }
 }

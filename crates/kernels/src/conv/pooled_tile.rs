@@ -211,11 +211,17 @@ pub(super) fn maximum<I: Isa, const WINDOW: usize>(
         best = isa.select(greater, pixels[i], best);
         position = isa.select(greater, isa.splat(i as f32), position);
     }
+    activated(isa, best, position, bias, relu)
+}
+
+/// The largest of a window's pixels, given without the bias, and its position, as [`maximum`] gives them.
+#[inline(always)]
+pub(super) fn activated<I: Isa>(isa: I, best: I::F32, position: I::F32, bias: I::F32, relu: bool) -> (I::F32, I::F32) {
     // The same number added to all of them leaves the largest where it is.
-    best = isa.add(best, bias);
-    if relu {
-        position = isa.select(isa.greater(best, isa.zero()), position, isa.splat(f32::from(CLOSED)));
-        best = isa.max(isa.zero(), best);
+    let best = isa.add(best, bias);
+    if !relu {
+        return (best, position);
     }
-    (best, position)
+    let position = isa.select(isa.greater(best, isa.zero()), position, isa.splat(f32::from(CLOSED)));
+    (isa.max(isa.zero(), best), position)
 }

@@ -212,10 +212,14 @@ fn check_ways(ways: impl Iterator<Item = (Level, Precision)>, shape: ConvShape, 
 }
 
 fn check_pooled(shape: PooledShape, samples: usize) {
+    check_pooled_ways(every_way(), shape, samples);
+}
+
+fn check_pooled_ways(ways: impl Iterator<Item = (Level, Precision)>, shape: PooledShape, samples: usize) {
     let conv = shape.conv;
     let case = Case::new(&conv, samples);
     let dy = noise(6, samples * shape.output_len());
-    for ((level, precision), relu) in every_way().flat_map(|way| [(way, true), (way, false)]) {
+    for ((level, precision), relu) in ways.flat_map(|way| [(way, true), (way, false)]) {
         let context: Context<'_> = (level, precision, &(relu, samples, shape));
         let mut pool = Pool::new(1);
 
@@ -468,9 +472,14 @@ const TILED: &[(ConvShape, usize)] = &[
 
 #[test]
 fn tiles_agree_with_the_definition() {
+    let ways = || every_way().chain(Level::with_emulated_tiles().map(|level| (level, Precision::Bf16)));
     for &(shape, samples) in TILED {
-        let emulated = Level::with_emulated_tiles().map(|level| (level, Precision::Bf16));
-        check_ways(every_way().chain(emulated), shape, samples);
+        check_ways(ways(), shape, samples);
+    }
+    // Windows that fill a block of rows, and such that do not.
+    let conv = padded([9, 10, 16], 35, [3, 3], [1, 1, 1, 1]);
+    for pool in [[2, 2], [3, 3], [1, 5]] {
+        check_pooled_ways(ways(), PooledShape { conv, pool }, 3);
     }
 }
 
