@@ -84,6 +84,10 @@ pub(crate) struct Train {
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "epochs", allow_negative_numbers = true)]
     pub(crate) time: Option<Duration>,
 
+    /// Go on with a run that was ended before it was done, such as runs/photos-reference_cnn, by the settings that it was begun with.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "time"])]
+    pub(crate) resume: Option<PathBuf>,
+
     /// Print the results as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -102,7 +106,8 @@ DATA may be:
 Without test images the validation images measure the result; without these, too, a fifth of the training images of
 each class is kept apart for it.
 The run's folder receives config.toml, history.csv, model.safetensors, confusion_matrix.svg, learning_curves.svg and
-samples.safetensors, by which `ocellus labels` lists the likeliest label errors.";
+samples.safetensors, by which `ocellus labels` lists the likeliest label errors. Until the run is done it also holds
+backup.safetensors, with which `ocellus train --resume RUN` goes on after the last whole epoch.";
 
 #[derive(Args)]
 pub(crate) struct Evaluate {

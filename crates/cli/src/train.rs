@@ -1,6 +1,7 @@
 //! `ocellus train`: data, model, training, the test, and what is kept of it.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -8,11 +9,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use ocellus::callbacks::{Callback, CallbackResult, Control, EpochEnd};
 use ocellus::check::glance;
 use ocellus::data::{CacheOptions, Dataset, OpenOptions, Sampler, Split, Splits, splits_of};
-use ocellus::durable::{check_writable, create_folder, write_atomically};
+use ocellus::durable::{WriteError, check_writable, create_folder, write_atomically};
 use ocellus::history::History;
 use ocellus::labels::{Corrected, Corrections, SampleRecord};
 use ocellus::metrics::{Accuracy, Evaluation};
-use ocellus::model::{FitOptions, Model, ModelError, ParameterGroup, Precision, Views};
+use ocellus::model::{Backup, FitOptions, Model, ModelError, ParameterGroup, Precision, Views};
 use ocellus::optimizers::Optimizer;
 use ocellus::recipe::{Length, Recipe};
 use ocellus::report;
@@ -37,10 +38,15 @@ pub(crate) const TEST_FRACTION: f64 = 0.2;
 
 pub(crate) fn run(arguments: Train) -> Result<()> {
     let began = Instant::now();
-    let file = arguments.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-    let recipe = arguments.recipe.as_deref().map(recipes::find).transpose()?;
-    let typed = Settings { recipe: recipe.clone(), ..arguments.settings };
-    let mut settings = typed.over(file).over(recipe.map(Settings::of_recipe).unwrap_or_default());
+    let (mut settings, backup) = match &arguments.resume {
+        Some(folder) => resumed(folder, arguments.settings)?,
+        None => {
+            let file = arguments.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+            let recipe = arguments.recipe.as_deref().map(recipes::find).transpose()?;
+            let typed = Settings { recipe: recipe.clone(), ..arguments.settings };
+            (typed.over(file).over(recipe.map(Settings::of_recipe).unwrap_or_default()), None)
+        }
+    };
     let pretrained = Pretrained::open(&mut settings)?;
     let mut settings = settings.resolve();
     let recipe = settings.recipe.clone().unwrap_or_default();
@@ -50,7 +56,7 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     settings.distillation.check().map_err(usage)?;
     let teacher = settings.distillation.open(settings.precision)?;
     let plan = models::Plan::find(&settings.model)?;
-    let folder = run_folder(&settings, plan.name());
+    let folder = arguments.resume.unwrap_or_else(|| run_folder(&settings, plan.name()));
     check_writable(&folder)?;
 
     let data = open(&settings, arguments.loading.cache(), pretrained.as_ref())?;
@@ -77,7 +83,8 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     if pretrained.is_none() {
         recipe.initialize(&mut model, &data.train)?;
     }
-    let history = fit(&mut model, &data, &settings, (&recipe, teacher.as_ref()), &files, &config)?;
+    let resumed_after = backup.as_ref().map(Backup::next_epoch);
+    let history = fit(&mut model, &data, &settings, (&recipe, teacher.as_ref()), &files, &config, backup)?;
 
     // As the file is used, unless told otherwise.
     model.set_precision(Precision::F32)?;
@@ -96,12 +103,16 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     write_atomically(&files.learning_curves, report::learning_curves_svg(&history))?;
     write_atomically(&files.confusion_matrix, report::confusion_matrix_svg(&evaluation.confusion_matrix))?;
 
+    // All that it was for is kept now.
+    remove_if_there(&files.backup)?;
+
     let outcome = Outcome {
         run: &files.folder,
         data: &settings.data,
         model: &files.model,
         parameters: model.parameter_count(),
         seconds: began.elapsed().as_secs_f64(),
+        resumed_after,
         epochs: history.len(),
         history: history.names().into_iter().map(|name| (name, numbers(&history, name))).collect(),
         test: &evaluation,
@@ -115,6 +126,25 @@ pub(crate) fn run(arguments: Train) -> Result<()> {
     // Where both go to a terminal, the results stand apart from the progress.
     note("");
     print(outcome.text())
+}
+
+/// The settings of a run that was ended before it was done, and where it was.
+fn resumed(folder: &Path, typed: Settings) -> Result<(Settings, Option<Backup>)> {
+    let threads = typed.threads;
+    if typed != (Settings { threads, ..Settings::default() }) {
+        return Err(usage("--resume: expected no settings but --threads beside it: those of the run count"));
+    }
+    let files = Files::new(folder.to_owned());
+    if !files.config.is_file() {
+        let folder = folder.display();
+        return Err(usage(format!("--resume {folder}: expected the folder of a run, but it holds no config.toml")));
+    }
+    let settings = Settings { threads, ..Settings::default() }.over(Settings::read(&files.config)?);
+    let Some(backup) = Backup::read(&files.backup)? else {
+        bail!("{}: there is nothing to go on with: the run is done, or no epoch of it was", folder.display());
+    };
+    note(format_args!("{}: going on after epoch {}", folder.display(), backup.next_epoch()));
+    Ok((settings, Some(backup)))
 }
 
 /// The images of a training.
@@ -303,7 +333,7 @@ pub(crate) fn learning_curves(
             let epochs = settings.epochs.0 * CURVE_EPOCHS.min(part as u64) as f64;
             let settings = Resolved { seed, epochs: Epochs(epochs), ..settings.clone() };
             let beside = (&recipe, teacher.as_ref());
-            fit_stages(&mut model, some.len(), &settings, beside, |model, options| model.fit(&some, options))?;
+            fit_stages(&mut model, some.len(), &settings, beside, None, |model, options| model.fit(&some, options))?;
             let evaluation = model.evaluate(&data.test)?;
             let matrix = &evaluation.confusion_matrix;
             for (class, (curve, samples)) in curves.iter_mut().zip(some.samples_per_class()).enumerate() {
@@ -324,11 +354,12 @@ fn fit(
     beside: (&Recipe, Option<&Model>),
     files: &Files,
     config: &str,
+    resume: Option<Backup>,
 ) -> Result<History> {
-    let (mut progress, mut keeper) =
-        (Progress::stderr(), Keeper { files, config, history: History::new(), kept: None });
-    let fitted = fit_stages(model, data.train.len(), settings, beside, |model, options| {
-        let options = options.record_samples(true).callback(&mut progress).callback(&mut keeper);
+    let (mut progress, mut keeper) = (Progress::stderr(), Keeper::new(files, config, resume.as_ref())?);
+    let fitted = fit_stages(model, data.train.len(), settings, beside, resume, |model, options| {
+        let options = options.record_samples(true).backup(&files.backup);
+        let options = options.callback(&mut progress).callback(&mut keeper);
         // Left to `fit`, which divides alike, so that the model file tells how: `evaluate` finds the test images by it.
         match &data.undivided {
             Some((images, share)) => model.fit(images, options.validation_split(*share)),
@@ -355,23 +386,29 @@ fn fit_stages(
     samples: usize,
     settings: &Resolved,
     (recipe, teacher): (&Recipe, Option<&Model>),
+    mut resume: Option<Backup>,
     mut fit: impl FnMut(&mut Model, FitOptions<'_>) -> Result<History, ModelError>,
 ) -> Result<()> {
     model.set_precision(settings.precision.precision())?;
     let (tuning, head_epochs) = (&settings.fine_tuning, settings.fine_tuning.head_epochs());
-    let mut fit_epochs =
-        |model: &mut Model, recipe: &Recipe, groups: Vec<ParameterGroup>, first_epoch: u64, length: Length| {
-            let options = FitOptions::new()
-                .batch_size(settings.batch_size)
-                .initial_epoch(first_epoch)
-                .epochs_before(first_epoch)
-                .seed(settings.seed)
-                .groups(groups)
-                .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform });
-            let mut options = recipe.options(options, length);
-            options.distillation = settings.distillation.distillation(teacher);
-            fit(model, settings.threads.into_iter().fold(options, FitOptions::threads))
-        };
+    let mut fit_epochs = |model: &mut Model,
+                          recipe: &Recipe,
+                          groups: Vec<ParameterGroup>,
+                          first_epoch: u64,
+                          length: Length,
+                          resume: Option<Backup>| {
+        let options = FitOptions::new()
+            .batch_size(settings.batch_size)
+            .initial_epoch(first_epoch)
+            .epochs_before(first_epoch)
+            .seed(settings.seed)
+            .groups(groups)
+            .resume(resume)
+            .sampler(if settings.balanced { Sampler::Balanced } else { Sampler::Uniform });
+        let mut options = recipe.options(options, length);
+        options.distillation = settings.distillation.distillation(teacher);
+        fit(model, settings.threads.into_iter().fold(options, FitOptions::threads))
+    };
     let head = recipe.steps(samples, settings.batch_size, head_epochs as f64);
     let whole = recipe.steps(samples, settings.batch_size, settings.epochs.0);
     // Told before anything is trained that does not fit.
@@ -379,7 +416,9 @@ fn fit_stages(
     for group in &recipe.groups {
         model.parameters_named(&group.parameters)?;
     }
-    if head_epochs > 0 {
+    let of_head = resume.take_if(|backup| backup.next_epoch() <= head_epochs);
+    // A backup of the epochs after those has the weights that they led to.
+    if head_epochs > 0 && resume.is_none() {
         // The recipe's groups learn for their epochs of all layers, which come after these.
         let lasting = Recipe { groups: recipe.groups.iter().map(ParameterGroup::lasting).collect(), ..recipe.clone() };
         let mut groups = groups.clone();
@@ -388,12 +427,13 @@ fn fit_stages(
             groups.push(ParameterGroup::new("backbone").frozen());
         }
         compile(model, settings.highest_optimizer(), recipe)?;
-        fit_epochs(model, &lasting, groups, 0, head)?;
+        fit_epochs(model, &lasting, groups, 0, head, of_head)?;
     }
     let later = recipe.groups.iter().map(|group| group.later_by(head_epochs)).collect();
     let recipe = &Recipe { groups: later, ..recipe.clone() };
     compile(model, tuning.scheduled(recipe, settings.highest_optimizer(), whole), recipe)?;
-    fit_epochs(model, recipe, groups, head_epochs, Length { epochs: head_epochs + whole.epochs, ..whole })?;
+    let length = Length { epochs: head_epochs + whole.epochs, ..whole };
+    fit_epochs(model, recipe, groups, head_epochs, length, resume)?;
     Ok(())
 }
 
@@ -412,10 +452,24 @@ struct Keeper<'a> {
     kept: Option<u64>,
 }
 
+impl<'a> Keeper<'a> {
+    fn new(files: &'a Files, config: &'a str, resume: Option<&Backup>) -> Result<Self> {
+        let mut keeper = Keeper { files, config, history: History::new(), kept: None };
+        if let Some(backup) = resume {
+            keeper.history = History::read_csv(&files.history)?;
+            // Of an epoch whose backup was not written yet.
+            keeper.history.truncate(backup.next_epoch());
+            keeper.kept = backup.next_epoch().checked_sub(1);
+        }
+        Ok(keeper)
+    }
+}
+
 impl Callback for Keeper<'_> {
     fn on_epoch_end(&mut self, epoch: &EpochEnd<'_>, control: &mut Control<'_>) -> CallbackResult {
         if self.history.is_empty() {
             create_folder(&self.files.folder)?;
+            remove_if_there(&self.files.backup)?;
             write_atomically(&self.files.config, self.config)?;
         }
         self.history.push(epoch.epoch, epoch.values.iter().map(|(name, value)| (name.as_str(), *value)));
@@ -436,6 +490,8 @@ struct Files {
     confusion_matrix: PathBuf,
     example: PathBuf,
     samples: PathBuf,
+    /// Only until the run is done.
+    backup: PathBuf,
 }
 
 impl Files {
@@ -448,15 +504,24 @@ impl Files {
             learning_curves: folder.join("learning_curves.svg"),
             samples: folder.join(labels::FILE),
             example: folder.join("example.png"),
+            backup: folder.join("backup.safetensors"),
             folder,
         }
     }
 
     /// Those that were written.
     fn present(&self) -> Vec<&PathBuf> {
-        let Self { config, history, model, confusion_matrix, learning_curves, samples, example, folder: _ } = self;
+        let Self { config, history, model, confusion_matrix, learning_curves, samples, example, .. } = self;
         let all = [config, history, model, confusion_matrix, learning_curves, samples, example];
         all.into_iter().filter(|path| path.is_file()).collect()
+    }
+}
+
+/// Removes a file, if it is there.
+fn remove_if_there(path: &Path) -> Result<(), WriteError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(WriteError { path: path.to_owned(), source }),
+        _ => Ok(()),
     }
 }
 
@@ -487,6 +552,9 @@ struct Outcome<'a> {
     model: &'a Path,
     parameters: usize,
     seconds: f64,
+    /// Epochs that were done before the run was ended and went on; the seconds are without them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed_after: Option<u64>,
     epochs: usize,
     history: std::collections::BTreeMap<&'a str, Vec<Option<f64>>>,
     test: &'a Evaluation,
@@ -517,8 +585,9 @@ impl Outcome<'_> {
             let (accuracy, name) = (report::percent(*accuracy), views.name());
             format!("Test accuracy over several views of each image ({name}): {accuracy}, loss {loss:.4}\n")
         });
+        let since = self.resumed_after.map_or_else(String::new, |epoch| format!(" since epoch {epoch}"));
         format!(
-            "{}{over_views}\nTrained in {}. In {}: {}\n\nNext:\n  ocellus evaluate {model} {}\n  ocellus predict {model} {}\n",
+            "{}{over_views}\nTrained in {}{since}. In {}: {}\n\nNext:\n  ocellus evaluate {model} {}\n  ocellus predict {model} {}\n",
             results("Test accuracy", self.test),
             seconds(self.seconds),
             self.run.display(),

@@ -94,6 +94,13 @@ impl History {
         }
     }
 
+    /// Drops this epoch and those after it.
+    pub fn truncate(&mut self, epoch: u64) {
+        let kept = self.epochs.iter().take_while(|&&known| known < epoch).count();
+        self.epochs.truncate(kept);
+        self.columns.iter_mut().for_each(|column| column.values.truncate(kept));
+    }
+
     /// The number of epochs.
     pub fn len(&self) -> usize {
         self.epochs.len()

@@ -1,6 +1,7 @@
 //! A model: layers, their weights, and what is needed to train it, use it and keep it.
 
 mod averaging;
+mod backup;
 mod batches;
 mod calibration;
 mod costs;
@@ -32,6 +33,7 @@ mod whitening;
 mod without_classes;
 
 pub use averaging::Averaging;
+pub use backup::Backup;
 pub use calibration::{Calibration, Precision};
 pub use costs::LayerCosts;
 pub use distillation::Distillation;

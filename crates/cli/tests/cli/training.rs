@@ -123,9 +123,58 @@ fn a_run_that_is_killed_keeps_its_last_whole_epoch() {
     // A file that was being written may lie beside.
     let mut found = names(&place.path("run"));
     found.retain(|name| !name.ends_with(".part"));
-    assert_eq!(found, ["config.toml", "history.csv", "model.safetensors"]);
+    assert_eq!(found, ["backup.safetensors", "config.toml", "history.csv", "model.safetensors"]);
     assert!(place.text("run/history.csv").lines().count() >= 3);
     place.run("evaluate run/model.safetensors photos").succeeds();
+}
+
+/// Wherever it was killed, what comes of it is what comes of a run that was not.
+#[test]
+fn a_run_that_was_killed_goes_on() {
+    let place = Place::new();
+    place.trained();
+    let fine = "--weights run/model.safetensors --fine-tune --head-epochs 45 --epochs 45";
+    for (name, settings, lines) in [
+        ("plain", "--epochs 90", &["epoch  2/90", "epoch 17/90"][..]),
+        ("fine", fine, &["epoch  3/45", "epoch 50/90"]),
+        ("averaged", "--epochs 90 --recipe mean.toml", &["epoch 52/90"]),
+    ] {
+        place.write("mean.toml", "[averaging]\nclass = \"Stochastic\"\nfrom = 0.5\n");
+        let line = format!("train photos --batch-size 4 --seed 5 {settings} --output");
+        place.run(&format!("{line} {name}")).succeeds();
+        for (number, reached) in lines.iter().enumerate() {
+            let run = format!("{name}-{number}");
+            let mut killed = place.command(&format!("{line} {run}")).stderr(Stdio::piped()).spawn().unwrap();
+            let mut told = BufReader::new(killed.stderr.take().unwrap()).lines().map_while(Result::ok);
+            assert!(told.any(|line| line.starts_with(reached)), "{run}");
+            killed.kill().unwrap();
+            killed.wait().unwrap();
+            let went_on = place.run(&format!("train --resume {run} --threads 1 --json")).succeeds();
+            assert!(went_on.stderr().contains(&format!("{run}: going on after epoch ")), "{}", went_on.stderr());
+            assert!(went_on.json()["resumed_after"].as_u64().is_some_and(|epoch| epoch > 0));
+            for file in ["model.safetensors", "samples.safetensors", "confusion_matrix.svg"] {
+                let bytes = |run: &str| std::fs::read(place.path(&format!("{run}/{file}"))).unwrap();
+                assert!(bytes(&run) == bytes(name), "{run}: {file}");
+            }
+            assert_eq!(place.text(&format!("{run}/history.csv")).lines().count(), 91, "{run}");
+            assert!(!place.exists(&format!("{run}/backup.safetensors")), "{run}");
+            place.run(&format!("train --resume {run}")).fails(1, &[&run, "there is nothing to go on with"]);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_go_on_is_told() {
+    let place = Place::new();
+    place.trained();
+    place.run("train --resume nowhere").fails(2, &["nowhere", "config.toml"]);
+    place.run("train --resume run").fails(1, &["run: there is nothing to go on with"]);
+    for beside in ["photos", "--epochs 5", "--seed 1", "--output other", "--fine-tune"] {
+        place.run(&format!("train {beside} --resume run")).fails(2, &["--resume", "no settings"]);
+    }
+    place.run("train --resume run --recipe airbench94").fails(2, &["--resume", "--recipe"]);
+    place.write("run/backup.safetensors", "something else");
+    place.run("train --resume run").fails(1, &["run/backup.safetensors", "not a backup of a training"]);
 }
 
 #[test]

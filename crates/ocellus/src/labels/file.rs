@@ -56,27 +56,21 @@ impl SampleRecord {
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), WriteError> {
         let kept = &self.trajectories;
-        let (rows, samples) = (kept.epochs.len(), kept.samples);
         let names = self.names.concat();
         let ends = self.names.iter().scan(0u64, |end, name| {
             *end += name.len() as u64;
             Some(*end)
         });
-        let bytes = [
-            ("margin", Dtype::F32, vec![rows, samples], little_endian(&kept.margins, |v| v.to_le_bytes())),
-            ("loss", Dtype::F32, vec![rows, samples], little_endian(&kept.losses, |v| v.to_le_bytes())),
-            ("rival", Dtype::U16, vec![rows, samples], little_endian(&kept.rivals, |v| v.to_le_bytes())),
-            ("label", Dtype::U32, vec![samples], little_endian(&kept.labels, |v| v.to_le_bytes())),
-            ("epoch", Dtype::U64, vec![rows], little_endian(&kept.epochs, |v| v.to_le_bytes())),
-            ("names", Dtype::U8, vec![names.len()], names.into_bytes()),
-            ("name_ends", Dtype::U64, vec![samples], ends.flat_map(u64::to_le_bytes).collect()),
-        ];
+        let mut tensors = kept.tensors();
+        tensors.push(("names".into(), Dtype::U8, vec![names.len()], names.into_bytes()));
+        tensors.push(("name_ends".into(), Dtype::U64, vec![kept.samples], ends.flat_map(u64::to_le_bytes).collect()));
         let invalid = |error: &dyn std::fmt::Display| WriteError {
             path: path.to_owned(),
             source: std::io::Error::other(error.to_string()),
         };
-        let views =
-            bytes.iter().map(|(name, kind, shape, bytes)| Ok((*name, TensorView::new(*kind, shape.clone(), bytes)?)));
+        let views = tensors
+            .iter()
+            .map(|(name, kind, shape, bytes)| Ok((name.as_str(), TensorView::new(*kind, shape.clone(), bytes)?)));
         let views: Vec<_> =
             views.collect::<Result<_, safetensors::SafeTensorError>>().map_err(|error| invalid(&error))?;
         let classes = serde_json::to_string(&self.class_names).map_err(|error| invalid(&error))?;
@@ -108,32 +102,14 @@ impl SampleRecord {
         let classes = metadata.metadata().as_ref().and_then(|entries| entries.get("classes"));
         let classes = classes.ok_or("its metadata does not name the classes")?;
         let class_names: Vec<String> = serde_json::from_str(classes).map_err(|error| format!("classes: {error}"))?;
-        let tensor = |name: &str, kind: Dtype| {
-            let tensor = file.tensor(name).map_err(|error| format!("{name}: {error}"))?;
-            if tensor.dtype() != kind {
-                return Err(format!("{name}: expected {kind:?}, got {:?}", tensor.dtype()));
-            }
-            Ok(tensor)
-        };
-        let labels = numbers(&tensor("label", Dtype::U32)?, u32::from_le_bytes);
-        let epochs = numbers(&tensor("epoch", Dtype::U64)?, u64::from_le_bytes);
-        let samples = labels.len();
+        let trajectories = Trajectories::from_tensors(&file)?;
+        let (labels, samples) = (&trajectories.labels, trajectories.samples);
         if let Some(label) = labels.iter().find(|&&label| label as usize >= class_names.len() && label != u32::MAX) {
             return Err(format!("label {label}, but there are {} classes", class_names.len()));
         }
-        let table = |name: &str, kind: Dtype| {
-            let tensor = tensor(name, kind)?;
-            if tensor.shape() != [epochs.len(), samples] {
-                return Err(format!("{name}: expected {} x {samples}, got {:?}", epochs.len(), tensor.shape()));
-            }
-            Ok(tensor)
-        };
-        let (margins, losses) = (table("margin", Dtype::F32)?, table("loss", Dtype::F32)?);
-        let (margins, losses) = (numbers(&margins, f32::from_le_bytes), numbers(&losses, f32::from_le_bytes));
-        let rivals = numbers(&table("rival", Dtype::U16)?, u16::from_le_bytes);
-        let text = tensor("names", Dtype::U8)?;
+        let text = tensor(&file, "names", Dtype::U8)?;
         let text = std::str::from_utf8(text.data()).map_err(|_| "names are not UTF-8".to_owned())?;
-        let ends = numbers(&tensor("name_ends", Dtype::U64)?, u64::from_le_bytes);
+        let ends = numbers(&tensor(&file, "name_ends", Dtype::U64)?, u64::from_le_bytes);
         let mut start = 0;
         let mut name = |end: u64| {
             let end = usize::try_from(end).ok()?;
@@ -143,8 +119,52 @@ impl SampleRecord {
         };
         let names: Option<Vec<String>> = ends.iter().map(|&end| name(end)).collect();
         let names = names.filter(|names| names.len() == samples).ok_or("names do not belong to the samples")?;
-        let trajectories = Trajectories { samples, labels, epochs, margins, losses, rivals, ..Trajectories::default() };
         Ok(Self { trajectories, names, class_names })
+    }
+}
+
+impl Trajectories {
+    /// The names of the tensors.
+    pub(crate) const TENSORS: [&str; 5] = ["margin", "loss", "rival", "label", "epoch"];
+
+    /// What is kept, as tensors' names, types, shapes and bytes.
+    pub(crate) fn tensors(&self) -> Vec<(String, Dtype, Vec<usize>, Vec<u8>)> {
+        let (rows, samples) = (self.epochs.len(), self.samples);
+        let [margin, loss, rival, label, epoch] = Self::TENSORS.map(String::from);
+        vec![
+            (margin, Dtype::F32, vec![rows, samples], little_endian(&self.margins, |v| v.to_le_bytes())),
+            (loss, Dtype::F32, vec![rows, samples], little_endian(&self.losses, |v| v.to_le_bytes())),
+            (rival, Dtype::U16, vec![rows, samples], little_endian(&self.rivals, |v| v.to_le_bytes())),
+            (label, Dtype::U32, vec![samples], little_endian(&self.labels, |v| v.to_le_bytes())),
+            (epoch, Dtype::U64, vec![rows], little_endian(&self.epochs, |v| v.to_le_bytes())),
+        ]
+    }
+
+    /// What [`tensors`](Self::tensors) gave.
+    pub(crate) fn from_tensors(file: &SafeTensors<'_>) -> Result<Self, String> {
+        let [margin, loss, rival, label, epoch] = Self::TENSORS;
+        let labels = numbers(&tensor(file, label, Dtype::U32)?, u32::from_le_bytes);
+        let epochs = numbers(&tensor(file, epoch, Dtype::U64)?, u64::from_le_bytes);
+        let samples = labels.len();
+        let table = |name: &str, kind: Dtype| {
+            let tensor = tensor(file, name, kind)?;
+            if tensor.shape() != [epochs.len(), samples] {
+                return Err(format!("{name}: expected {} x {samples}, got {:?}", epochs.len(), tensor.shape()));
+            }
+            Ok(tensor)
+        };
+        let (margins, losses) = (table(margin, Dtype::F32)?, table(loss, Dtype::F32)?);
+        let (margins, losses) = (numbers(&margins, f32::from_le_bytes), numbers(&losses, f32::from_le_bytes));
+        let rivals = numbers(&table(rival, Dtype::U16)?, u16::from_le_bytes);
+        Ok(Self { samples, labels, epochs, margins, losses, rivals, ..Self::default() })
+    }
+}
+
+fn tensor<'a>(file: &SafeTensors<'a>, name: &str, kind: Dtype) -> Result<TensorView<'a>, String> {
+    let tensor = file.tensor(name).map_err(|error| format!("{name}: {error}"))?;
+    match tensor.dtype() {
+        found if found == kind => Ok(tensor),
+        found => Err(format!("{name}: expected {kind:?}, got {found:?}")),
     }
 }
 

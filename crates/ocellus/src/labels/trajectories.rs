@@ -41,6 +41,11 @@ impl Trajectories {
         Self { samples, labels: vec![u32::MAX; samples], every, logits, ..Self::default() }
     }
 
+    /// Goes on with what an earlier part of the same training kept.
+    pub(crate) fn resume(&mut self, earlier: Self) {
+        *self = Self { every: self.every, logits: self.logits, ..earlier };
+    }
+
     /// Makes room for an epoch's values, where it is one that is kept.
     pub(crate) fn begin_epoch(&mut self, epoch: u64) {
         self.keeping = epoch.is_multiple_of(self.every);

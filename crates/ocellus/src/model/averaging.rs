@@ -58,10 +58,10 @@ impl Averaging {
 pub(super) struct Average {
     averaging: Averaging,
     /// The average; while the two are exchanged, the weights that training goes on with.
-    slow: Snapshot,
-    exchanged: bool,
+    pub(super) slow: Snapshot,
+    pub(super) exchanged: bool,
     /// How many weights are in the mean.
-    epochs: u64,
+    pub(super) epochs: u64,
 }
 
 impl Average {

@@ -14,7 +14,7 @@ use crate::metrics::Evaluation;
 use safetensors::tensor::{Metadata, TensorView};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,25 @@ pub enum FileError {
         path: PathBuf,
         /// What the operating system said.
         source: std::io::Error,
+    },
+    /// The backup could not be read.
+    #[error("{}: the backup cannot be read: {source}", path.display())]
+    ReadBackup {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The backup is not of the training that was to go on.
+    #[error(
+        "{}: is of another training: {difference}. Ask for the same, or begin anew without it",
+        path.display()
+    )]
+    OtherTraining {
+        /// The file.
+        path: PathBuf,
+        /// In what they differ.
+        difference: String,
     },
     /// The file is no model file, or damaged.
     #[error("{}: {problem}", path.display())]
@@ -164,28 +183,20 @@ impl Model {
             calibration: self.calibration.clone(),
         };
         let of_golden = |shape: &[usize]| [&[golden.count], shape].concat();
-        let mut tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
-        for (name, shape, values) in self.weights() {
-            tensors.insert(name.into(), (Dtype::F32, shape.to_vec(), to_bytes(values)));
-        }
+        let weights = self.weights();
+        let mut tensors: Vec<Tensor> =
+            weights.map(|(name, shape, values)| (name.into(), Dtype::F32, shape.to_vec(), to_bytes(values))).collect();
         let (dtype, pixels) = match &golden.values {
             Values::U8(values) => (Dtype::U8, values.clone()),
             Values::F32(values) => (Dtype::F32, to_bytes(values)),
         };
-        tensors.insert(IMAGES.into(), (dtype, of_golden(self.input_shape()), pixels));
-        tensors.insert(OUTPUTS.into(), (Dtype::F32, of_golden(self.output_shape()), to_bytes(&outputs)));
-        let internal = |problem: String| ModelError::Argument(format!("the model cannot be written: {problem}"));
-        let json = serde_json::to_string(&document).map_err(|error| internal(error.to_string()))?;
+        tensors.push((IMAGES.into(), dtype, of_golden(self.input_shape()), pixels));
+        tensors.push((OUTPUTS.into(), Dtype::F32, of_golden(self.output_shape()), to_bytes(&outputs)));
+        let json = serde_json::to_string(&document).map_err(|error| not_written(&error))?;
         // JSON has no NaN: settings that are none would not come back.
-        serde_json::from_str::<Document>(&json).map_err(|error| internal(error.to_string()))?;
+        serde_json::from_str::<Document>(&json).map_err(|error| not_written(&error))?;
         Reader { path }.check_preprocessing(&document.preprocessing, &self.network)?;
-        let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
-            TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name.as_str(), view))
-        });
-        let views = views.collect::<Result<Vec<_>, _>>().map_err(|error| internal(error.to_string()))?;
-        let bytes = safetensors::serialize(views, Some(HashMap::from([(KEY.to_owned(), json)])))
-            .map_err(|error| internal(error.to_string()))?;
-        Ok(write_atomically(path, bytes).map_err(FileError::from)?)
+        write_tensors(path, &tensors, KEY, json)
     }
 
     /// The golden images, and what the model gives for them.
@@ -224,13 +235,48 @@ pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn to_bytes(values: &[f32]) -> Vec<u8> {
+pub(super) fn to_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
+/// A tensor to write: name, type, shape, bytes.
+pub(super) type Tensor = (String, Dtype, Vec<usize>, Vec<u8>);
+
+/// Writes tensors and a JSON document to a safetensors file, whole or not at all.
+pub(super) fn write_tensors(path: &Path, tensors: &[Tensor], key: &str, json: String) -> Result<(), ModelError> {
+    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+        TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name.as_str(), view))
+    });
+    let views = views.collect::<Result<Vec<_>, _>>().map_err(|error| not_written(&error))?;
+    let bytes = safetensors::serialize(views, Some(HashMap::from([(key.to_owned(), json)])));
+    Ok(write_atomically(path, bytes.map_err(|error| not_written(&error))?).map_err(FileError::from)?)
+}
+
+pub(super) fn not_written(error: &dyn std::fmt::Display) -> ModelError {
+    ModelError::Argument(format!("the model cannot be written: {error}"))
+}
+
+/// Refuses what a newer version wrote.
+pub(super) fn check_version(path: &Path, what: &str, json: &str, known: u32) -> Result<(), FileError> {
+    #[derive(Deserialize)]
+    struct Version {
+        format_version: u64,
+    }
+    match serde_json::from_str(json) {
+        Ok(Version { format_version: found }) if found > u64::from(known) => {
+            Err(FileError::Newer { path: path.to_owned(), found, known })
+        }
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let problem = format!("the description of the {what} is damaged: {error}");
+            Err(FileError::Format { path: path.to_owned(), problem })
+        }
+    }
+}
+
 /// Reads one file; every error names it.
-struct Reader<'a> {
-    path: &'a Path,
+pub(super) struct Reader<'a> {
+    pub(super) path: &'a Path,
 }
 
 impl Reader<'_> {
@@ -269,17 +315,9 @@ impl Reader<'_> {
         let Some(json) = metadata.metadata().as_ref().and_then(|map| map.get(KEY)) else {
             return Err(self.format("a safetensors file, but not one of ocellus: its metadata has no key \"ocellus\""));
         };
-        #[derive(Deserialize)]
-        struct Version {
-            format_version: u64,
-        }
-        let broken =
-            |error: serde_json::Error| self.format(format!("the description of the model is damaged: {error}"));
-        let Version { format_version: found } = serde_json::from_str(json).map_err(broken)?;
-        if found > u64::from(FORMAT_VERSION) {
-            return Err(FileError::Newer { path: self.path.to_owned(), found, known: FORMAT_VERSION });
-        }
-        serde_json::from_str(json).map_err(broken)
+        check_version(self.path, "model", json, FORMAT_VERSION)?;
+        serde_json::from_str(json)
+            .map_err(|error| self.format(format!("the description of the model is damaged: {error}")))
     }
 
     fn check_preprocessing(&self, preprocessing: &Preprocessing, network: &Network) -> Result<(), FileError> {
@@ -326,7 +364,13 @@ impl Reader<'_> {
         tensors.tensor(name).map_err(|_| self.tensor_error(name, "expected it, but it is missing"))
     }
 
-    fn numbers(&self, tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Result<Vec<f32>, FileError> {
+    /// The values of a tensor of this shape.
+    pub(super) fn numbers(
+        &self,
+        tensors: &SafeTensors<'_>,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Vec<f32>, FileError> {
         let view = self.view(tensors, name)?;
         if view.shape() != shape || view.dtype() != Dtype::F32 {
             return Err(self.tensor_error(

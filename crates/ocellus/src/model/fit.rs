@@ -1,6 +1,7 @@
 //! The training loop.
 
 use super::averaging::Average;
+use super::backup::{self, Arguments, TrainingProgress};
 use super::batches::{Batch, BatchOptions, Batches};
 use super::distillation::Distillation;
 use super::features::Cut;
@@ -17,6 +18,7 @@ use crate::optimizers::Optimizer;
 use crate::schedules::Schedule;
 use ocellus_engine::{DType, Input, Level, Outcome, Runner, Scalars};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Instant;
 
 impl Model {
@@ -93,6 +95,25 @@ impl Model {
             distillation.check(self, &loss)?;
         }
         self.record.begin(&options, &batches, &optimizer, &loss, (level, self.precision));
+        let mut average = options.averaging.map(|averaging| Average::new(averaging, self));
+        let mut trajectories =
+            options.record_samples.then(|| Trajectories::new(batches.count(), options.epochs, &loss));
+        let arguments = backup::arguments(self, &options, batches.count(), &optimizer, &loss)?;
+        let mut progress = TrainingProgress {
+            next_epoch: options.initial_epoch,
+            iterations: compiled.iterations,
+            steps: 0,
+            stop: false,
+            schedule: optimizer.learning_rate().clone(),
+        };
+        if let Some(backup) = options.resume {
+            backup.check(&arguments, samples.images)?;
+            let resumed = backup.restore(self, average.as_mut())?;
+            progress = resumed.progress;
+            if let (Some(trajectories), Some(earlier)) = (&mut trajectories, resumed.trajectories) {
+                trajectories.resume(earlier);
+            }
+        }
         let images = if samples.images.are_bytes() { DType::U8 } else { DType::F32 };
         let cut = self.cut(&self.learning(&groups, options.initial_epoch)).filter(|cut| {
             let count = batches.count() + validation_batches.as_ref().map_or(0, Batches::count);
@@ -133,19 +154,21 @@ impl Model {
             threads,
             profile: options.profile,
         };
-        let training = making.make(self, &loss, batches.batch_size(), options.initial_epoch)?;
+        // A training that was ended after its last epoch has none to go on with.
+        let first = progress.next_epoch.min(options.epochs.saturating_sub(1)).max(options.initial_epoch);
+        let training = making.make(self, &loss, batches.batch_size(), first)?;
         let mut callbacks = options.callbacks;
         if options.verbose != Verbose::Silent {
             callbacks.push(Box::new(Progress::stderr(options.verbose == Verbose::Bar)));
         }
-        let trajectories = options.record_samples.then(|| Trajectories::new(batches.count(), options.epochs, &loss));
         let mut fit = Fit {
             trajectories,
             predictions: vec![0.0; batches.batch_size() * self.outputs()],
             safe: self.snapshot(),
             compiled: self.compile_count,
             metrics: self.compiled.as_mut().map_or_else(Vec::new, |compiled| std::mem::take(&mut compiled.metrics)),
-            average: options.averaging.map(|averaging| Average::new(averaging, self)),
+            average,
+            backup: options.backup.map(|path| (path, arguments)),
             model: self,
             samples,
             batches,
@@ -155,16 +178,16 @@ impl Model {
             making,
             steps,
             accumulate,
-            done: 0,
+            done: progress.steps,
             threads,
             loss,
-            schedule: optimizer.learning_rate().clone(),
+            schedule: progress.schedule,
             learning_rate: 0.0,
             seed,
             callbacks,
-            stop: false,
+            stop: progress.stop,
         };
-        let result = fit.run(options.initial_epoch, options.epochs);
+        let result = fit.run(progress.next_epoch, options.epochs);
         let profiled = options.profile.then(|| fit.training.runner.profile());
         let (metrics, trajectories) = (fit.metrics, fit.trajectories);
         self.trajectories = trajectories;
@@ -227,6 +250,8 @@ struct Fit<'a, 'b> {
     training: Training,
     making: Making<'b>,
     average: Option<Average>,
+    /// The file that backups are written to, and what the training was asked for.
+    backup: Option<(PathBuf, Arguments)>,
     /// Steps in all, and those done.
     steps: u64,
     done: u64,
@@ -262,7 +287,7 @@ impl Fit<'_, '_> {
         };
         self.learning_rate = self.schedule.at(self.iterations());
         self.call(|callback, control| callback.on_train_begin(&training, control))?;
-        let mut last = initial_epoch;
+        let mut last = initial_epoch.saturating_sub(1);
         for epoch in initial_epoch..epochs {
             if self.stop || (self.done >= self.steps && epoch > initial_epoch) {
                 break;
@@ -273,6 +298,7 @@ impl Fit<'_, '_> {
             self.model.history.push(epoch, values.iter().map(|(name, value)| (name.as_str(), *value)));
             self.model.record.end_epoch(&values, self.samples.images);
             self.call(|callback, control| callback.on_epoch_end(&EpochEnd { epoch, values: &values }, control))?;
+            self.back_up(epoch)?;
         }
         if self.average.as_mut().is_some_and(|average| average.finish(self.model)) {
             self.measure_statistics(epochs, last)?;
@@ -280,6 +306,19 @@ impl Fit<'_, '_> {
         let history = self.model.history.clone();
         self.call(|callback, control| callback.on_train_end(&history, control))?;
         Ok(history)
+    }
+
+    /// Writes what is needed to go on after this epoch.
+    fn back_up(&self, epoch: u64) -> Result<(), ModelError> {
+        let Some((path, arguments)) = &self.backup else { return Ok(()) };
+        let progress = TrainingProgress {
+            next_epoch: epoch + 1,
+            iterations: self.iterations(),
+            steps: self.done,
+            stop: self.stop || self.done >= self.steps,
+            schedule: self.schedule.clone(),
+        };
+        backup::write(path, self.model, arguments, progress, self.average.as_ref(), self.trajectories.as_ref())
     }
 
     /// Trains for an epoch and validates: gives what was measured.

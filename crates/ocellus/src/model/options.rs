@@ -1,9 +1,10 @@
 //! How a training runs.
 
-use super::{Averaging, Distillation, ParameterGroup, ProgressiveResizing, Samples};
+use super::{Averaging, Backup, Distillation, ParameterGroup, ProgressiveResizing, Samples};
 use crate::callbacks::Callback;
 use crate::data::augment::Mixing;
 use crate::data::{Augment, Sampler};
+use std::path::PathBuf;
 
 /// The arguments of [`Model::fit`](super::Model::fit), with Keras' names and defaults.
 ///
@@ -74,6 +75,11 @@ pub struct FitOptions<'a> {
     /// Whether each sample's loss and margin are kept, epoch by epoch, for [`Model::trajectories`](super::Model::trajectories); they are
     /// not by default.
     pub record_samples: bool,
+    /// The file to which each epoch writes what is needed to go on after it; none by default.
+    pub backup: Option<PathBuf>,
+    /// The backup to go on with, instead of beginning with the initial epoch. The other arguments, the model and the samples must be those
+    /// that it was made with; threads and callbacks may differ.
+    pub resume: Option<Backup>,
 }
 
 /// What a training tells on standard error.
@@ -127,6 +133,8 @@ impl Default for FitOptions<'_> {
             averaging: None,
             profile: false,
             record_samples: false,
+            backup: None,
+            resume: None,
         }
     }
 }
@@ -270,6 +278,16 @@ impl<'a> FitOptions<'a> {
     /// Which average of the weights the training ends with.
     pub fn averaging(self, averaging: Averaging) -> Self {
         FitOptions { averaging: Some(averaging), ..self }
+    }
+
+    /// The file to which each epoch writes what is needed to go on after it.
+    pub fn backup(self, path: impl Into<PathBuf>) -> Self {
+        FitOptions { backup: Some(path.into()), ..self }
+    }
+
+    /// The backup to go on with; with `None` the training begins anew.
+    pub fn resume(self, backup: impl Into<Option<Backup>>) -> Self {
+        FitOptions { resume: backup.into(), ..self }
     }
 
     /// How many threads compute.

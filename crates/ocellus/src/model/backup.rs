@@ -1,0 +1,263 @@
+//! Backups: what a training needs to go on after an epoch as if it had never been ended.
+//!
+//! One safetensors file, written anew after each epoch. Its tensors are the parameters and the optimizer's state by name (`conv2d/kernel`,
+//! `conv2d/kernel/optimizer/0`), where weights are averaged their average (`conv2d/kernel/average`), and where samples are recorded the
+//! tensors of [their record](crate::labels::SampleRecord). The metadata's key `ocellus_backup` holds a JSON document.
+
+use super::averaging::Average;
+use super::file::{self, Reader, Tensor, to_bytes};
+use super::{FileError, FitOptions, Images, Model, ModelError, TrainingRecord};
+use crate::history::History;
+use crate::labels::Trajectories;
+use crate::losses::Loss;
+use crate::optimizers::Optimizer;
+use crate::schedules::Schedule;
+use ocellus_engine::ParameterId;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The version of the format that this version writes, and the newest that it reads.
+const FORMAT_VERSION: u32 = 1;
+/// The metadata's key.
+const KEY: &str = "ocellus_backup";
+/// Arguments that are longer are not quoted.
+const LONGEST_QUOTED: usize = 80;
+
+/// A training after one of its epochs: Keras' `BackupAndRestore`, in two halves.
+///
+/// [`FitOptions::backup`] writes one after each epoch, [`FitOptions::resume`] goes on with it: then the weights in the end are those of a training
+/// that was never ended, to the bit on the same instruction set, and so is the history. What callbacks remember is not kept: they begin anew.
+///
+/// ```no_run
+/// # use ocellus::{data::Dataset, model::{Backup, FitOptions, Model, ModelError}};
+/// # fn train(model: &mut Model, train: &Dataset) -> Result<(), ModelError> {
+/// let path = "backup.safetensors";
+/// model.fit(train, FitOptions::new().epochs(100).backup(path).resume(Backup::read(path)?))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Backup {
+    path: PathBuf,
+    document: Document,
+    bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for Backup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backup")
+            .field("path", &self.path)
+            .field("next_epoch", &self.next_epoch())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Arguments of a training by name, as JSON.
+pub(super) type Arguments = BTreeMap<String, String>;
+
+/// The JSON document in the metadata.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Document {
+    format_version: u32,
+    /// What the training was asked for.
+    arguments: Arguments,
+    #[serde(flatten)]
+    progress: TrainingProgress,
+    average: Option<AverageProgress>,
+    record: TrainingRecord,
+    /// The epochs so far, as CSV.
+    history: String,
+}
+
+/// How far a training has come.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct TrainingProgress {
+    /// The number of the epoch that comes next.
+    pub(super) next_epoch: u64,
+    /// Steps of the optimizer, those of earlier trainings included.
+    pub(super) iterations: u64,
+    /// Steps of this training.
+    pub(super) steps: u64,
+    /// Whether it was to end here.
+    pub(super) stop: bool,
+    /// The learning rates from here on.
+    pub(super) schedule: Schedule,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct AverageProgress {
+    exchanged: bool,
+    epochs: u64,
+}
+
+/// What of a backup is not the model's.
+pub(super) struct Resumed {
+    pub(super) progress: TrainingProgress,
+    pub(super) trajectories: Option<Trajectories>,
+}
+
+impl Backup {
+    /// Reads a backup; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, is no backup, is damaged, or is of a newer version.
+    pub fn read(path: impl AsRef<Path>) -> Result<Option<Self>, ModelError> {
+        let path = path.as_ref().to_owned();
+        match file::read(&path) {
+            Ok(bytes) => Self::parse(path, bytes).map(Some).map_err(ModelError::File),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FileError::ReadBackup { path, source }.into()),
+        }
+    }
+
+    fn parse(path: PathBuf, bytes: Vec<u8>) -> Result<Self, FileError> {
+        let wrong = |problem: String| FileError::Format { path: path.clone(), problem };
+        let broken = |error| wrong(format!("not a backup of a training, or a damaged one ({error})"));
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+        // The tensors' places, too.
+        SafeTensors::deserialize(&bytes).map_err(broken)?;
+        let json = metadata.metadata().as_ref().and_then(|map| map.get(KEY));
+        let json =
+            json.ok_or_else(|| wrong(format!("a safetensors file, but no backup: its metadata has no key {KEY:?}")))?;
+        file::check_version(&path, "training", json, FORMAT_VERSION)?;
+        let document = serde_json::from_str(json);
+        let document =
+            document.map_err(|error| wrong(format!("the description of the training is damaged: {error}")))?;
+        Ok(Backup { path, document, bytes })
+    }
+
+    /// The number of the epoch that comes next, 0 for the first.
+    pub fn next_epoch(&self) -> u64 {
+        self.document.progress.next_epoch
+    }
+
+    /// Refuses to go on where another training was asked for, or the data is another.
+    pub(super) fn check(&self, arguments: &Arguments, images: Images<'_>) -> Result<(), ModelError> {
+        let other = |difference: String| FileError::OtherTraining { path: self.path.clone(), difference };
+        let known = &self.document.arguments;
+        if let Some((name, now)) = arguments.iter().find(|(name, now)| known.get(*name) != Some(now)) {
+            let then = known.get(name).map_or("missing", String::as_str);
+            let short = then.len().max(now.len()) <= LONGEST_QUOTED;
+            let values = if short { format!(": {then} in the backup, {now} now") } else { String::new() };
+            return Err(other(format!("another `{name}`{values}")).into());
+        }
+        if let (Images::Dataset(dataset), Some(then)) = (images, &self.document.record.data_fingerprint)
+            && dataset.fingerprint()? != *then
+        {
+            return Err(other("other training images or labels".into()).into());
+        }
+        Ok(())
+    }
+
+    /// Gives the model, and where there is one the average of its weights, what they had.
+    pub(super) fn restore(self, model: &mut Model, average: Option<&mut Average>) -> Result<Resumed, ModelError> {
+        let Backup { path, document, bytes } = self;
+        let wrong = |problem: String| FileError::Format { path: path.clone(), problem };
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let reader = Reader { path: &path };
+        for number in 0..model.parameters.len() {
+            let id = ParameterId(number);
+            let parameter = model.parameters.get(id);
+            let values = reader.numbers(&tensors, &parameter.name, &parameter.shape)?;
+            model.parameters.values_mut(id).copy_from_slice(&values);
+        }
+        if let (Some(average), Some(progress)) = (average, document.average) {
+            for ((name, shape, _), slow) in model.weights().zip(&mut average.slow.values) {
+                slow.copy_from_slice(&reader.numbers(&tensors, &of_average(name), shape)?);
+            }
+            (average.exchanged, average.epochs) = (progress.exchanged, progress.epochs);
+        }
+        model.history = History::from_csv(&document.history).map_err(|error| wrong(error.to_string()))?;
+        let TrainingRecord { epochs, metrics, data_fingerprint, .. } = document.record;
+        model.record = TrainingRecord { epochs, metrics, data_fingerprint, ..model.record.clone() };
+        if let Some(compiled) = &mut model.compiled {
+            compiled.iterations = document.progress.iterations;
+        }
+        let recorded = tensors.tensor(Trajectories::TENSORS[0]).is_ok();
+        let trajectories = recorded.then(|| Trajectories::from_tensors(&tensors)).transpose().map_err(wrong)?;
+        Ok(Resumed { progress: document.progress, trajectories })
+    }
+}
+
+/// Writes a backup, whole or not at all.
+pub(super) fn write(
+    path: &Path,
+    model: &Model,
+    arguments: &Arguments,
+    progress: TrainingProgress,
+    average: Option<&Average>,
+    trajectories: Option<&Trajectories>,
+) -> Result<(), ModelError> {
+    let mut tensors: Vec<Tensor> = Vec::new();
+    for (_, parameter) in model.parameters.iter() {
+        tensors.push((parameter.name.clone(), Dtype::F32, parameter.shape.clone(), to_bytes(parameter.values())));
+    }
+    if let Some(average) = average {
+        let slow = model.weights().zip(&average.slow.values);
+        tensors.extend(
+            slow.map(|((name, shape, _), slow)| (of_average(name), Dtype::F32, shape.to_vec(), to_bytes(slow))),
+        );
+    }
+    tensors.extend(trajectories.into_iter().flat_map(Trajectories::tensors));
+    let document = Document {
+        format_version: FORMAT_VERSION,
+        arguments: arguments.clone(),
+        progress,
+        average: average.map(|average| AverageProgress { exchanged: average.exchanged, epochs: average.epochs }),
+        record: model.record.clone(),
+        history: model.history.to_csv(),
+    };
+    let json = serde_json::to_string(&document).map_err(|error| file::not_written(&error))?;
+    file::write_tensors(path, &tensors, KEY, json)
+}
+
+fn of_average(name: &str) -> String {
+    format!("{name}/average")
+}
+
+/// What a training is asked for, as far as its results depend on it.
+pub(super) fn arguments(
+    model: &Model,
+    options: &FitOptions<'_>,
+    samples: usize,
+    optimizer: &Optimizer,
+    loss: &Loss,
+) -> Result<Arguments, ModelError> {
+    let mut arguments = Arguments::new();
+    let mut add = |name: &str, json: serde_json::Result<String>| {
+        arguments.insert(name.into(), json.map_err(|error| ModelError::Argument(format!("{name}: {error}")))?);
+        Ok::<(), ModelError>(())
+    };
+    macro_rules! add {
+        ($($name:literal: $value:expr),* $(,)?) => { $(add($name, serde_json::to_string(&$value))?;)* };
+    }
+    add! {
+        "layers": model.network.architecture,
+        "optimizer": optimizer,
+        "loss": loss,
+        "precision": model.precision,
+        "samples": samples,
+        "batch_size": options.batch_size,
+        "epochs": options.epochs,
+        "initial_epoch": options.initial_epoch,
+        "epochs_before": options.epochs_before,
+        "shuffle": options.shuffle,
+        "validation_split": options.validation_split,
+        "class_weight": options.class_weight,
+        "sampler": format!("{:?}", options.sampler),
+        "seed": options.seed,
+        "augment": options.augment,
+        "mixing": options.mixing,
+        "drop_last": options.drop_last,
+        "resizing": options.resizing,
+        "accumulate": options.accumulate,
+        "steps": options.steps,
+        "groups": options.groups,
+        "distillation": options.distillation.is_some(),
+        "averaging": options.averaging,
+        "record_samples": options.record_samples,
+    }
+    Ok(arguments)
+}
