@@ -7,7 +7,7 @@ use super::amx_product::{self, AmxOutput, AmxProduct};
 use super::depthwise::{self, Depthwise, is_depthwise};
 use super::depthwise_data::DataTiles;
 use super::factors::rounds_to_pairs;
-use super::geometry::{Segment, Source, Tap, segments};
+use super::geometry::{Segment, Source, Tap, is_cold, segments};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Filtering, Output, Winograd};
@@ -278,6 +278,7 @@ impl BackwardData {
                     bias: None,
                     epilogue: Epilogue::Linear,
                     accumulate: false,
+                    cold: is_cold(shape.input_len()),
                     out: &mut dx[group * channels..],
                 };
                 if self.pairs { product.run_pairs_on(self.level) } else { product.run_on(self.level) }

@@ -215,6 +215,7 @@ impl BackwardWeights {
                 bias: None,
                 epilogue: Epilogue::Linear,
                 accumulate,
+                cold: false,
                 out,
             }
             .run_on(self.level);

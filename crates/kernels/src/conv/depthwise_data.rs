@@ -4,7 +4,7 @@
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
 use super::depthwise_tile::{Layout, Tiles, Windows, many_registers};
-use super::geometry::Tap;
+use super::geometry::{Tap, is_cold};
 use super::{ConvShape, Epilogue, depthwise};
 use crate::Level;
 use crate::isa::{Isa, Kernel};
@@ -20,6 +20,8 @@ pub(super) struct DataTiles {
     windows: Windows,
     /// The kernel's positions in the order that the tiles read.
     taps: Vec<Tap>,
+    /// Whether a sample's `dx` is too large for a second-level cache.
+    cold: bool,
 }
 
 impl DataTiles {
@@ -29,7 +31,7 @@ impl DataTiles {
         if windows.stride == 1 {
             taps.reverse();
         }
-        Some(DataTiles { windows, taps })
+        Some(DataTiles { windows, taps, cold: is_cold(shape.input_len()) })
     }
 
     /// Values that [`pack`](Self::pack) writes.
@@ -52,13 +54,12 @@ impl DataTiles {
         packed: &[f32],
         dx: &mut [f32],
     ) {
-        let windows = &self.windows;
+        let (windows, cold) = (&self.windows, self.cold);
         if windows.stride == 1 {
-            let (x, bias, epilogue, y) = (dy, None, Epilogue::Linear, dx);
-            return Tiles { windows, rows, samples, x, weights: packed, layout: Layout::Packed, bias, epilogue, y }
-                .run_on(level);
+            let (x, bias, epilogue, layout, y) = (dy, None, Epilogue::Linear, Layout::Packed, dx);
+            return Tiles { windows, rows, samples, x, weights: packed, layout, bias, epilogue, cold, y }.run_on(level);
         }
-        Strided { windows, rows, samples, dy, packed, dx }.run_on(level);
+        Strided { windows, rows, samples, dy, packed, cold, dx }.run_on(level);
     }
 }
 
@@ -72,6 +73,8 @@ struct Strided<'a> {
     dy: &'a [f32],
     /// The kernel as it is, packed by [`depthwise::pack`].
     packed: &'a [f32],
+    /// Whether `dx` is hardly in the second-level cache, so that it is asked for before it is written.
+    cold: bool,
     /// Those rows, sample by sample.
     dx: &'a mut [f32],
 }
@@ -204,6 +207,14 @@ impl Strided<'_> {
             let dy_pitch = self.windows.row_len();
             let dx = self.dx.as_mut_ptr().wrapping_offset(place.dx + channel as isize);
             let dx_pitch = self.windows.input[1] * channels;
+            if self.cold {
+                // The next tile's pixels.
+                for row in 0..2 {
+                    for column in 0..2 * PAIRS {
+                        isa.prefetch(dx.wrapping_add(row * dx_pitch + (2 * PAIRS + column) * channels));
+                    }
+                }
+            }
             // One row of the pair after the other, so that sixteen registers hold its sums and the rows of weights that it meets.
             macro_rules! row {
                 ($odd:literal) => {

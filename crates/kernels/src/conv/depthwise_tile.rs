@@ -237,6 +237,8 @@ pub(super) struct Tiles<'a> {
     pub(super) layout: Layout,
     pub(super) bias: Option<&'a [f32]>,
     pub(super) epilogue: Epilogue,
+    /// Whether the output is hardly in the second-level cache, so that it is asked for before it is written.
+    pub(super) cold: bool,
     /// Those rows, sample by sample.
     pub(super) y: &'a mut [f32],
 }
@@ -340,6 +342,15 @@ impl Tiles<'_> {
                 None => isa.zero(),
             };
             let (mut first, mut second) = ([bias; C], [bias; C]);
+            let y = self.y.as_mut_ptr().add(place.output + channel);
+            if self.cold {
+                // The next tile's pixels.
+                for row in 0..2 {
+                    for column in 0..C {
+                        isa.prefetch(y.wrapping_add(row * self.windows.row_len() + (C + column) * channels));
+                    }
+                }
+            }
             let x = self.x.as_ptr().wrapping_offset(place.input + channel as isize);
             let pitch = self.windows.input[1] * channels;
             macro_rules! rows {
@@ -361,7 +372,6 @@ impl Tiles<'_> {
             rows!(0 1 2 3 4 5 6);
             let (low, high) = self.epilogue.bounds();
             let (low, high) = (isa.splat(low), isa.splat(high));
-            let y = self.y.as_mut_ptr().add(place.output + channel);
             for column in 0..C {
                 if column < place.count {
                     let to = y.add(column * channels);

@@ -6,6 +6,7 @@
 use super::depthwise::is_depthwise;
 use super::depthwise_bands::Bands;
 use super::depthwise_tile::{Layout, Tiles, Windows};
+use super::geometry::is_cold;
 use super::{ConvShape, ConvWeights, Extent, Forward, Sums};
 use crate::{Level, Pool, Precision};
 use std::ops::Range;
@@ -22,6 +23,8 @@ pub struct ExpandedDepthwise {
     expand: Forward,
     bands: Bands,
     level: Level,
+    /// Whether a sample's outputs are too many for a second-level cache.
+    cold: bool,
 }
 
 impl ExpandedDepthwise {
@@ -46,7 +49,8 @@ impl ExpandedDepthwise {
         assert!(ExpandedDepthwise::suits(&expand, &depthwise), "{expand:?} and {depthwise:?}");
         let windows = Windows::of_input(&depthwise).expect("it suits");
         let bands = Bands::new(windows, BAND_BYTES);
-        ExpandedDepthwise { expand: Forward::new(expand, level, Precision::F32), bands, level }
+        let expand = Forward::new(expand, level, Precision::F32).into_cache();
+        ExpandedDepthwise { expand, bands, level, cold: is_cold(depthwise.output_len()) }
     }
 
     /// Values that [`pack`](Self::pack) writes.
@@ -115,6 +119,7 @@ impl ExpandedDepthwise {
                 layout: Layout::Plain,
                 bias: depthwise.bias,
                 epilogue: depthwise.epilogue,
+                cold: self.cold,
                 y: &mut y[(band.rows.start - rows.start) * unit..(band.rows.end - rows.start) * unit],
             }
             .run_on(self.level);

@@ -4,7 +4,7 @@ use super::amx_product::{self, AmxOutput, AmxProduct};
 use super::depthwise::{self, Depthwise, is_depthwise};
 use super::depthwise_tile::{Layout, Tiles, Windows};
 use super::factors::rounds_to_pairs;
-use super::geometry::{Segment, Source, Tap, forward_taps, segments, unaliased, window_offset};
+use super::geometry::{Segment, Source, Tap, forward_taps, is_cold, segments, unaliased, window_offset};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Filtering, Output, Winograd};
@@ -40,6 +40,8 @@ pub struct Forward {
     /// From one pixel to the next in a copy of the windows, where they are copied: 1x1 kernels whose pixels would drive each
     /// other out of the cache.
     gathered: Option<usize>,
+    /// Whether a sample's outputs are too many for a second-level cache.
+    cold: bool,
     /// Samples that are computed together; where it is 0, so many pixels of one sample.
     block_samples: usize,
     block_pixels: usize,
@@ -175,6 +177,7 @@ impl Forward {
             size,
             gathered,
             copies: gathered.map_or_else(Vec::new, |pitch| pixels.clone().map(|p| (p * pitch) as u32).collect()),
+            cold: is_cold(shape.output_len()),
             block_samples: if blocks == 1 { (most / pixels.len().max(1)).max(1) } else { 0 },
             block_pixels: pixels.len().div_ceil(blocks).next_multiple_of(size.rows),
             segments,
@@ -188,6 +191,11 @@ impl Forward {
             pixels: pixels.map(|p| (p * filters) as u32).collect(),
             source,
         }
+    }
+
+    /// The same for outputs that stay in the second-level cache, however many a whole sample has.
+    pub(super) fn into_cache(self) -> Self {
+        Forward { cold: false, ..self }
     }
 
     /// Values that [`pack`](Self::pack) writes.
@@ -279,8 +287,9 @@ impl Forward {
             };
         }
         if let Some(windows) = &self.depthwise {
-            let (layout, y) = (Layout::Packed, sums.single());
-            return Tiles { windows, rows, samples, x, weights: packed, layout, bias, epilogue, y }.run_on(self.level);
+            let (layout, cold, y) = (Layout::Packed, self.cold, sums.single());
+            return Tiles { windows, rows, samples, x, weights: packed, layout, bias, epilogue, cold, y }
+                .run_on(self.level);
         }
         match piece {
             false => self.run_samples(samples, x, weights, sums, scratch),
@@ -358,6 +367,7 @@ impl Forward {
             bias,
             epilogue,
             accumulate: sums.is_onto(),
+            cold: false,
             out: sums.single(),
         };
         if self.pairs { product.run_pairs_on(self.level) } else { product.run_on(self.level) }
@@ -460,6 +470,7 @@ impl Forward {
                 bias: bias.map(|bias| &bias[group * filters..]),
                 epilogue,
                 accumulate,
+                cold: self.cold,
                 out: &mut y[group * filters..],
             };
             if self.pairs { product.run_pairs_on(self.level) } else { product.run_on(self.level) }

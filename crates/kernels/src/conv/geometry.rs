@@ -8,6 +8,14 @@ use std::ops::Range;
 /// Values in a cache line: scratch memory is cut in multiples of it, so that every part is as aligned as the whole.
 pub(super) const LINE: usize = 16;
 
+/// Bytes of an output that is hardly in a second-level cache any more when it is written the next time; few in tests, so that these know both.
+const COLD_BYTES: usize = if cfg!(test) { 4 << 10 } else { 256 << 10 };
+
+/// Whether an output of so many values had better be asked for before it is written: else each line is waited for.
+pub(super) fn is_cold(values: usize) -> bool {
+    4 * values > COLD_BYTES
+}
+
 /// A distance between rows of at least that many values that is no multiple of so many bytes. At multiples of 4096 all rows of
 /// a tile lie in the same set of a common first-level cache, where they drive each other out; at 2048 in two sets.
 pub(super) fn unaliased(distance: usize, bytes: usize) -> usize {

@@ -45,6 +45,7 @@ pub(crate) fn multiply(
         bias: None,
         epilogue: Epilogue::Linear,
         accumulate: false,
+        cold: false,
         out,
     };
     product.run_on(level);

@@ -5,6 +5,7 @@ use super::depthwise_bands::{Band, Bands};
 use super::depthwise_data::DataTiles;
 use super::depthwise_tile::{Layout, Tiles, Windows};
 use super::depthwise_weights::TileWeights;
+use super::geometry::is_cold;
 use super::pack::TileSize;
 use super::{ConvShape, Epilogue};
 use crate::batch_norm::{self, Norm};
@@ -24,6 +25,8 @@ pub struct NormalizedDepthwise {
     forward: Bands,
     backward: Bands,
     data: DataTiles,
+    /// Whether a sample's outputs are too many for a second-level cache.
+    cold: bool,
 }
 
 /// What the backward pass computes, each for all samples.
@@ -53,7 +56,7 @@ impl NormalizedDepthwise {
         let windows = Windows::of_input(&shape).expect("it suits");
         let data = DataTiles::new(&shape).expect("it suits");
         let (forward, backward) = (Bands::new(windows, FORWARD_BYTES), Bands::new(windows, BACKWARD_BYTES));
-        NormalizedDepthwise { level, forward, backward, data }
+        NormalizedDepthwise { level, forward, backward, data, cold: is_cold(shape.output_len()) }
     }
 
     /// Values that [`run_rows`](Self::run_rows) needs besides; what they hold does not matter.
@@ -89,6 +92,7 @@ impl NormalizedDepthwise {
                 layout: Layout::Plain,
                 bias: None,
                 epilogue: Epilogue::Linear,
+                cold: self.cold,
                 y: &mut y[(band.rows.start - rows.start) * unit..(band.rows.end - rows.start) * unit],
             }
             .run_on(self.level);

@@ -119,6 +119,7 @@ impl PairedWeights {
                     bias: None,
                     epilogue: Epilogue::Linear,
                     accumulate: accumulate || first > 0,
+                    cold: false,
                     out: &mut *dw,
                 }
                 .run_pairs_on(self.level);

@@ -157,6 +157,7 @@ impl PooledForward {
                 bias: bias.map(|bias| &bias[group * filters..]),
                 epilogue: Epilogue::Linear,
                 accumulate: false,
+                cold: false,
                 out: &mut full[group * filters..],
             }
             .run_on(self.level);

@@ -76,6 +76,8 @@ pub(super) struct Product<'a> {
     pub(super) epilogue: Epilogue,
     /// Whether the sums are added to what the output holds.
     pub(super) accumulate: bool,
+    /// Whether the output is hardly in the second-level cache, so that it is asked for before it is written.
+    pub(super) cold: bool,
     pub(super) out: &'a mut [f32],
 }
 
@@ -139,47 +141,74 @@ impl Product<'_> {
         let out = self.out.as_mut_ptr();
         let size = TileSize { lanes: I::LANES, rows: I::TILE_ROWS, columns: I::LANES * I::TILE_VECTORS };
         self.check(size);
-        let per_sample = self.rows.input.len();
-        let total = per_sample * self.rows.samples;
-        for column in (0..self.columns).step_by(size.columns) {
-            let width = size.panel(column, self.columns);
-            let (start, pitch) = match self.layout {
-                Columns::Packed { depth } => (column * depth, width),
-                Columns::Plain { pitch } => (column, pitch),
-            };
-            let b = self.b[start.min(self.b.len())..].as_ptr();
-            let columns = (self.columns - column).min(size.columns);
-            let mut panel = Panel { b, pitch, column, columns, ahead: Ahead::nothing(b) };
-            let packed = matches!(self.layout, Columns::Packed { .. });
-            let (depth, tiles) = (self.reduction.depth(), total.div_ceil(I::TILE_ROWS));
-            let mut tile = 0;
-            let (mut done, mut sample, mut row) = (0, 0, 0);
-            while done < total {
-                let count = tile_rows(total - done, I::TILE_ROWS);
-                let (mut input, mut output) = ([0usize; MOST_ROWS], [0usize; MOST_ROWS]);
-                let mut filled = 0;
-                while filled < count {
-                    let here = (count - filled).min(per_sample - row);
-                    let (from, to) = (sample * self.rows.input_stride, sample * self.rows.output_stride + column);
-                    for i in 0..here {
-                        input[filled + i] = self.rows.input[row + i] as usize + from;
-                        output[filled + i] = self.rows.output[row + i] as usize + to;
+        let total = self.rows.input.len() * self.rows.samples;
+        let depth = self.reduction.depth();
+        // Few weights stay in the first-level cache: then rows are written whole, since memory takes neighbouring lines faster.
+        let whole_rows = 4 * depth * size.padded(self.columns) <= WHOLE_ROWS_BYTES;
+        let packed = matches!(self.layout, Columns::Packed { .. });
+        let mut first = Walk::default();
+        while first.done < total && self.columns > 0 {
+            let count = if whole_rows { tile_rows(total - first.done, I::TILE_ROWS) } else { total - first.done };
+            let (end, mut walk) = (first.done + count, first);
+            for column in (0..self.columns).step_by(size.columns) {
+                let width = size.panel(column, self.columns);
+                let (start, pitch) = match self.layout {
+                    Columns::Packed { depth } => (column * depth, width),
+                    Columns::Plain { pitch } => (column, pitch),
+                };
+                let b = self.b[start.min(self.b.len())..].as_ptr();
+                let columns = (self.columns - column).min(size.columns);
+                let mut panel = Panel { b, pitch, column, columns, ahead: Ahead::nothing(b), later: 0 };
+                let (mut tile, tiles) = (0, count.div_ceil(I::TILE_ROWS));
+                walk = first;
+                while walk.done < end {
+                    let count = tile_rows(total - walk.done, I::TILE_ROWS);
+                    let (input, output) = walk.next(&self.rows, count);
+                    // The panels lie one behind the other: these tiles ask for the next one's weights.
+                    if packed && !whole_rows {
+                        panel.ahead = Ahead::next(b, depth, pitch, tile, tiles);
                     }
-                    (filled, row) = (filled + here, row + here);
-                    if row == per_sample {
-                        (sample, row) = (sample + 1, 0);
+                    if self.cold && count > 1 {
+                        panel.later = output[1].wrapping_sub(output[0]).wrapping_mul(count);
                     }
+                    tile += 1;
+                    // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
+                    unsafe { self.any_tile::<I, F>(isa, &panel, count, width / I::LANES, &input, out, &output) };
                 }
-                // The panels lie one behind the other: these tiles ask for the next one's weights.
-                if packed {
-                    panel.ahead = Ahead::next(b, depth, pitch, tile, tiles);
-                }
-                tile += 1;
-                // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
-                unsafe { self.any_tile::<I, F>(isa, &panel, count, width / I::LANES, &input, out, &output) };
-                done += count;
+            }
+            first = walk;
+        }
+    }
+}
+
+/// A way through the rows of a product.
+#[derive(Clone, Copy, Default)]
+struct Walk {
+    done: usize,
+    sample: usize,
+    row: usize,
+}
+
+impl Walk {
+    /// Where the next rows start in `a` and in the output, at most [`MOST_ROWS`].
+    #[inline(always)]
+    fn next(&mut self, rows: &Rows<'_>, count: usize) -> ([usize; MOST_ROWS], [usize; MOST_ROWS]) {
+        let (mut input, mut output) = ([0usize; MOST_ROWS], [0usize; MOST_ROWS]);
+        let mut filled = 0;
+        while filled < count {
+            let here = (count - filled).min(rows.input.len() - self.row);
+            let (from, to) = (self.sample * rows.input_stride, self.sample * rows.output_stride);
+            for i in 0..here {
+                input[filled + i] = rows.input[self.row + i] as usize + from;
+                output[filled + i] = rows.output[self.row + i] as usize + to;
+            }
+            (filled, self.row) = (filled + here, self.row + here);
+            if self.row == rows.input.len() {
+                (self.sample, self.row) = (self.sample + 1, 0);
             }
         }
+        self.done += count;
+        (input, output)
     }
 }
 
@@ -192,6 +221,8 @@ struct Panel {
     /// How many are stored.
     columns: usize,
     ahead: Ahead,
+    /// From a row's place in the output to that of the next tile's, which is asked for; 0 where there is no need.
+    later: usize,
 }
 
 /// Memory to ask for while a tile is computed: from `at` on, so many values further with each step of the reduction.
@@ -220,6 +251,9 @@ impl Ahead {
         }
     }
 }
+
+/// Weights that take no more than so many bytes are read again from the first-level cache: half of a common one.
+const WHOLE_ROWS_BYTES: usize = 16 << 10;
 
 /// The largest `TILE_ROWS` of any level.
 pub(super) const MOST_ROWS: usize = 12;
@@ -284,6 +318,14 @@ impl Product<'_> {
         let last = isa.first(panel.columns - (VECTORS - 1) * I::LANES);
         let whole = panel.columns == VECTORS * I::LANES;
         let mut sums = [[isa.zero(); VECTORS]; ROWS];
+        let out = out.wrapping_add(panel.column);
+        if panel.later > 0 {
+            for r in 0..ROWS {
+                for v in 0..VECTORS {
+                    isa.prefetch(out.wrapping_add(output[r]).wrapping_add(panel.later).wrapping_add(v * I::LANES));
+                }
+            }
+        }
         // SAFETY: the caller's promise: rows, panel and output are in bounds, and the last vector's mask ends at the columns.
         unsafe {
             if self.accumulate {

@@ -181,6 +181,7 @@ impl WinogradWeights {
                             bias: None,
                             epilogue: Epilogue::Linear,
                             accumulate,
+                            cold: false,
                             out,
                         };
                         match self.precision {
