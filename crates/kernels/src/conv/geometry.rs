@@ -9,7 +9,7 @@ use std::ops::Range;
 pub(super) const LINE: usize = 16;
 
 /// Bytes of an output that is hardly in a second-level cache any more when it is written the next time; few in tests, so that these know both.
-const COLD_BYTES: usize = if cfg!(test) { 4 << 10 } else { 256 << 10 };
+const COLD_BYTES: usize = if cfg!(test) { 4 << 10 } else { 128 << 10 };
 
 /// Whether an output of so many values had better be asked for before it is written: else each line is waited for.
 pub(super) fn is_cold(values: usize) -> bool {

@@ -17,7 +17,7 @@ pub(super) use line_weights::LineWeights;
 pub(super) use weights::WinogradWeights;
 
 use super::factors::pair_rows;
-use super::geometry::{Source, Tap, unaliased};
+use super::geometry::{Source, Tap, is_cold, unaliased};
 use super::pack::{Matrix, TileSize};
 use super::{ConvShape, Epilogue, Sums};
 use crate::{Level, Pool, Precision};
@@ -256,6 +256,7 @@ impl Winograd {
             return lines.run(0..self.output[0], x, packed, bias, output, scratch);
         }
         let [values, maxima] = self.len(0..self.tiles[0]);
+        let cold = self.is_cold(samples * values);
         let x_len = self.source.source_sample();
         for first in (0..samples).step_by(self.block_samples.max(1)) {
             let count = self.block_samples.clamp(1, samples - first);
@@ -282,6 +283,7 @@ impl Winograd {
                 output: part,
                 patches,
                 products,
+                cold,
             });
         }
     }
@@ -300,6 +302,7 @@ impl Winograd {
             let rows = self.tile * rows.start..self.output[0].min(self.tile * rows.end);
             return lines.run(rows, x, packed, bias, output, scratch);
         }
+        let cold = self.is_cold(self.len(rows.clone())[0]);
         let most = if self.block_samples == 0 { self.block_rows } else { self.tiles[0] };
         for first in rows.clone().step_by(equal(rows.len(), most).max(1)) {
             let rows = first..(first + equal(rows.len(), most)).min(rows.end);
@@ -312,8 +315,26 @@ impl Winograd {
             let x = self.source.prepare_rows(self.tile * rows.start..self.tile * rows.end + 2, x, scratch);
             let tiles = [rows.len(), self.tiles[1]];
             let size = [(self.tile * rows.end).min(self.output[0]) - self.tile * rows.start, self.output[1]];
-            self.compute(Run { plan: self, samples: 1, tiles, size, x, packed, bias, output: part, patches, products });
+            let samples = 1;
+            self.compute(Run {
+                plan: self,
+                samples,
+                tiles,
+                size,
+                x,
+                packed,
+                bias,
+                output: part,
+                patches,
+                products,
+                cold,
+            });
         }
+    }
+
+    /// Whether so many outputs are asked for before they are written; in bf16 they are half as large, and that costs more than it saves.
+    fn is_cold(&self, values: usize) -> bool {
+        self.precision == Precision::F32 && is_cold(values)
     }
 
     fn compute(&self, run: Run<'_>) {

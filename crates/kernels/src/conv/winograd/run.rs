@@ -15,6 +15,9 @@ use crate::{Level, Precision};
 /// Bytes of a part of the weights beyond which the next part is not asked for ahead.
 const MOST_AHEAD: usize = 32 << 10;
 
+/// How many tiles before it is written a tile's memory is asked for.
+const LATER: usize = 4;
+
 /// Some tiles of some samples.
 pub(super) struct Run<'a> {
     pub(super) plan: &'a Winograd,
@@ -30,6 +33,8 @@ pub(super) struct Run<'a> {
     pub(super) patches: &'a mut [f32],
     /// Their products with one panel: `[part][tile][column]`.
     pub(super) products: &'a mut [f32],
+    /// Whether the output is hardly in the second-level cache, so that it is asked for before it is written.
+    pub(super) cold: bool,
 }
 
 impl Run<'_> {
@@ -244,6 +249,7 @@ impl Run<'_> {
                 unsafe { isa.load_masked(mask, bias.as_ptr().add(filter)) }
             });
             let mut place = TilePlace::new(first, self.tiles);
+            let mut later = TilePlace::new(first + LATER, self.tiles);
             for tile in 0..count {
                 let [sample, row, column] = place.next_tile();
                 // SAFETY: the products hold whole vectors for every row of a tile.
@@ -266,6 +272,13 @@ impl Run<'_> {
                     }
                     Output::Plain { epilogue, sums } => {
                         let pixels = Pixels::new(isa, *epilogue, sums, half);
+                        if self.cold {
+                            let [sample, row, column] = later.next_tile();
+                            let corner = ((sample * height + 2 * row) * width + 2 * column) * plan.filters + filter;
+                            for i in 0..4 {
+                                pixels.ask(isa, corner + (i / 2 * width + i % 2) * plan.filters);
+                            }
+                        }
                         for i in 0..4 {
                             let (row, column) = (2 * row + i / 2, 2 * column + i % 2);
                             if row < height && column < width {
@@ -293,7 +306,17 @@ impl Run<'_> {
         let columns = plan.size.columns.min(plan.filters - column);
         let stored = Pixels::new(isa, *epilogue, sums, false);
         let mut place = TilePlace::new(first, self.tiles);
+        let mut later = TilePlace::new(first + LATER, self.tiles);
         for tile in 0..count {
+            if self.cold {
+                let [sample, row, across] = later.next_tile();
+                let corner = ((sample * height + 4 * row) * width + 4 * across) * plan.filters + column;
+                for i in 0..16 {
+                    for vector in (0..columns).step_by(I::LANES) {
+                        stored.ask(isa, corner + (i / 4 * width + i % 4) * plan.filters + vector);
+                    }
+                }
+            }
             let [sample, row, place_across] = place.next_tile();
             let corner = [4 * row, 4 * place_across];
             let [rows, pixels] = [(height - corner[0]).min(4), (width - corner[1]).min(4)];
@@ -339,6 +362,12 @@ impl<I: Isa> Pixels<I> {
     fn new(isa: I, epilogue: Epilogue, sums: &mut Sums<'_>, half: bool) -> Self {
         let (low, high) = epilogue.bounds();
         Pixels { to: sums.as_mut_ptr(), half, onto: sums.is_onto(), low: isa.splat(low), high: isa.splat(high) }
+    }
+
+    /// Asks for the memory of the value at `at`, which need not exist.
+    #[inline(always)]
+    fn ask(&self, isa: I, at: usize) {
+        isa.prefetch(self.to.wrapping_add(if self.half { at / 2 } else { at }));
     }
 
     /// Stores the first `used` lanes as the values from `at` on.
