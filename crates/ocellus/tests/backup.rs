@@ -204,6 +204,10 @@ fn damaged_backups_are_refused() {
     model.save(&path).unwrap();
     refuses(&std::fs::read(&path).unwrap(), "no backup");
     assert!(Backup::read(folder.path()).unwrap_err().to_string().contains("the backup cannot be read"));
+    // An epoch that the training does not have.
+    std::fs::write(&path, changed("next_epoch\\\":4", "next_epoch\\\":7")).unwrap();
+    let error = model.fit(&train, options().resume(Backup::read(&path).unwrap())).unwrap_err().to_string();
+    assert!(error.contains("its next epoch is 7, of 4"), "{error}");
     // A tensor that is missing.
     std::fs::write(&path, changed("dense/bias/optimizer/1", "dense/bias/optimizer/7")).unwrap();
     let error = model.fit(&train, options().resume(Backup::read(&path).unwrap())).unwrap_err().to_string();

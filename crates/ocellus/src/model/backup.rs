@@ -16,6 +16,7 @@ use ocellus_engine::ParameterId;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// The version of the format that this version writes, and the newest that it reads.
@@ -134,7 +135,12 @@ impl Backup {
     }
 
     /// Refuses to go on where another training was asked for, or the data is another.
-    pub(super) fn check(&self, arguments: &Arguments, images: Images<'_>) -> Result<(), ModelError> {
+    pub(super) fn check(
+        &self,
+        arguments: &Arguments,
+        images: Images<'_>,
+        epochs: RangeInclusive<u64>,
+    ) -> Result<(), ModelError> {
         let other = |difference: String| FileError::OtherTraining { path: self.path.clone(), difference };
         let known = &self.document.arguments;
         if let Some((name, now)) = arguments.iter().find(|(name, now)| known.get(*name) != Some(now)) {
@@ -148,11 +154,21 @@ impl Backup {
         {
             return Err(other("other training images or labels".into()).into());
         }
+        let TrainingProgress { next_epoch, iterations, steps, .. } = self.document.progress;
+        if !epochs.contains(&next_epoch) || iterations.max(steps) > u64::MAX / 2 {
+            let problem = format!("its next epoch is {next_epoch}, of {}, after {iterations} steps", epochs.end());
+            return Err(FileError::Format { path: self.path.clone(), problem }.into());
+        }
         Ok(())
     }
 
     /// Gives the model, and where there is one the average of its weights, what they had.
-    pub(super) fn restore(self, model: &mut Model, average: Option<&mut Average>) -> Result<Resumed, ModelError> {
+    pub(super) fn restore(
+        self,
+        model: &mut Model,
+        average: Option<&mut Average>,
+        samples: usize,
+    ) -> Result<Resumed, ModelError> {
         let Backup { path, document, bytes } = self;
         let wrong = |problem: String| FileError::Format { path: path.clone(), problem };
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| wrong(error.to_string()))?;
@@ -177,6 +193,9 @@ impl Backup {
         }
         let recorded = tensors.tensor(Trajectories::TENSORS[0]).is_ok();
         let trajectories = recorded.then(|| Trajectories::from_tensors(&tensors)).transpose().map_err(wrong)?;
+        if let Some(kept) = trajectories.as_ref().filter(|kept| kept.len() != samples) {
+            return Err(wrong(format!("expected a record of {samples} samples, found one of {}", kept.len())).into());
+        }
         Ok(Resumed { progress: document.progress, trajectories })
     }
 }

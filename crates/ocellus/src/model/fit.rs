@@ -107,8 +107,8 @@ impl Model {
             schedule: optimizer.learning_rate().clone(),
         };
         if let Some(backup) = options.resume {
-            backup.check(&arguments, samples.images)?;
-            let resumed = backup.restore(self, average.as_mut())?;
+            backup.check(&arguments, samples.images, options.initial_epoch..=options.epochs)?;
+            let resumed = backup.restore(self, average.as_mut(), batches.count())?;
             progress = resumed.progress;
             if let (Some(trajectories), Some(earlier)) = (&mut trajectories, resumed.trajectories) {
                 trajectories.resume(earlier);
