@@ -103,6 +103,9 @@ impl Product<'_> {
             return;
         }
         let greatest = |offsets: &[u32]| offsets.iter().copied().max().unwrap_or(0) as usize;
+        let straddles = |offsets, stride| greatest(offsets) + MOST_ROWS * stride <= u32::MAX as usize;
+        let near = straddles(rows.input, rows.input_stride) && straddles(rows.output, rows.output_stride);
+        assert!(rows.samples == 1 || near, "samples near enough for tiles that straddle them");
         let padded = size.padded(self.columns);
         if let Some((a, k)) = self.reduction.last() {
             assert!(greatest(rows.input) + again * rows.input_stride + a < self.a.len(), "rows inside a");
@@ -147,6 +150,7 @@ impl Product<'_> {
         let whole_rows = 4 * depth * size.padded(self.columns) <= WHOLE_ROWS_BYTES;
         let packed = matches!(self.layout, Columns::Packed { .. });
         let mut first = Walk::default();
+        let mut straddling = [[0; MOST_ROWS]; 2];
         while first.done < total && self.columns > 0 {
             let count = if whole_rows { tile_rows(total - first.done, I::TILE_ROWS) } else { total - first.done };
             let (end, mut walk) = (first.done + count, first);
@@ -163,17 +167,18 @@ impl Product<'_> {
                 walk = first;
                 while walk.done < end {
                     let count = tile_rows(total - walk.done, I::TILE_ROWS);
-                    let (input, output) = walk.next(&self.rows, count);
+                    let place = walk.next(&self.rows, count, &mut straddling);
                     // The panels lie one behind the other: these tiles ask for the next one's weights.
                     if packed && !whole_rows {
                         panel.ahead = Ahead::next(b, depth, pitch, tile, tiles);
                     }
                     if self.cold && count > 1 {
-                        panel.later = output[1].wrapping_sub(output[0]).wrapping_mul(count);
+                        panel.later =
+                            (place.output[1] as usize).wrapping_sub(place.output[0] as usize).wrapping_mul(count);
                     }
                     tile += 1;
                     // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
-                    unsafe { self.any_tile::<I, F>(isa, &panel, count, width / I::LANES, &input, out, &output) };
+                    unsafe { self.any_tile::<I, F>(isa, &panel, count, width / I::LANES, place, out) };
                 }
             }
             first = walk;
@@ -189,26 +194,41 @@ struct Walk {
     row: usize,
 }
 
+/// Where the rows of a tile start, as offsets from its sample's place in `a` and in the output.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    input: &'a [u32],
+    output: &'a [u32],
+    /// The sample's places.
+    from: usize,
+    to: usize,
+}
+
 impl Walk {
-    /// Where the next rows start in `a` and in the output, at most [`MOST_ROWS`].
+    /// The next rows, at most [`MOST_ROWS`]; those of a tile that straddles samples are listed in `straddling`.
     #[inline(always)]
-    fn next(&mut self, rows: &Rows<'_>, count: usize) -> ([usize; MOST_ROWS], [usize; MOST_ROWS]) {
-        let (mut input, mut output) = ([0usize; MOST_ROWS], [0usize; MOST_ROWS]);
-        let mut filled = 0;
-        while filled < count {
-            let here = (count - filled).min(rows.input.len() - self.row);
-            let (from, to) = (self.sample * rows.input_stride, self.sample * rows.output_stride);
-            for i in 0..here {
-                input[filled + i] = rows.input[self.row + i] as usize + from;
-                output[filled + i] = rows.output[self.row + i] as usize + to;
-            }
-            (filled, self.row) = (filled + here, self.row + here);
+    fn next<'a>(&mut self, rows: &Rows<'a>, count: usize, straddling: &'a mut [[u32; MOST_ROWS]; 2]) -> Place<'a> {
+        let (from, to) = (self.sample * rows.input_stride, self.sample * rows.output_stride);
+        self.done += count;
+        let here = self.row..self.row + count;
+        if here.end <= rows.input.len() {
+            let last = here.end == rows.input.len();
+            (self.sample, self.row) = if last { (self.sample + 1, 0) } else { (self.sample, here.end) };
+            return Place { input: &rows.input[here.clone()], output: &rows.output[here], from, to };
+        }
+        let [input, output] = straddling;
+        let (mut input_start, mut output_start) = (0, 0);
+        for i in 0..count {
+            input[i] = rows.input[self.row] + input_start;
+            output[i] = rows.output[self.row] + output_start;
+            self.row += 1;
             if self.row == rows.input.len() {
                 (self.sample, self.row) = (self.sample + 1, 0);
+                (input_start, output_start) =
+                    (input_start + rows.input_stride as u32, output_start + rows.output_stride as u32);
             }
         }
-        self.done += count;
-        (input, output)
+        Place { input: &input[..count], output: &output[..count], from, to }
     }
 }
 
@@ -275,21 +295,20 @@ impl Product<'_> {
         panel: &Panel,
         count: usize,
         vectors: usize,
-        input: &[usize; MOST_ROWS],
+        place: Place<'_>,
         out: *mut f32,
-        output: &[usize; MOST_ROWS],
     ) {
         macro_rules! dispatch {
             ($($vectors:literal: $($rows:literal)*;)*) => {
                 match (vectors, count) {
                     $($(($vectors, $rows) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS && F::native::<I>() =>
                         // SAFETY: the caller's promise.
-                        unsafe { self.tile::<I, F, $rows, $vectors>(isa, panel, input, out, output) },)*)*
+                        unsafe { self.tile::<I, F, $rows, $vectors>(isa, panel, place, out) },)*)*
                     $(($vectors, _) if $vectors <= I::TILE_VECTORS && !F::native::<I>() => {
                         for row in 0..count {
-                            let (input, output) = ([input[row]; MOST_ROWS], [output[row]; MOST_ROWS]);
+                            let place = Place { input: &place.input[row..], output: &place.output[row..], ..place };
                             // SAFETY: the caller's promise.
-                            unsafe { self.tile::<I, F, 1, $vectors>(isa, panel, &input, out, &output) };
+                            unsafe { self.tile::<I, F, 1, $vectors>(isa, panel, place, out) };
                         }
                     })*
                     _ => unreachable!("{count} rows of {vectors} vectors are no tile"),
@@ -311,18 +330,19 @@ impl Product<'_> {
         &self,
         isa: I,
         panel: &Panel,
-        input: &[usize; MOST_ROWS],
+        place: Place<'_>,
         out: *mut f32,
-        output: &[usize; MOST_ROWS],
     ) {
         let last = isa.first(panel.columns - (VECTORS - 1) * I::LANES);
         let whole = panel.columns == VECTORS * I::LANES;
         let mut sums = [[isa.zero(); VECTORS]; ROWS];
-        let out = out.wrapping_add(panel.column);
+        let (input, output) = (&place.input[..ROWS], &place.output[..ROWS]);
+        let out = out.wrapping_add(place.to + panel.column);
         if panel.later > 0 {
             for r in 0..ROWS {
                 for v in 0..VECTORS {
-                    isa.prefetch(out.wrapping_add(output[r]).wrapping_add(panel.later).wrapping_add(v * I::LANES));
+                    let row = out.wrapping_add(output[r] as usize).wrapping_add(panel.later);
+                    isa.prefetch(row.wrapping_add(v * I::LANES));
                 }
             }
         }
@@ -331,12 +351,13 @@ impl Product<'_> {
             if self.accumulate {
                 for r in 0..ROWS {
                     for v in 0..VECTORS - 1 {
-                        sums[r][v] = isa.load(out.add(output[r] + v * I::LANES));
+                        sums[r][v] = isa.load(out.add(output[r] as usize + v * I::LANES));
                     }
-                    sums[r][VECTORS - 1] = isa.load_masked(last, out.add(output[r] + (VECTORS - 1) * I::LANES));
+                    sums[r][VECTORS - 1] =
+                        isa.load_masked(last, out.add(output[r] as usize + (VECTORS - 1) * I::LANES));
                 }
             }
-            let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(input[r]));
+            let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(place.from + input[r] as usize));
             let (b, pitch, ahead) = (panel.b, panel.pitch, panel.ahead);
             sums = multiply_add::<I, F, ROWS, VECTORS>(isa, &self.reduction, a, b, pitch, ahead, sums);
             if let Some(bias) = self.bias {
@@ -365,7 +386,7 @@ impl Product<'_> {
                 }
             }
             for r in 0..ROWS {
-                let to = out.add(output[r]);
+                let to = out.add(output[r] as usize);
                 for v in 0..VECTORS - 1 {
                     isa.store(to.add(v * I::LANES), sums[r][v]);
                 }
@@ -374,6 +395,21 @@ impl Product<'_> {
             }
         }
     }
+}
+
+/// The same number, of which the compiler no longer knows how it came about. Where it knows that an offset grows in a loop, it
+/// moves a pointer for each row instead, more of them than there are registers: a load, an addition and a store for each row and step.
+#[inline(always)]
+fn unfollowed(offset: usize) -> usize {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    {
+        let mut offset = offset;
+        // SAFETY: no instruction at all.
+        unsafe { std::arch::asm!("/* {0} */", inout(reg) offset, options(pure, nomem, nostack, preserves_flags)) };
+        offset
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    offset
 }
 
 /// The inner loop: `sums[r][v] += a[r][k] * b[k][v]` over the reduction.
@@ -410,7 +446,7 @@ pub(super) unsafe fn multiply_add<I: Isa, F: Factors, const ROWS: usize, const V
                             sums[r][v] = F::multiply_add(isa, value, columns[v], sums[r][v]);
                         }
                     }
-                    offset += reduction.step;
+                    offset = unfollowed(offset + reduction.step);
                     b = b.wrapping_add(pitch);
                 }
             }
