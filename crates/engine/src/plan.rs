@@ -2,10 +2,12 @@
 //!
 //! The batch is cut into *slots*, fixed runs of samples that do not depend on the number of threads. Within a *stage* a
 //! slot's samples go through all steps in small *groups*, so that what one step writes is still in the cache when the
-//! next reads it. A stage ends where something needs a sum over the whole batch: batch statistics, or the updates. Sums
+//! next reads it. A stage ends where something needs a sum over the whole batch: batch statistics, or the updates; and where later
+//! layers had better take more samples together, since their weights are what passes through memory. Sums
 //! are kept for each slot and gathered in slot order, which is why results are the same for any number of threads.
 
 mod build;
+mod late;
 mod narrow;
 mod recompute;
 
@@ -38,6 +40,9 @@ pub struct PlanOptions {
     pub share_above: u64,
     /// Bytes of values that a group of samples may take, or a band of one sample where that is too large.
     pub group_bytes: usize,
+    /// Bytes of weights that a sample must save for the last layers of an inference plan to take several samples together;
+    /// fewer only to test that it makes no difference.
+    pub late_above: usize,
     /// Let values whose lifetimes do not meet share memory. Off only to test that it makes no difference.
     pub share_memory: bool,
     /// Where the precision is bf16, keep images from stage to stage in that, too. Off only to test what it changes.
@@ -61,6 +66,7 @@ impl PlanOptions {
             group: None,
             threads: 1,
             share_above: SHARE_ABOVE,
+            late_above: LATE_ABOVE,
             share_memory: true,
             narrow: true,
             recompute: true,
@@ -134,6 +140,9 @@ pub(crate) struct Step {
 /// A step that takes longer than this, nanoseconds, is worth a meeting of all workers, which takes a fifth of it; five times as long
 /// a worker that sleeps takes to wake.
 const SHARE_ABOVE: u64 = 10_000;
+
+/// Weights of so many bytes take as long from memory as a stage of their own costs, many times over.
+const LATE_ABOVE: usize = 1 << 20;
 
 /// What runs between two meetings of all workers.
 #[derive(Debug)]

@@ -198,14 +198,16 @@ fn joining_does_not_change_inference() {
         // In bf16, the last bit of a sum may decide how it is rounded for the next product.
         let tolerance = if precision == Precision::F32 { 1e-5 } else { 1e-2 };
         assert_close(&format!("{name} in {precision:?}"), &got, &want, tolerance);
-        for (threads, slots, group, share_memory) in [
-            (1, Some(1), None, false),
-            (2, Some(2), Some(2), true),
-            (3, None, None, true),
-            (1, Some(5), Some(1), false),
+        for (threads, slots, group, share_memory, late_above) in [
+            (1, Some(1), None, false, usize::MAX),
+            (2, Some(2), Some(2), true, 0),
+            (3, None, None, true, 0),
+            (1, None, None, true, 256),
+            (1, Some(5), Some(1), false, 0),
         ] {
             let share_above = 0;
-            let options = PlanOptions { threads, slots, group, share_memory, share_above, ..options.clone() };
+            let options =
+                PlanOptions { threads, slots, group, share_memory, share_above, late_above, ..options.clone() };
             let other = infer(&joined, &mut parameters, &images, options);
             assert_eq!(other, got, "{name} in {precision:?}: {threads} threads, {slots:?} slots");
         }
@@ -252,5 +254,34 @@ fn a_shortcut_that_a_later_stage_reads_is_not_written_over() {
         assert_close(&format!("{slots} slots, groups of {group:?}"), &got, &want, 1e-5);
         let apart = PlanOptions { share_memory: false, ..options };
         assert_eq!(infer(&joined, &mut parameters, &images, apart), got, "{slots} slots, groups of {group:?}");
+    }
+}
+
+#[test]
+fn the_last_layers_take_several_samples_together() {
+    // Two layers of large images and few weights, then one of which the opposite is true; a shortcut passes into it.
+    let body: Body = |net, x| {
+        let x = net.conv(x, 8, 3, conv2d(1));
+        let y = net.conv(x, 8, 3, conv2d(1));
+        let y = net.graph.add(Add, &[y, x]).unwrap();
+        net.conv(y, 64, 16, conv2d(0))
+    };
+    let (samples, image) = (16, [16, 16, 8]);
+    let images = numbers(samples * image.iter().product::<usize>(), 9);
+    let (mut parameters, [fused, joined]) = both(body, image, Precision::F32);
+    for (threads, groups) in [(1, [1, 8]), (3, [1, 6]), (16, [1, 1])] {
+        let options = PlanOptions { threads, group_bytes: 12 << 10, ..PlanOptions::new(samples, Level::detect()) };
+        let late = PlanOptions { late_above: 64 << 10, ..options.clone() };
+        for net in [&fused, &joined] {
+            let plan = Plan::new(&net.graph, &[net.y], late.clone()).unwrap().to_string();
+            let found: Vec<&str> = plan.lines().filter(|line| line.contains("in groups of")).collect();
+            let stages = if groups == [1, 1] { 1 } else { 2 };
+            assert_eq!(found.len(), stages, "{threads} threads:\n{plan}");
+            for (line, group) in found.iter().zip(groups) {
+                assert!(line.ends_with(&format!("in groups of {group}")), "{threads} threads: {group} in\n{plan}");
+            }
+            let want = infer(net, &mut parameters, &images, options.clone());
+            assert_eq!(infer(net, &mut parameters, &images, late.clone()), want, "{threads} threads");
+        }
     }
 }

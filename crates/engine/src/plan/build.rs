@@ -2,7 +2,7 @@
 
 use super::recompute::Known;
 use super::{Place, Plan, PlanOptions, Stage, Step};
-use super::{narrow, recompute};
+use super::{late, narrow, recompute};
 use crate::graph::Source;
 use crate::memory::{Lifetime, lay_out};
 use crate::op::MOST_PARTS;
@@ -40,6 +40,12 @@ impl Plan {
             builder = Builder::new(&narrowed, fetched, options, &least_stage);
             builder.find_uses()?;
         }
+        let late = late::late(&builder.known(), &builder.options);
+        if let Some((together, least_stage)) = &late {
+            builder = Builder::new(builder.graph, fetched, builder.options, least_stage);
+            builder.together = *together;
+            builder.find_uses()?;
+        }
         Ok(builder.place_all())
     }
 }
@@ -64,6 +70,8 @@ struct Builder<'a> {
     reduced: Vec<Option<usize>>,
     stages: Vec<Stage>,
     slots: usize,
+    /// Samples that go through the last stage together, where its weights are more than a cache holds; else 1.
+    together: usize,
     slot_bytes: Vec<usize>,
     worker_bytes: Vec<usize>,
     shared_len: Vec<usize>,
@@ -98,6 +106,7 @@ impl<'a> Builder<'a> {
             reduced: vec![None; values],
             stages: Vec::new(),
             slots: 1,
+            together: 1,
             slot_bytes: Vec::new(),
             worker_bytes: Vec::new(),
             shared_len: Vec::new(),
@@ -286,7 +295,7 @@ impl<'a> Builder<'a> {
     fn separate_slots(&self) -> usize {
         let touched = |node: &Node| node.inputs.iter().chain(&node.outputs).map(|&v| self.sample_bytes(v)).sum();
         let largest: usize = self.graph.nodes.iter().map(touched).max().unwrap_or(0);
-        let together = (self.options.group_bytes / largest.max(1)).clamp(1, 8);
+        let together = (self.options.group_bytes / largest.max(1)).clamp(1, 8).max(self.together);
         let (batch, threads) = (self.options.batch, self.options.threads.max(1));
         let slots = batch.div_ceil(together.min(batch.div_ceil(threads)));
         slots.next_multiple_of(threads).min(MOST_SLOTS)
@@ -312,7 +321,8 @@ impl<'a> Builder<'a> {
             let bands_of_slot = slot_samples * bands;
             // Where nothing but kept values pass from step to step, the next step had better find those in the cache.
             let passed = if per_sample > 0 { per_sample } else { touched };
-            let fitting = self.options.group_bytes * bands / passed.max(1);
+            let together = if stage + 1 == self.stages.len() { self.together } else { 1 };
+            let fitting = (self.options.group_bytes * bands / passed.max(1)).max(together * bands);
             let most = self.options.group.unwrap_or(fitting).clamp(1, bands_of_slot);
             // Groups of equal size rather than full ones and a small rest.
             let group = bands_of_slot.div_ceil(bands_of_slot.div_ceil(most));
