@@ -110,7 +110,10 @@ impl Product<'_> {
         if let Some((a, k)) = self.reduction.last() {
             assert!(greatest(rows.input) + again * rows.input_stride + a < self.a.len(), "rows inside a");
             match self.layout {
-                Columns::Packed { depth } => assert!(k < depth && depth * padded <= self.b.len(), "rows inside b"),
+                Columns::Packed { depth } => {
+                    assert!(self.reduction.step == 1 && self.reduction.repeat == 1, "neighbouring values, once");
+                    assert!(k < depth && depth * padded <= self.b.len(), "rows inside b");
+                }
                 Columns::Plain { pitch } => assert!(k * pitch + padded <= self.b.len(), "rows inside b"),
             }
         }
@@ -124,7 +127,7 @@ impl Kernel for Product<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        self.tiles::<I, Singles>(isa);
+        self.any::<I, Singles>(isa);
     }
 }
 
@@ -134,26 +137,38 @@ impl Kernel for PairProduct<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        self.0.tiles::<I, Pairs>(isa);
+        self.0.any::<I, Pairs>(isa);
     }
 }
 
 impl Product<'_> {
     #[inline(always)]
-    fn tiles<I: Isa, F: Factors>(self, isa: I) {
+    fn any<I: Isa, F: Factors>(self, isa: I) {
+        match self.layout {
+            Columns::Packed { .. } => self.tiles::<I, F, true>(isa),
+            Columns::Plain { .. } => self.tiles::<I, F, false>(isa),
+        }
+    }
+
+    #[inline(always)]
+    fn tiles<I: Isa, F: Factors, const ONCE: bool>(self, isa: I) {
         let out = self.out.as_mut_ptr();
         let size = TileSize { lanes: I::LANES, rows: I::TILE_ROWS, columns: I::LANES * I::TILE_VECTORS };
         self.check(size);
         let total = self.rows.input.len() * self.rows.samples;
         let depth = self.reduction.depth();
-        // Few weights stay in the first-level cache: then rows are written whole, since memory takes neighbouring lines faster.
+        // Few weights stay in the first-level cache: then some rows are done for all columns before the next ones, since
+        // memory takes neighbouring lines faster.
         let whole_rows = 4 * depth * size.padded(self.columns) <= WHOLE_ROWS_BYTES;
+        let strip = STRIP_BYTES / (4 * self.columns.max(1));
+        let strip = if whole_rows { (strip / I::TILE_ROWS).max(1) * I::TILE_ROWS } else { total };
         let packed = matches!(self.layout, Columns::Packed { .. });
         let mut first = Walk::default();
-        let mut straddling = [[0; MOST_ROWS]; 2];
         while first.done < total && self.columns > 0 {
-            let count = if whole_rows { tile_rows(total - first.done, I::TILE_ROWS) } else { total - first.done };
-            let (end, mut walk) = (first.done + count, first);
+            // What is left for the last strips is no flat tile.
+            let left = total - first.done;
+            let end = first.done + if left >= strip + I::TILE_ROWS { strip } else { left };
+            let mut walk = first;
             for column in (0..self.columns).step_by(size.columns) {
                 let width = size.panel(column, self.columns);
                 let (start, pitch) = match self.layout {
@@ -162,23 +177,21 @@ impl Product<'_> {
                 };
                 let b = self.b[start.min(self.b.len())..].as_ptr();
                 let columns = (self.columns - column).min(size.columns);
-                let mut panel = Panel { b, pitch, column, columns, ahead: Ahead::nothing(b), later: 0 };
-                let (mut tile, tiles) = (0, count.div_ceil(I::TILE_ROWS));
+                // The panels lie one behind the other: these tiles ask for the next one's weights.
+                let ahead = (packed && !whole_rows).then_some(depth);
+                let tiles = (end - first.done).div_ceil(I::TILE_ROWS);
+                let mut panel = Panel { b, pitch, column, columns, ahead, tile: 0, tiles };
                 walk = first;
                 while walk.done < end {
-                    let count = tile_rows(total - walk.done, I::TILE_ROWS);
-                    let place = walk.next(&self.rows, count, &mut straddling);
-                    // The panels lie one behind the other: these tiles ask for the next one's weights.
-                    if packed && !whole_rows {
-                        panel.ahead = Ahead::next(b, depth, pitch, tile, tiles);
-                    }
-                    if self.cold && count > 1 {
-                        panel.later =
-                            (place.output[1] as usize).wrapping_sub(place.output[0] as usize).wrapping_mul(count);
-                    }
-                    tile += 1;
+                    let left = end - walk.done;
+                    let rows = tile_rows(left, I::TILE_ROWS);
+                    // As many tiles of full height as there are before the last two.
+                    let count = (left / I::TILE_ROWS).saturating_sub(1).max(1);
                     // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
-                    unsafe { self.any_tile::<I, F>(isa, &panel, count, width / I::LANES, place, out) };
+                    unsafe {
+                        self.any_tiles::<I, F, ONCE>(isa, &panel, [rows, width / I::LANES], count, &mut walk, out)
+                    };
+                    panel.tile += count;
                 }
             }
             first = walk;
@@ -240,9 +253,11 @@ struct Panel {
     column: usize,
     /// How many are stored.
     columns: usize,
-    ahead: Ahead,
-    /// From a row's place in the output to that of the next tile's, which is asked for; 0 where there is no need.
-    later: usize,
+    /// Its own rows, where tiles ask for the weights behind it.
+    ahead: Option<usize>,
+    /// The next tile's number, of so many.
+    tile: usize,
+    tiles: usize,
 }
 
 /// Memory to ask for while a tile is computed: from `at` on, so many values further with each step of the reduction.
@@ -275,6 +290,9 @@ impl Ahead {
 /// Weights that take no more than so many bytes are read again from the first-level cache: half of a common one.
 const WHOLE_ROWS_BYTES: usize = 16 << 10;
 
+/// Bytes of outputs that are done for all columns before the next ones; few in tests, so that these have several such strips.
+const STRIP_BYTES: usize = if cfg!(test) { 2 << 10 } else { 16 << 10 };
+
 /// The largest `TILE_ROWS` of any level.
 pub(super) const MOST_ROWS: usize = 12;
 
@@ -286,32 +304,28 @@ pub(super) fn tile_rows(left: usize, most: usize) -> usize {
 
 impl Product<'_> {
     /// # Safety
-    /// See [`tile`](Self::tile); `count` rows and `vectors` vectors are those of a tile of this level.
+    /// See [`tiles_of`](Self::tiles_of); so many rows and vectors are those of a tile of this level.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments, reason = "what differs from tile to tile")]
-    unsafe fn any_tile<I: Isa, F: Factors>(
+    unsafe fn any_tiles<I: Isa, F: Factors, const ONCE: bool>(
         &self,
         isa: I,
         panel: &Panel,
+        [rows, vectors]: [usize; 2],
         count: usize,
-        vectors: usize,
-        place: Place<'_>,
+        walk: &mut Walk,
         out: *mut f32,
     ) {
         macro_rules! dispatch {
             ($($vectors:literal: $($rows:literal)*;)*) => {
-                match (vectors, count) {
+                match (vectors, rows) {
                     $($(($vectors, $rows) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS && F::native::<I>() =>
                         // SAFETY: the caller's promise.
-                        unsafe { self.tile::<I, F, $rows, $vectors>(isa, panel, place, out) },)*)*
-                    $(($vectors, _) if $vectors <= I::TILE_VECTORS && !F::native::<I>() => {
-                        for row in 0..count {
-                            let place = Place { input: &place.input[row..], output: &place.output[row..], ..place };
-                            // SAFETY: the caller's promise.
-                            unsafe { self.tile::<I, F, 1, $vectors>(isa, panel, place, out) };
-                        }
-                    })*
-                    _ => unreachable!("{count} rows of {vectors} vectors are no tile"),
+                        unsafe { self.tiles_of::<I, F, $rows, $vectors, ONCE>(isa, panel, count, walk, out) },)*)*
+                    // SAFETY: the caller's promise.
+                    $(($vectors, _) if $vectors <= I::TILE_VECTORS && !F::native::<I>() => unsafe {
+                        self.tiles_of::<I, F, 1, $vectors, ONCE>(isa, panel, count * rows, walk, out)
+                    },)*
+                    _ => unreachable!("{rows} rows of {vectors} vectors are no tile"),
                 }
             };
         }
@@ -323,14 +337,40 @@ impl Product<'_> {
         }
     }
 
+    /// So many tiles one after the other.
+    ///
+    /// # Safety
+    /// See [`tile`](Self::tile), of the rows that the walk gives.
+    #[inline(always)]
+    unsafe fn tiles_of<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize, const ONCE: bool>(
+        &self,
+        isa: I,
+        panel: &Panel,
+        count: usize,
+        walk: &mut Walk,
+        out: *mut f32,
+    ) {
+        let mut straddling = [[0; MOST_ROWS]; 2];
+        for tile in panel.tile..panel.tile + count {
+            let place = walk.next(&self.rows, ROWS, &mut straddling);
+            let ahead = match panel.ahead {
+                Some(depth) => Ahead::next(panel.b, depth, panel.pitch, tile, panel.tiles),
+                None => Ahead::nothing(panel.b),
+            };
+            // SAFETY: the caller's promise.
+            unsafe { self.tile::<I, F, ROWS, VECTORS, ONCE>(isa, panel, place, ahead, out) };
+        }
+    }
+
     /// # Safety
     /// The offsets of the rows and of the panel lie inside the slices, as `check` asserts.
     #[inline(always)]
-    unsafe fn tile<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize>(
+    unsafe fn tile<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize, const ONCE: bool>(
         &self,
         isa: I,
         panel: &Panel,
         place: Place<'_>,
+        ahead: Ahead,
         out: *mut f32,
     ) {
         let last = isa.first(panel.columns - (VECTORS - 1) * I::LANES);
@@ -338,10 +378,12 @@ impl Product<'_> {
         let mut sums = [[isa.zero(); VECTORS]; ROWS];
         let (input, output) = (&place.input[..ROWS], &place.output[..ROWS]);
         let out = out.wrapping_add(place.to + panel.column);
-        if panel.later > 0 {
+        if self.cold && ROWS > 1 {
+            // From a row's place to that of the next tile's.
+            let later = (output[1] as usize).wrapping_sub(output[0] as usize).wrapping_mul(ROWS);
             for r in 0..ROWS {
                 for v in 0..VECTORS {
-                    let row = out.wrapping_add(output[r] as usize).wrapping_add(panel.later);
+                    let row = out.wrapping_add(output[r] as usize).wrapping_add(later);
                     isa.prefetch(row.wrapping_add(v * I::LANES));
                 }
             }
@@ -358,8 +400,8 @@ impl Product<'_> {
                 }
             }
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(place.from + input[r] as usize));
-            let (b, pitch, ahead) = (panel.b, panel.pitch, panel.ahead);
-            sums = multiply_add::<I, F, ROWS, VECTORS>(isa, &self.reduction, a, b, pitch, ahead, sums);
+            let (b, pitch) = (panel.b, panel.pitch);
+            sums = multiply_add::<I, F, ROWS, VECTORS, ONCE>(isa, &self.reduction, a, b, pitch, ahead, sums);
             if let Some(bias) = self.bias {
                 let bias = bias.as_ptr().add(panel.column);
                 for v in 0..VECTORS {
@@ -412,12 +454,12 @@ fn unfollowed(offset: usize) -> usize {
     offset
 }
 
-/// The inner loop: `sums[r][v] += a[r][k] * b[k][v]` over the reduction.
+/// The inner loop: `sums[r][v] += a[r][k] * b[k][v]` over the reduction, which with `ONCE` is one of neighbouring values, once.
 ///
 /// # Safety
 /// For every `k` of the reduction, the rows of `a` are readable there and `b` for `VECTORS` vectors.
 #[inline(always)]
-pub(super) unsafe fn multiply_add<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize>(
+pub(super) unsafe fn multiply_add<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize, const ONCE: bool>(
     isa: I,
     reduction: &Reduction<'_>,
     a: [*const f32; ROWS],
@@ -426,8 +468,10 @@ pub(super) unsafe fn multiply_add<I: Isa, F: Factors, const ROWS: usize, const V
     ahead: Ahead,
     mut sums: [[I::F32; VECTORS]; ROWS],
 ) -> [[I::F32; VECTORS]; ROWS] {
+    // Constants, since few instructions may lie between one loop and the next.
+    let (repeat, step) = if ONCE { (1, 1) } else { (reduction.repeat, reduction.step) };
     let mut next = ahead.at;
-    for again in 0..reduction.repeat {
+    for again in 0..repeat {
         for segment in reduction.segments {
             let mut offset = segment.a + again * reduction.a_stride;
             // SAFETY: the caller's promise.
@@ -446,7 +490,7 @@ pub(super) unsafe fn multiply_add<I: Isa, F: Factors, const ROWS: usize, const V
                             sums[r][v] = F::multiply_add(isa, value, columns[v], sums[r][v]);
                         }
                     }
-                    offset = unfollowed(offset + reduction.step);
+                    offset = unfollowed(offset + step);
                     b = b.wrapping_add(pitch);
                 }
             }
