@@ -141,7 +141,11 @@ fn resumed(folder: &Path, typed: Settings) -> Result<(Settings, Option<Backup>)>
     }
     let settings = Settings { threads, ..Settings::default() }.over(Settings::read(&files.config)?);
     let Some(backup) = Backup::read(&files.backup)? else {
-        bail!("{}: there is nothing to go on with: the run is done, or no epoch of it was", folder.display());
+        let (config, folder) = (files.config.display(), folder.display());
+        match files.model.is_file() {
+            true => bail!("{folder}: the run is done: `ocellus evaluate {folder}` measures its model"),
+            false => bail!("{folder}: no epoch of the run was done: `ocellus train --config {config}` begins anew"),
+        }
     };
     note(format_args!("{}: going on after epoch {}", folder.display(), backup.next_epoch()));
     Ok((settings, Some(backup)))
@@ -416,7 +420,7 @@ fn fit_stages(
     for group in &recipe.groups {
         model.parameters_named(&group.parameters)?;
     }
-    let of_head = resume.take_if(|backup| backup.next_epoch() <= head_epochs);
+    let of_head = resume.take_if(|backup| head_epochs > 0 && backup.next_epoch() <= head_epochs);
     // A backup of the epochs after those has the weights that they led to.
     if head_epochs > 0 && resume.is_none() {
         // The recipe's groups learn for their epochs of all layers, which come after these.

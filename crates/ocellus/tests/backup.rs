@@ -1,13 +1,18 @@
 //! Trainings that were ended and go on: as if nothing had been.
 
-use ocellus::callbacks::{Callback, CallbackResult, Control, LearningRateScheduler};
+use ocellus::callbacks::{
+    Callback, CallbackResult, Control, CsvLogger, EarlyStopping, EpochEnd, LearningRateScheduler, Mode,
+    ModelCheckpoint, ReduceLrOnPlateau, Training,
+};
 use ocellus::data::augment::{Augment, Mixing, RandomFlip, Translate};
 use ocellus::data::{self, Dataset, Sampler, Split};
 use ocellus::history::History;
 use ocellus::layers::*;
 use ocellus::losses::Loss;
 use ocellus::metrics::Accuracy;
-use ocellus::model::{Averaging, Backup, FitOptions, Input, Model, ModelError, ParameterGroup, Precision};
+use ocellus::model::{
+    Averaging, Backup, Distillation, FitOptions, Input, Model, ModelError, ParameterGroup, Precision,
+};
 use ocellus::optimizers::{Adam, Nadam, Optimizer, Sgd};
 use ocellus::schedules::Schedule;
 use std::path::Path;
@@ -75,7 +80,7 @@ fn outcome(model: &mut Model, history: &History, file: &Path) -> Outcome {
 #[test]
 fn a_training_goes_on_as_if_it_had_never_been_ended() {
     type Case = (&'static str, fn() -> Model, fn() -> FitOptions<'static>);
-    let cases: [Case; 9] = [
+    let cases: [Case; 10] = [
         ("adam", || net(8, Adam::new().global_clipnorm(1.0)), options),
         ("nadam in batches that move the weights together", || net(8, Nadam::new()), || options().accumulate(3)),
         (
@@ -87,6 +92,11 @@ fn a_training_goes_on_as_if_it_had_never_been_ended() {
             "rates from a callback",
             || net(8, sgd()),
             || options().callback(LearningRateScheduler::new(|_, rate| rate / 2.0)),
+        ),
+        (
+            "rates from a plateau",
+            || net(8, sgd()),
+            || options().callback(ReduceLrOnPlateau::new("loss").mode(Mode::Max).patience(2).cooldown(1)),
         ),
         (
             "lookahead for some steps",
@@ -141,7 +151,7 @@ fn a_training_goes_on_as_if_it_had_never_been_ended() {
 fn a_training_that_stopped_stays_stopped() {
     struct Stop;
     impl Callback for Stop {
-        fn on_epoch_end(&mut self, _: &ocellus::callbacks::EpochEnd<'_>, control: &mut Control<'_>) -> CallbackResult {
+        fn on_epoch_end(&mut self, _: &EpochEnd<'_>, control: &mut Control<'_>) -> CallbackResult {
             control.stop();
             Ok(())
         }
@@ -208,8 +218,84 @@ fn damaged_backups_are_refused() {
     std::fs::write(&path, changed("next_epoch\\\":4", "next_epoch\\\":7")).unwrap();
     let error = model.fit(&train, options().resume(Backup::read(&path).unwrap())).unwrap_err().to_string();
     assert!(error.contains("its next epoch is 7, of 4"), "{error}");
+    // The first epoch comes next: nothing was written after it.
+    std::fs::write(&path, changed("next_epoch\\\":4", "next_epoch\\\":0")).unwrap();
+    let error = model.fit(&train, options().resume(Backup::read(&path).unwrap())).unwrap_err().to_string();
+    assert!(error.contains("its next epoch is 0, of 4"), "{error}");
+    // Numbers that are none.
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..data]).unwrap();
+    let kernel = data + header["conv2d/kernel"]["data_offsets"][0].as_u64().unwrap() as usize;
+    let mut infinite = bytes.clone();
+    infinite[kernel..kernel + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, infinite).unwrap();
+    let before = model.snapshot();
+    let refused = model.fit(&train, options().resume(Backup::read(&path).unwrap())).unwrap_err().to_string();
+    assert!(refused.contains("expected numbers, found NaN or infinity"), "{refused}");
     // A tensor that is missing.
     std::fs::write(&path, changed("dense/bias/optimizer/1", "dense/bias/optimizer/7")).unwrap();
     let error = model.fit(&train, options().resume(Backup::read(&path).unwrap())).unwrap_err().to_string();
     assert!(error.contains("\"dense/bias/optimizer/1\": expected it, but it is missing"), "{error}");
+    // Whatever was wrong, nothing of the model was changed.
+    assert_eq!(model.snapshot(), before);
+}
+
+#[test]
+fn another_teacher_does_not_go_on() {
+    let (train, folder) = (clothes(32), tempfile::tempdir().unwrap());
+    let path = folder.path().join("backup.safetensors");
+    let (teacher, mut other) = (net(8, sgd()), net(8, sgd()));
+    other.fit(&train, options().epochs(1)).unwrap();
+    let taught = |teacher| options().distillation(Distillation::new(teacher));
+    net(4, sgd()).fit(&train, taught(&teacher).backup(&path).callback(KilledBefore(1))).unwrap_err();
+    let resume = |options: FitOptions<'_>| {
+        net(4, sgd()).fit(&train, options.resume(Backup::read(&path).unwrap())).map(|history| history.len())
+    };
+    let error = resume(taught(&other)).unwrap_err().to_string();
+    assert!(error.contains("another `distillation`"), "{error}");
+    assert_eq!(resume(taught(&teacher)).unwrap() as u64, EPOCHS);
+}
+
+#[test]
+fn callbacks_know_the_epochs_before() {
+    /// The best epoch's number, when the training ends.
+    struct Stopped<'a>(EarlyStopping, &'a mut Option<u64>);
+    impl Callback for Stopped<'_> {
+        fn on_train_begin(&mut self, training: &Training, control: &mut Control<'_>) -> CallbackResult {
+            self.0.on_train_begin(training, control)
+        }
+        fn on_epoch_end(&mut self, epoch: &EpochEnd<'_>, control: &mut Control<'_>) -> CallbackResult {
+            self.0.on_epoch_end(epoch, control)
+        }
+        fn on_train_end(&mut self, _: &History, _: &mut Control<'_>) -> CallbackResult {
+            *self.1 = self.0.stopped_epoch();
+            Ok(())
+        }
+    }
+    let (train, folder) = (clothes(48), tempfile::tempdir().unwrap());
+    let file = |name: &str| folder.path().join(name);
+    let backup = file("backup.safetensors");
+    // Later epochs' losses are lower, so that the first one's is the greatest.
+    let fit = |name: &str, options: FitOptions<'_>, stopped: &mut Option<u64>| {
+        let best = file(&format!("{name}-{{epoch}}.safetensors")).to_str().unwrap().to_owned();
+        let best = ModelCheckpoint::new(best).monitor("loss").mode(Mode::Max).save_best_only(true);
+        let patience = EarlyStopping::new("loss").mode(Mode::Max).patience(3);
+        let options = options.callback(CsvLogger::new(file(&format!("{name}.csv")))).callback(best);
+        net(8, sgd()).fit(&train, options.callback(Stopped(patience, stopped)))
+    };
+    let (mut whole, mut killed, mut went_on) = (None, None, None);
+    fit("whole", options(), &mut whole).unwrap();
+    fit("parts", options().backup(&backup).callback(KilledBefore(2)), &mut killed).unwrap_err();
+    fit("parts", options().resume(Backup::read(&backup).unwrap()), &mut went_on).unwrap();
+    assert_eq!((whole, killed, went_on), (Some(3), None, Some(3)));
+    let lines = |name: &str| {
+        let csv = std::fs::read_to_string(file(name)).unwrap();
+        csv.lines().map(|line| line.rsplit_once(',').unwrap().0.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(lines("parts.csv").len() as u64, 1 + EPOCHS);
+    assert_eq!(lines("parts.csv"), lines("whole.csv"));
+    for epoch in 1..=EPOCHS {
+        let saved = ["whole", "parts"].map(|name| file(&format!("{name}-{epoch}.safetensors")).is_file());
+        assert_eq!(saved, [epoch == 1; 2], "epoch {epoch}");
+    }
 }

@@ -158,7 +158,7 @@ fn a_run_that_was_killed_goes_on() {
             }
             assert_eq!(place.text(&format!("{run}/history.csv")).lines().count(), 91, "{run}");
             assert!(!place.exists(&format!("{run}/backup.safetensors")), "{run}");
-            place.run(&format!("train --resume {run}")).fails(1, &[&run, "there is nothing to go on with"]);
+            place.run(&format!("train --resume {run}")).fails(1, &[&run, "the run is done", "ocellus evaluate"]);
         }
     }
 }
@@ -168,7 +168,9 @@ fn what_cannot_go_on_is_told() {
     let place = Place::new();
     place.trained();
     place.run("train --resume nowhere").fails(2, &["nowhere", "config.toml"]);
-    place.run("train --resume run").fails(1, &["run: there is nothing to go on with"]);
+    place.run("train --resume run").fails(1, &["run: the run is done"]);
+    std::fs::remove_file(place.path("run/model.safetensors")).unwrap();
+    place.run("train --resume run").fails(1, &["run: no epoch of the run was done", "train --config run/config.toml"]);
     for beside in ["photos", "--epochs 5", "--seed 1", "--output other", "--fine-tune"] {
         place.run(&format!("train {beside} --resume run")).fails(2, &["--resume", "no settings"]);
     }

@@ -26,7 +26,7 @@ pub(super) fn late(known: &Known<'_>, options: &PlanOptions) -> Option<(usize, V
         specs.map(|spec| spec.len() * spec.dtype.bytes()).sum()
     };
     // From the last node back: what is saved for a sample where all from here on is late.
-    let (mut saved, mut most, mut first) = (0, options.late_above as isize, None);
+    let (mut saved, mut most, mut first) = (0, isize::try_from(options.late_above).unwrap_or(isize::MAX), None);
     for (index, node) in graph.nodes.iter().enumerate().rev() {
         if !known.needed[index] || known.node_stage[index] == 0 || node.op.is_view() {
             continue;

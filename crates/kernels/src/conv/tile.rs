@@ -103,17 +103,17 @@ impl Product<'_> {
             return;
         }
         let greatest = |offsets: &[u32]| offsets.iter().copied().max().unwrap_or(0) as usize;
-        let straddles = |offsets, stride| greatest(offsets) + MOST_ROWS * stride <= u32::MAX as usize;
+        let once = self.reduction.step == 1 && self.reduction.repeat == 1;
+        assert!(once || matches!(self.layout, Columns::Plain { .. }), "neighbouring values, once");
+        let spanned = (MOST_ROWS / rows.input.len() + 1).min(again);
+        let straddles = |offsets, stride| greatest(offsets) + spanned * stride <= u32::MAX as usize;
         let near = straddles(rows.input, rows.input_stride) && straddles(rows.output, rows.output_stride);
-        assert!(rows.samples == 1 || near, "samples near enough for tiles that straddle them");
+        assert!(near, "samples near enough for tiles that straddle them");
         let padded = size.padded(self.columns);
         if let Some((a, k)) = self.reduction.last() {
             assert!(greatest(rows.input) + again * rows.input_stride + a < self.a.len(), "rows inside a");
             match self.layout {
-                Columns::Packed { depth } => {
-                    assert!(self.reduction.step == 1 && self.reduction.repeat == 1, "neighbouring values, once");
-                    assert!(k < depth && depth * padded <= self.b.len(), "rows inside b");
-                }
+                Columns::Packed { depth } => assert!(k < depth && depth * padded <= self.b.len(), "rows inside b"),
                 Columns::Plain { pitch } => assert!(k * pitch + padded <= self.b.len(), "rows inside b"),
             }
         }
@@ -237,8 +237,8 @@ impl Walk {
             self.row += 1;
             if self.row == rows.input.len() {
                 (self.sample, self.row) = (self.sample + 1, 0);
-                (input_start, output_start) =
-                    (input_start + rows.input_stride as u32, output_start + rows.output_stride as u32);
+                input_start = input_start.wrapping_add(rows.input_stride as u32);
+                output_start = output_start.wrapping_add(rows.output_stride as u32);
             }
         }
         Place { input: &input[..count], output: &output[..count], from, to }

@@ -19,8 +19,9 @@ impl CsvLogger {
 }
 
 impl Callback for CsvLogger {
-    fn on_train_begin(&mut self, _training: &Training, _control: &mut Control<'_>) -> CallbackResult {
-        self.history = History::new();
+    fn on_train_begin(&mut self, _training: &Training, control: &mut Control<'_>) -> CallbackResult {
+        // Not empty where a training goes on.
+        self.history = control.model().history().clone();
         Ok(())
     }
 

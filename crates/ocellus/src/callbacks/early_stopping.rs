@@ -71,26 +71,40 @@ impl EarlyStopping {
     }
 }
 
+impl EarlyStopping {
+    /// Takes an epoch's value in and says whether it is the best so far.
+    fn watch(&mut self, epoch: u64, value: f64) -> bool {
+        if epoch < self.start_from_epoch {
+            return false;
+        }
+        let better = self.monitor.improves(value);
+        if better {
+            (self.waited, self.best_epoch) = (0, epoch);
+        } else {
+            self.waited += 1;
+        }
+        better
+    }
+}
+
 impl Callback for EarlyStopping {
-    fn on_train_begin(&mut self, _training: &Training, _control: &mut Control<'_>) -> CallbackResult {
+    fn on_train_begin(&mut self, _training: &Training, control: &mut Control<'_>) -> CallbackResult {
         (self.waited, self.best_epoch, self.stopped_epoch) = (0, 0, None);
         (self.monitor.best, self.best_weights) = (None, None);
+        // Without the weights of an earlier epoch that could be put back, the best is one from here on.
+        if !self.restore_best_weights {
+            for (epoch, value) in self.monitor.known(control.model().history()) {
+                self.watch(epoch, value);
+            }
+        }
         Ok(())
     }
 
     fn on_epoch_end(&mut self, epoch: &EpochEnd<'_>, control: &mut Control<'_>) -> CallbackResult {
         let value = epoch.monitored(&self.monitor.name)?;
-        if epoch.epoch < self.start_from_epoch {
-            return Ok(());
+        if self.watch(epoch.epoch, value) && self.restore_best_weights {
+            self.best_weights = Some(control.model().snapshot());
         }
-        if self.monitor.improves(value) {
-            (self.waited, self.best_epoch) = (0, epoch.epoch);
-            if self.restore_best_weights {
-                self.best_weights = Some(control.model().snapshot());
-            }
-            return Ok(());
-        }
-        self.waited += 1;
         if self.waited >= self.patience.max(1) {
             self.stopped_epoch = Some(epoch.epoch);
             control.stop();

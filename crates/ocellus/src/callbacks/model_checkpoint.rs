@@ -41,8 +41,11 @@ impl ModelCheckpoint {
 }
 
 impl Callback for ModelCheckpoint {
-    fn on_train_begin(&mut self, _training: &Training, _control: &mut Control<'_>) -> CallbackResult {
+    fn on_train_begin(&mut self, _training: &Training, control: &mut Control<'_>) -> CallbackResult {
         self.monitor.best = None;
+        for (_, value) in self.monitor.known(control.model().history()) {
+            self.monitor.improves(value);
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Whether a measured value has become better.
 
-use crate::history::lower_is_better;
+use crate::history::{History, lower_is_better};
 
 /// Which values are better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,12 @@ pub(super) struct Monitor {
 impl Monitor {
     pub(super) fn new(name: impl Into<String>, min_delta: f64) -> Self {
         Monitor { name: name.into(), mode: Mode::Auto, min_delta, best: None }
+    }
+
+    /// The value in the epochs of a training that goes on, with their numbers.
+    pub(super) fn known(&self, history: &History) -> Vec<(u64, f64)> {
+        let values = history.get(&self.name).unwrap_or(&[]);
+        history.epochs().iter().copied().zip(values.iter().copied()).collect()
     }
 
     /// Takes a value in and says whether it is better than the best so far by more than `min_delta`. NaN never is.

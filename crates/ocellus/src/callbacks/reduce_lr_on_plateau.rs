@@ -62,14 +62,9 @@ impl ReduceLrOnPlateau {
     }
 }
 
-impl Callback for ReduceLrOnPlateau {
-    fn on_train_begin(&mut self, _training: &Training, _control: &mut Control<'_>) -> CallbackResult {
-        (self.monitor.best, self.waited, self.cooling) = (None, 0, 0);
-        Ok(())
-    }
-
-    fn on_epoch_end(&mut self, epoch: &EpochEnd<'_>, control: &mut Control<'_>) -> CallbackResult {
-        let value = epoch.monitored(&self.monitor.name)?;
+impl ReduceLrOnPlateau {
+    /// Takes an epoch's value in, and its learning rate; says whether that is to become lower.
+    fn watch(&mut self, value: f64, learning_rate: f32) -> bool {
         if self.cooling > 0 {
             self.cooling -= 1;
             self.waited = 0;
@@ -78,10 +73,31 @@ impl Callback for ReduceLrOnPlateau {
             self.waited = 0;
         } else if self.cooling == 0 {
             self.waited += 1;
-            if self.waited >= self.patience && control.learning_rate() > self.min_lr {
-                control.set_learning_rate((control.learning_rate() * self.factor).max(self.min_lr));
+            if self.waited >= self.patience && learning_rate > self.min_lr {
                 (self.cooling, self.waited) = (self.cooldown, 0);
+                return true;
             }
+        }
+        false
+    }
+}
+
+impl Callback for ReduceLrOnPlateau {
+    fn on_train_begin(&mut self, _training: &Training, control: &mut Control<'_>) -> CallbackResult {
+        (self.monitor.best, self.waited, self.cooling) = (None, 0, 0);
+        // Of a training that goes on, whose rates are known.
+        let history = control.model().history();
+        let rates = history.get("learning_rate").unwrap_or(&[]);
+        for ((_, value), &rate) in self.monitor.known(history).into_iter().zip(rates) {
+            self.watch(value, rate as f32);
+        }
+        Ok(())
+    }
+
+    fn on_epoch_end(&mut self, epoch: &EpochEnd<'_>, control: &mut Control<'_>) -> CallbackResult {
+        let value = epoch.monitored(&self.monitor.name)?;
+        if self.watch(value, control.learning_rate()) {
+            control.set_learning_rate((control.learning_rate() * self.factor).max(self.min_lr));
         }
         Ok(())
     }

@@ -4,7 +4,8 @@
 //! `conv2d/kernel/optimizer/0`), where weights are averaged their average (`conv2d/kernel/average`), and where samples are recorded the
 //! tensors of [their record](crate::labels::SampleRecord). The metadata's key `ocellus_backup` holds a JSON document.
 
-use super::averaging::Average;
+use super::averaging::{Average, Averaging};
+use super::distillation::Distillation;
 use super::file::{self, Reader, Tensor, to_bytes};
 use super::{FileError, FitOptions, Images, Model, ModelError, TrainingRecord};
 use crate::history::History;
@@ -29,13 +30,19 @@ const LONGEST_QUOTED: usize = 80;
 /// A training after one of its epochs: Keras' `BackupAndRestore`, in two halves.
 ///
 /// [`FitOptions::backup`] writes one after each epoch, [`FitOptions::resume`] goes on with it: then the weights in the end are those of a training
-/// that was never ended, to the bit on the same instruction set, and so is the history. What callbacks remember is not kept: they begin anew.
+/// that was never ended, to the bit on the same instruction set, and so is the history. Of what callbacks remember, only what the history tells is
+/// known again: `CsvLogger`'s lines, which epoch was best for `ModelCheckpoint`, how long `EarlyStopping` and `ReduceLrOnPlateau` have waited. Weights
+/// that `EarlyStopping` would put back are not: it then chooses among the epochs from here on.
+///
+/// The file stays when the training is done; with it, the same call trains no more. Remove it once the model is saved.
 ///
 /// ```no_run
 /// # use ocellus::{data::Dataset, model::{Backup, FitOptions, Model, ModelError}};
 /// # fn train(model: &mut Model, train: &Dataset) -> Result<(), ModelError> {
 /// let path = "backup.safetensors";
 /// model.fit(train, FitOptions::new().epochs(100).backup(path).resume(Backup::read(path)?))?;
+/// model.save("model.safetensors")?;
+/// std::fs::remove_file(path).ok();
 /// # Ok(())
 /// # }
 /// ```
@@ -83,8 +90,9 @@ pub(super) struct TrainingProgress {
     pub(super) steps: u64,
     /// Whether it was to end here.
     pub(super) stop: bool,
-    /// The learning rates from here on.
+    /// The learning rates from here on, and that of the last step.
     pub(super) schedule: Schedule,
+    pub(super) learning_rate: f32,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -93,10 +101,14 @@ struct AverageProgress {
     epochs: u64,
 }
 
-/// What of a backup is not the model's.
+/// What a backup holds, all of it read and found to suit the training.
 pub(super) struct Resumed {
     pub(super) progress: TrainingProgress,
     pub(super) trajectories: Option<Trajectories>,
+    parameters: Vec<Vec<f32>>,
+    average: Option<(AverageProgress, Vec<Vec<f32>>)>,
+    history: History,
+    record: TrainingRecord,
 }
 
 impl Backup {
@@ -162,41 +174,72 @@ impl Backup {
         Ok(())
     }
 
-    /// Gives the model, and where there is one the average of its weights, what they had.
-    pub(super) fn restore(
+    /// What goes on with this model, before anything of the model is changed.
+    pub(super) fn resumed(
         self,
-        model: &mut Model,
-        average: Option<&mut Average>,
+        model: &Model,
+        averaging: Option<Averaging>,
+        recorded: bool,
         samples: usize,
     ) -> Result<Resumed, ModelError> {
         let Backup { path, document, bytes } = self;
         let wrong = |problem: String| FileError::Format { path: path.clone(), problem };
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| wrong(error.to_string()))?;
         let reader = Reader { path: &path };
-        for number in 0..model.parameters.len() {
-            let id = ParameterId(number);
-            let parameter = model.parameters.get(id);
-            let values = reader.numbers(&tensors, &parameter.name, &parameter.shape)?;
-            model.parameters.values_mut(id).copy_from_slice(&values);
-        }
-        if let (Some(average), Some(progress)) = (average, document.average) {
-            for ((name, shape, _), slow) in model.weights().zip(&mut average.slow.values) {
-                slow.copy_from_slice(&reader.numbers(&tensors, &of_average(name), shape)?);
+        let finite = |name: &str, shape: &[usize]| {
+            let values = reader.numbers(&tensors, name, shape)?;
+            let all = values.iter().all(|value| value.is_finite());
+            all.then_some(values)
+                .ok_or_else(|| wrong(format!("tensor {name:?}: expected numbers, found NaN or infinity")))
+        };
+        let parameters = model.parameters.iter().map(|(_, parameter)| finite(&parameter.name, &parameter.shape));
+        let parameters = parameters.collect::<Result<Vec<_>, _>>()?;
+        let next_epoch = document.progress.next_epoch;
+        let average = match (averaging, document.average) {
+            (None, None) => None,
+            (Some(averaging), Some(progress))
+                if progress.epochs <= next_epoch
+                    && (!progress.exchanged || matches!(averaging, Averaging::Exponential { .. })) =>
+            {
+                let slow = model.weights().map(|(name, shape, _)| finite(&of_average(name), shape));
+                Some((progress, slow.collect::<Result<Vec<_>, _>>()?))
             }
-            (average.exchanged, average.epochs) = (progress.exchanged, progress.epochs);
+            _ => return Err(wrong("the average of its weights is not of such a training".into()).into()),
+        };
+        let history = History::from_csv(&document.history).map_err(|error| wrong(error.to_string()))?;
+        if document.record.epochs > next_epoch {
+            return Err(wrong(format!("{} epochs before epoch {next_epoch}", document.record.epochs)).into());
         }
-        model.history = History::from_csv(&document.history).map_err(|error| wrong(error.to_string()))?;
-        let TrainingRecord { epochs, metrics, data_fingerprint, .. } = document.record;
-        model.record = TrainingRecord { epochs, metrics, data_fingerprint, ..model.record.clone() };
-        if let Some(compiled) = &mut model.compiled {
-            compiled.iterations = document.progress.iterations;
-        }
-        let recorded = tensors.tensor(Trajectories::TENSORS[0]).is_ok();
         let trajectories = recorded.then(|| Trajectories::from_tensors(&tensors)).transpose().map_err(wrong)?;
         if let Some(kept) = trajectories.as_ref().filter(|kept| kept.len() != samples) {
             return Err(wrong(format!("expected a record of {samples} samples, found one of {}", kept.len())).into());
         }
-        Ok(Resumed { progress: document.progress, trajectories })
+        let Document { progress, record, .. } = document;
+        Ok(Resumed { progress, trajectories, parameters, average, history, record })
+    }
+}
+
+impl Resumed {
+    /// Gives the model, and where there is one the average of its weights, what they had.
+    pub(super) fn restore(
+        self,
+        model: &mut Model,
+        average: Option<&mut Average>,
+    ) -> (TrainingProgress, Option<Trajectories>) {
+        for (number, values) in self.parameters.iter().enumerate() {
+            model.parameters.values_mut(ParameterId(number)).copy_from_slice(values);
+        }
+        if let (Some(average), Some((progress, slow))) = (average, self.average) {
+            average.slow.values.iter_mut().zip(&slow).for_each(|(to, values)| to.copy_from_slice(values));
+            (average.exchanged, average.epochs) = (progress.exchanged, progress.epochs);
+        }
+        model.history = self.history;
+        let TrainingRecord { epochs, metrics, data_fingerprint, .. } = self.record;
+        model.record = TrainingRecord { epochs, metrics, data_fingerprint, ..model.record.clone() };
+        if let Some(compiled) = &mut model.compiled {
+            compiled.iterations = self.progress.iterations;
+        }
+        (self.progress, self.trajectories)
     }
 }
 
@@ -274,7 +317,7 @@ pub(super) fn arguments(
         "accumulate": options.accumulate,
         "steps": options.steps,
         "groups": options.groups,
-        "distillation": options.distillation.is_some(),
+        "distillation": options.distillation.as_ref().map(Distillation::identity),
         "averaging": options.averaging,
         "record_samples": options.record_samples,
     }

@@ -2,8 +2,10 @@
 //!
 //! Hinton, Vinyals and Dean, *Distilling the knowledge in a neural network*, 2015.
 
+use super::file::to_bytes;
 use super::graph::{Basis, Forward};
 use super::{Model, ModelError};
+use crate::data::fingerprint::xxh64;
 use crate::layers::shape_text;
 use crate::losses::Loss;
 use ocellus_engine::{DType, Graph, GraphError, Input, Level, Parameters, Pool, Runner, Scalars, Value, ops};
@@ -28,6 +30,15 @@ pub struct Distillation<'a> {
     teacher: &'a Model,
     temperature: f32,
     weight: f32,
+}
+
+impl Distillation<'_> {
+    /// What its results depend on: temperature, weight, and a hash of the teacher's parameters.
+    pub(super) fn identity(&self) -> (f32, f32, u64) {
+        let parameters = self.teacher.parameters.iter().map(|(_, parameter)| xxh64(&to_bytes(parameter.values())));
+        let hashes: Vec<u8> = parameters.flat_map(u64::to_le_bytes).collect();
+        (self.temperature, self.weight, xxh64(&hashes))
+    }
 }
 
 impl<'a> Distillation<'a> {

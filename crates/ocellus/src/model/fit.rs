@@ -63,7 +63,7 @@ impl Model {
         &mut self,
         samples: Samples<'_>,
         validation: Option<Samples<'_>>,
-        options: FitOptions<'_>,
+        mut options: FitOptions<'_>,
     ) -> Result<History, ModelError> {
         if self.compiled.is_none() {
             return Err(ModelError::NotCompiled);
@@ -80,6 +80,14 @@ impl Model {
             return Err(ModelError::Argument(problem));
         }
         let batches = Batches::new(samples, self.input_shape(), self.outputs(), batching.clone())?;
+        let Some(compiled) = &self.compiled else { return Err(ModelError::NotCompiled) };
+        let (loss, optimizer) = (compiled.loss, compiled.optimizer.clone());
+        let arguments = backup::arguments(self, &options, batches.count(), &optimizer, &loss)?;
+        let resumed = options.resume.take().map(|backup| {
+            backup.check(&arguments, samples.images, options.initial_epoch.saturating_add(1)..=options.epochs)?;
+            backup.resumed(self, options.averaging, options.record_samples, batches.count())
+        });
+        let resumed = resumed.transpose()?;
         self.adopt(samples, seed)?;
         self.forget_calibration();
         // Only now, since the training data may be what tells the classes.
@@ -89,8 +97,6 @@ impl Model {
         }
         let threads = self.engine.pool().threads();
         let level = self.engine.level()?;
-        let Some(compiled) = &self.compiled else { return Err(ModelError::NotCompiled) };
-        let (loss, optimizer) = (compiled.loss, compiled.optimizer.clone());
         if let Some(distillation) = &options.distillation {
             distillation.check(self, &loss)?;
         }
@@ -98,19 +104,19 @@ impl Model {
         let mut average = options.averaging.map(|averaging| Average::new(averaging, self));
         let mut trajectories =
             options.record_samples.then(|| Trajectories::new(batches.count(), options.epochs, &loss));
-        let arguments = backup::arguments(self, &options, batches.count(), &optimizer, &loss)?;
+        let iterations = self.compiled.as_ref().map_or(0, |compiled| compiled.iterations);
         let mut progress = TrainingProgress {
             next_epoch: options.initial_epoch,
-            iterations: compiled.iterations,
+            iterations,
             steps: 0,
             stop: false,
             schedule: optimizer.learning_rate().clone(),
+            learning_rate: optimizer.learning_rate().at(iterations),
         };
-        if let Some(backup) = options.resume {
-            backup.check(&arguments, samples.images, options.initial_epoch..=options.epochs)?;
-            let resumed = backup.restore(self, average.as_mut(), batches.count())?;
-            progress = resumed.progress;
-            if let (Some(trajectories), Some(earlier)) = (&mut trajectories, resumed.trajectories) {
+        if let Some(resumed) = resumed {
+            let (reached, earlier) = resumed.restore(self, average.as_mut());
+            progress = reached;
+            if let (Some(trajectories), Some(earlier)) = (&mut trajectories, earlier) {
                 trajectories.resume(earlier);
             }
         }
@@ -154,8 +160,9 @@ impl Model {
             threads,
             profile: options.profile,
         };
-        // A training that was ended after its last epoch has none to go on with.
-        let first = progress.next_epoch.min(options.epochs.saturating_sub(1)).max(options.initial_epoch);
+        // A training that was ended after its last epoch goes on with what comes after it.
+        let ended = progress.stop || progress.next_epoch >= options.epochs;
+        let first = progress.next_epoch.saturating_sub(u64::from(ended)).max(options.initial_epoch);
         let training = making.make(self, &loss, batches.batch_size(), first)?;
         let mut callbacks = options.callbacks;
         if options.verbose != Verbose::Silent {
@@ -182,7 +189,7 @@ impl Model {
             threads,
             loss,
             schedule: progress.schedule,
-            learning_rate: 0.0,
+            learning_rate: progress.learning_rate,
             seed,
             callbacks,
             stop: progress.stop,
@@ -285,7 +292,6 @@ impl Fit<'_, '_> {
             batch_size: self.batches.batch_size(),
             threads: self.threads,
         };
-        self.learning_rate = self.schedule.at(self.iterations());
         self.call(|callback, control| callback.on_train_begin(&training, control))?;
         let mut last = initial_epoch.saturating_sub(1);
         for epoch in initial_epoch..epochs {
@@ -317,6 +323,7 @@ impl Fit<'_, '_> {
             steps: self.done,
             stop: self.stop || self.done >= self.steps,
             schedule: self.schedule.clone(),
+            learning_rate: self.learning_rate,
         };
         backup::write(path, self.model, arguments, progress, self.average.as_ref(), self.trajectories.as_ref())
     }
