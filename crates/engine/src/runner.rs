@@ -245,10 +245,7 @@ impl Runner {
         let apart = if together { active - left } else { active };
         // Every other stage takes the slots from the end: what the stage before wrote last is then still in a cache.
         let backwards = number % 2 == 1;
-        if backwards {
-            self.slots[..apart].reverse();
-        }
-        pool.for_each(&mut self.workers, &mut self.slots[..apart], |worker, _, slot| {
+        pool.for_each_in_order(&mut self.workers, &mut self.slots[..apart], backwards, |worker, _, slot| {
             let bands = stage.bands;
             let (mut done, all) = (0, slot.samples * bands);
             while done < all {
@@ -268,9 +265,6 @@ impl Runner {
                 done += samples;
             }
         });
-        if backwards {
-            self.slots[..apart].reverse();
-        }
         if apart == active {
             return;
         }

@@ -1,7 +1,8 @@
 //! The worker pool: the caller is worker 0, the others spin briefly for the next job and then sleep.
 //!
-//! Work is handed out by index from one counter, so which worker takes which item is left to chance; results must not
-//! depend on it. That is why every item owns the memory it writes.
+//! Each worker begins with its share of the items, the same in every job of as many, so that what an item owns stays in that worker's
+//! cache; then it takes what others have left. So which worker takes which item is left to chance; results must not depend on
+//! it. That is why every item owns the memory it writes.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -27,16 +28,22 @@ struct Shared {
     generation: AtomicUsize,
     /// Workers still busy with the current job.
     busy: AtomicUsize,
-    next_task: AtomicUsize,
+    /// For each worker the next task of its share.
+    next_task: Vec<Counter>,
     stop: AtomicBool,
     job: Mutex<Option<Posted>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
+/// A number in a cache line of its own.
+#[repr(align(64))]
+struct Counter(AtomicUsize);
+
 #[derive(Clone, Copy)]
 struct Posted {
     job: *const Job<'static>,
     tasks: usize,
+    backwards: bool,
 }
 
 // SAFETY: the pointer is to a `Sync` closure which outlives the job (see `Pool::run`).
@@ -48,7 +55,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             generation: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
-            next_task: AtomicUsize::new(0),
+            next_task: (0..threads.max(1)).map(|_| Counter(AtomicUsize::new(0))).collect(),
             stop: AtomicBool::new(false),
             job: Mutex::new(None),
             panic: Mutex::new(None),
@@ -78,9 +85,23 @@ impl Pool {
         items: &mut [T],
         f: impl Fn(&mut S, usize, &mut T) + Sync,
     ) {
+        self.for_each_in_order(states, items, false, f);
+    }
+
+    /// As [`for_each`](Self::for_each); every worker goes through its share from the end where that is to be `backwards`.
+    ///
+    /// # Panics
+    /// As [`for_each`](Self::for_each).
+    pub fn for_each_in_order<S: Send, T: Send>(
+        &mut self,
+        states: &mut [S],
+        items: &mut [T],
+        backwards: bool,
+        f: impl Fn(&mut S, usize, &mut T) + Sync,
+    ) {
         assert!(states.len() >= self.threads(), "one state for each worker");
         let (states, items_ptr) = (Disjoint(states.as_mut_ptr()), Disjoint(items.as_mut_ptr()));
-        self.run(items.len(), &|worker, index| {
+        self.run_in_order(items.len(), backwards, &|worker, index| {
             // SAFETY: a worker runs one task at a time and no other worker has its number; every index below
             // `items.len()` is handed out once; both slices stay borrowed until `run` returns.
             let (state, item) = unsafe { (states.get(worker), items_ptr.get(index)) };
@@ -90,18 +111,22 @@ impl Pool {
 
     /// Runs `job(worker, task)` for every task below `tasks`, and returns when all are done.
     pub(crate) fn run(&mut self, tasks: usize, job: &Job<'_>) {
+        self.run_in_order(tasks, false, job);
+    }
+
+    fn run_in_order(&mut self, tasks: usize, backwards: bool, job: &Job<'_>) {
         let _flush = FlushDenormals::new();
         if self.threads.is_empty() || tasks <= 1 {
-            (0..tasks).for_each(|task| job(0, task));
+            (0..tasks).for_each(|task| job(0, if backwards { tasks - 1 - task } else { task }));
             return;
         }
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes. The job is taken back below before this function returns: workers that
         // have started are waited for, and none starts later, since the generation has then been answered by all.
         let job: *const Job<'static> = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(job) };
-        let posted = Posted { job, tasks };
+        let posted = Posted { job, tasks, backwards };
         *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(posted);
-        shared.next_task.store(0, Ordering::Relaxed);
+        shared.next_task.iter().for_each(|next| next.0.store(0, Ordering::Relaxed));
         shared.busy.store(self.threads.len(), Ordering::Relaxed);
         shared.generation.fetch_add(1, Ordering::Release);
         self.threads.iter().map(JoinHandle::thread).for_each(Thread::unpark);
@@ -148,13 +173,20 @@ impl Shared {
     fn take_tasks(&self, posted: Posted, worker: usize) {
         // SAFETY: `Pool::run` keeps the closure alive until every worker has reported back.
         let job = unsafe { &*posted.job };
-        loop {
-            let task = self.next_task.fetch_add(1, Ordering::Relaxed);
-            if task >= posted.tasks {
-                return;
-            }
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(worker, task))) {
-                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+        let workers = self.next_task.len();
+        for share in (worker..workers).chain(0..worker) {
+            let (start, end) = (share * posted.tasks / workers, (share + 1) * posted.tasks / workers);
+            let next = &self.next_task[share].0;
+            // Asked first, since to look costs others nothing.
+            while next.load(Ordering::Relaxed) < end - start {
+                let taken = next.fetch_add(1, Ordering::Relaxed);
+                if taken >= end - start {
+                    break;
+                }
+                let task = if posted.backwards { end - 1 - taken } else { start + taken };
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(worker, task))) {
+                    *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+                }
             }
         }
     }
@@ -257,13 +289,35 @@ mod tests {
             let mut counts = vec![0usize; pool.threads()];
             for items in [0, 1, 2, 7, 100] {
                 let mut values = vec![1usize; items];
-                pool.for_each(&mut counts, &mut values, |count, index, value| {
-                    *value += index;
-                    *count += 1;
-                });
-                assert_eq!(values, (1..=items).collect::<Vec<_>>());
+                for backwards in [false, true] {
+                    pool.for_each_in_order(&mut counts, &mut values, backwards, |count, index, value| {
+                        *value += index;
+                        *count += 1;
+                    });
+                }
+                assert_eq!(values, (0..items).map(|index| 1 + 2 * index).collect::<Vec<_>>());
             }
-            assert_eq!(counts.iter().sum::<usize>(), 110);
+            assert_eq!(counts.iter().sum::<usize>(), 220);
+        }
+    }
+
+    #[test]
+    fn a_worker_begins_with_its_share() {
+        // All wait for each other with their first items, so that none can take two.
+        for backwards in [false, true] {
+            let mut pool = Pool::new(3);
+            let (mut shares, mut items) = (vec![usize::MAX; 3], [0; 9]);
+            let met = AtomicUsize::new(0);
+            pool.for_each_in_order(&mut shares, &mut items, backwards, |first, index, _| {
+                if *first == usize::MAX {
+                    *first = index;
+                    met.fetch_add(1, Ordering::Relaxed);
+                    while met.load(Ordering::Relaxed) < 3 {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            assert_eq!(shares, if backwards { [2, 5, 8] } else { [0, 3, 6] });
         }
     }
 
