@@ -143,7 +143,7 @@ fn resumed(folder: &Path, typed: Settings) -> Result<(Settings, Option<Backup>)>
     let Some(backup) = Backup::read(&files.backup)? else {
         let (config, folder) = (files.config.display(), folder.display());
         match files.model.is_file() {
-            true => bail!("{folder}: the run is done: `ocellus evaluate {folder}` measures its model"),
+            true => bail!("{folder}: the run is done, its model is {}", files.model.display()),
             false => bail!("{folder}: no epoch of the run was done: `ocellus train --config {config}` begins anew"),
         }
     };

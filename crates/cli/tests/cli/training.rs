@@ -158,7 +158,9 @@ fn a_run_that_was_killed_goes_on() {
             }
             assert_eq!(place.text(&format!("{run}/history.csv")).lines().count(), 91, "{run}");
             assert!(!place.exists(&format!("{run}/backup.safetensors")), "{run}");
-            place.run(&format!("train --resume {run}")).fails(1, &[&run, "the run is done", "ocellus evaluate"]);
+            place
+                .run(&format!("train --resume {run}"))
+                .fails(1, &[&run, "the run is done, its model is", "model.safetensors"]);
         }
     }
 }
