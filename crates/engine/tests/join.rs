@@ -270,9 +270,16 @@ fn the_last_layers_take_several_samples_together() {
     let images = numbers(samples * image.iter().product::<usize>(), 9);
     let (mut parameters, [fused, joined]) = both(body, image, Precision::F32);
     for (threads, groups) in [(1, [1, 8]), (3, [1, 6]), (16, [1, 1])] {
-        let options = PlanOptions { threads, group_bytes: 12 << 10, ..PlanOptions::new(samples, Level::detect()) };
+        let options = PlanOptions {
+            threads,
+            group_bytes: 12 << 10,
+            late_above: usize::MAX,
+            ..PlanOptions::new(samples, Level::detect())
+        };
         let late = PlanOptions { late_above: 64 << 10, ..options.clone() };
         for net in [&fused, &joined] {
+            let plan = Plan::new(&net.graph, &[net.y], options.clone()).unwrap().to_string();
+            assert_eq!(plan.matches("in groups of").count(), 1, "{threads} threads:\n{plan}");
             let plan = Plan::new(&net.graph, &[net.y], late.clone()).unwrap().to_string();
             let found: Vec<&str> = plan.lines().filter(|line| line.contains("in groups of")).collect();
             let stages = if groups == [1, 1] { 1 } else { 2 };

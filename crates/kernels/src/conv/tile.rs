@@ -127,7 +127,7 @@ impl Kernel for Product<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        self.any::<I, Singles>(isa);
+        self.by_layout::<I, Singles>(isa);
     }
 }
 
@@ -137,13 +137,13 @@ impl Kernel for PairProduct<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        self.0.any::<I, Pairs>(isa);
+        self.0.by_layout::<I, Pairs>(isa);
     }
 }
 
 impl Product<'_> {
     #[inline(always)]
-    fn any<I: Isa, F: Factors>(self, isa: I) {
+    fn by_layout<I: Isa, F: Factors>(self, isa: I) {
         match self.layout {
             Columns::Packed { .. } => self.tiles::<I, F, true>(isa),
             Columns::Plain { .. } => self.tiles::<I, F, false>(isa),
