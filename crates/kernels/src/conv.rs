@@ -70,6 +70,7 @@ mod quantized_tests;
 mod quantized_tile;
 #[cfg(test)]
 mod reference;
+mod row_tile;
 mod sparse_data;
 mod sparse_weights;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::depthwise_tile::{Layout, Tiles, Windows};
 use super::factors::rounds_to_pairs;
 use super::geometry::{Segment, Source, Tap, forward_taps, is_cold, segments, unaliased, window_offset};
 use super::pack::{Matrix, TileSize};
+use super::row_tile::{self, RowOutput, RowProduct};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Filtering, Output, Winograd};
 use super::{ConvShape, Epilogue};
@@ -332,7 +333,7 @@ impl Forward {
             if let Some(pitch) = self.gathered {
                 self.product_of_gathered(rows, pitch, x, weights, block, scratch);
             } else {
-                self.product(rows, self.source.prepare(count, x, scratch), weights, block);
+                self.product(rows, 0, self.source.prepare(count, x, scratch), weights, block);
             }
         }
     }
@@ -405,7 +406,7 @@ impl Forward {
                 let x = &x[top * self.source.pitch()..];
                 self.product_of_gathered(rows, pitch, x, weights, here, scratch);
             } else {
-                self.product(rows, self.source.prepare_rows(input_rows, x, scratch), weights, here);
+                self.product(rows, column, self.source.prepare_rows(input_rows, x, scratch), weights, here);
             }
         }
     }
@@ -427,7 +428,7 @@ impl Forward {
             to[..channels].copy_from_slice(&x[from..from + channels]);
         }
         let rows = Rows { input: &self.copies[..count], input_stride: pitch * count, ..rows };
-        self.product(rows, copies, weights, sums);
+        self.product(rows, 0, copies, weights, sums);
     }
 
     /// Input rows that these pixels read.
@@ -437,7 +438,8 @@ impl Forward {
         rows * self.shape.strides[0] + self.shape.extent()[0]
     }
 
-    fn product(&self, rows: Rows<'_>, x: &[f32], weights: ConvWeights<'_>, sums: Sums<'_>) {
+    /// The pixels of `rows`, which begin with the `first` one of a row.
+    fn product(&self, rows: Rows<'_>, first: usize, x: &[f32], weights: ConvWeights<'_>, sums: Sums<'_>) {
         let shape = &self.shape;
         let ConvWeights { packed, bias, epilogue } = weights;
         let (channels, filters) = (shape.group_channels(), shape.group_filters());
@@ -457,6 +459,22 @@ impl Forward {
         if is_depthwise(shape) {
             let (taps, channels) = (&self.taps, shape.groups);
             return Depthwise { rows, taps, a: x, packed, channels, bias, epilogue, out: y }.run_on(self.level);
+        }
+        if row_tile::suits(shape) {
+            let pixels = first..first + rows.input.len();
+            for (n, out) in y.chunks_exact_mut(pixels.len() * filters).enumerate() {
+                let product = RowProduct {
+                    width: shape.output()[1],
+                    pixels: pixels.clone(),
+                    a: &x[n * self.source.sample() + self.source.origin()..],
+                    pitch: self.source.pitch(),
+                    b: packed,
+                    bias,
+                    output: RowOutput::Plain { epilogue, accumulate, cold: self.cold, out },
+                };
+                product.run_on(shape, self.level);
+            }
+            return;
         }
         let group_len = self.matrix.group_len(self.taps.len(), self.size);
         for group in 0..shape.groups {

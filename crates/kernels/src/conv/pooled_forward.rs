@@ -6,6 +6,7 @@ use super::forward::forward_matrix;
 use super::geometry::{LINE, Segment, Source, Tap, forward_taps, segments};
 use super::pack::{Matrix, TileSize};
 use super::pooled_tile::PooledProduct;
+use super::row_tile::{RowOutput, RowProduct, suits_pooled};
 use super::sparse_weights::pooled_windows;
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Filtering, Output, Winograd};
@@ -137,7 +138,7 @@ impl PooledForward {
         let group_len = self.matrix.group_len(self.taps.len(), self.size);
         let (channels, filters) = (conv.group_channels(), conv.group_filters());
         if self.in_tiles() {
-            self.find_maxima(samples, &self.windows, x, packed, bias, relu, y, argmax);
+            self.find_maxima(samples, 0, &self.windows, x, packed, bias, relu, y, argmax);
             return;
         }
         for group in 0..conv.groups {
@@ -217,14 +218,15 @@ impl PooledForward {
         let input_rows = top..top + (down - 1) * conv.strides[0] + conv.extent()[0];
         let windows = column * shape.window()..(column + units.len()) * shape.window();
         let x = self.source.prepare_rows(input_rows, x, scratch);
-        self.find_maxima(1, &self.windows[windows], x, packed, bias, relu, y, argmax);
+        self.find_maxima(1, column, &self.windows[windows], x, packed, bias, relu, y, argmax);
     }
 
-    /// Convolves and finds the maxima in the tiles.
+    /// Convolves and finds the maxima in the tiles, of windows that begin with the `first` one of a row.
     #[allow(clippy::too_many_arguments, reason = "each is one buffer of the operation")]
     fn find_maxima(
         &self,
         samples: usize,
+        first: usize,
         windows: &[u32],
         x: &[f32],
         packed: &[f32],
@@ -251,6 +253,24 @@ impl PooledForward {
                 output: AmxOutput::Pooled { window: shape.window(), relu, maxima: y, positions: argmax },
             }
             .run_on(tiles);
+        }
+        if suits_pooled(conv, shape.pool) {
+            let pixels = first..first + windows.len() / shape.window();
+            let len = pixels.len() * filters;
+            let outputs = y.chunks_exact_mut(len).zip(argmax.chunks_exact_mut(len));
+            for (n, (maxima, positions)) in outputs.enumerate() {
+                let product = RowProduct {
+                    width: shape.output()[1],
+                    pixels: pixels.clone(),
+                    a: &x[n * self.source.sample() + self.source.origin()..],
+                    pitch: self.source.pitch(),
+                    b: packed,
+                    bias,
+                    output: RowOutput::Pooled { relu, maxima, positions },
+                };
+                product.run_on(conv, self.level);
+            }
+            return;
         }
         for group in 0..conv.groups {
             PooledProduct {

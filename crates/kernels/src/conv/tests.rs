@@ -394,6 +394,15 @@ pub(super) const SHAPES: &[ConvShape] = &[
     depthwise([2, 3, 4], 5, 2, [2, 2, 2, 2]),
     depthwise([7, 6, 3], 5, 2, [6, 5, 0, 7]),
     ConvShape { padding: [1, 1, 1, 1], strides: [2, 1], dilation: [1, 2], ..grouped([7, 8, 12], 8, [3, 3], 4) },
+    // Few channels: strips of every length, the last of them at the image's end, a kernel of two rows, strides and dilation down alone.
+    plain([5, 36, 3], 17, [3, 3]),
+    plain([4, 31, 3], 33, [2, 3]),
+    padded([3, 22, 1], 40, [3, 3], [1, 1, 1, 1]),
+    padded([5, 14, 1], 16, [3, 3], [1, 1, 2, 3]),
+    ConvShape { padding: [1, 1, 1, 1], ..strided([7, 41, 3], 20, [3, 3], [2, 2]) },
+    ConvShape { strides: [3, 2], ..dilated([9, 30, 1], 32, [3, 3], [2, 1]) },
+    ConvShape { strides: [1, 2], ..padded([6, 27, 3], 35, [4, 3], [2, 0, 0, 1]) },
+    strided([8, 20, 1], 9, [3, 3], [2, 1]),
     // Primes, and layers of real nets in small.
     plain([11, 13, 7], 19, [5, 3]),
     plain([13, 13, 32], 64, [3, 3]),

@@ -442,7 +442,7 @@ impl Product<'_> {
 /// The same number, of which the compiler no longer knows how it came about. Where it knows that an offset grows in a loop, it
 /// moves a pointer for each row instead, more of them than there are registers: a load, an addition and a store for each row and step.
 #[inline(always)]
-fn unfollowed(offset: usize) -> usize {
+pub(super) fn unfollowed(offset: usize) -> usize {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     {
         let mut offset = offset;
