@@ -15,6 +15,12 @@ use super::winograd::{LineWeights, WinogradWeights};
 use super::{ConvShape, Epilogue};
 use crate::{Level, Precision};
 
+/// Bytes of both factors that every tile reads before the next ones, from a common second-level cache; few in tests. Half as many were no faster.
+const BLOCK_BYTES: usize = if cfg!(test) { 4 << 10 } else { 1 << 20 };
+
+/// Pixels at least that sums stay in registers for: they may be more than the cache holds.
+const BLOCK_PIXELS: usize = if cfg!(test) { 16 } else { 256 };
+
 /// `dw` from `x` and `dy`.
 #[derive(Clone, Debug)]
 pub struct BackwardWeights {
@@ -31,6 +37,8 @@ pub struct BackwardWeights {
     /// The pixels of one sample, and the input's offset from one to the next within a segment.
     segments: Vec<Segment>,
     step: usize,
+    /// Pixels that are summed over before the next ones, for all rows and columns.
+    block_pixels: usize,
     amx: Option<AmxWeights>,
     line: Option<LineWeights>,
     winograd: Option<WinogradWeights>,
@@ -64,6 +72,8 @@ impl BackwardWeights {
         } else {
             (segments(height, width), across)
         };
+        // What is read for one pixel, each value counted once.
+        let values_read = source.sample() / (height * width).max(1) + shape.filters;
         let line = filtered.then(|| LineWeights::suiting(shape, level, precision)).flatten();
         BackwardWeights {
             shape,
@@ -75,6 +85,7 @@ impl BackwardWeights {
             rows: (0..shape.taps() * channels).map(|row| (row * shape.filters) as u32).collect(),
             segments,
             step,
+            block_pixels: (BLOCK_BYTES / (4 * values_read.max(1))).max(BLOCK_PIXELS),
             winograd: (filtered && line.is_none()).then(|| WinogradWeights::new(shape, level, precision)),
             line,
             amx,
@@ -205,20 +216,25 @@ impl BackwardWeights {
                 WeightProduct { runs, reduction, a, b, pitch, columns, accumulate, out_pitch, out }.run_on(self.level);
                 continue;
             }
-            Product {
-                rows: Rows { input: rows, output: &self.rows, samples: 1, input_stride: 0, output_stride: 0 },
-                reduction,
-                a,
-                b,
-                layout: Columns::Plain { pitch },
-                columns,
-                bias: None,
-                epilogue: Epilogue::Linear,
-                accumulate,
-                cold: false,
-                out,
-            }
-            .run_on(self.level);
+            let rows = Rows { input: rows, output: &self.rows, samples: 1, input_stride: 0, output_stride: 0 };
+            let mut accumulate = accumulate;
+            reduction.for_each_block(self.block_pixels, |reduction, from, k| {
+                Product {
+                    rows,
+                    reduction,
+                    a: &a[from..],
+                    b: &b[k * pitch..],
+                    layout: Columns::Plain { pitch },
+                    columns,
+                    bias: None,
+                    epilogue: Epilogue::Linear,
+                    accumulate,
+                    cold: false,
+                    out,
+                }
+                .run_on(self.level);
+                accumulate = true;
+            });
         }
     }
 }

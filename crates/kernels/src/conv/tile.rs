@@ -45,6 +45,38 @@ impl<'a> Reduction<'a> {
         self.segments.iter().map(|segment| segment.len).sum::<usize>() * self.repeat
     }
 
+    /// Calls `f` with parts of it, in order, of at most so many products for each sum, and with the values of `a` and rows of `b` before each.
+    pub(super) fn for_each_block(&self, most: usize, mut f: impl FnMut(Reduction<'_>, usize, usize)) {
+        // Parts of equal size rather than full ones and a small rest.
+        let equal = |len: usize, most: usize| len.div_ceil(len.div_ceil(most.max(1)).max(1)).max(1);
+        let depth = self.segments.iter().map(|segment| segment.len).sum::<usize>();
+        if depth <= most {
+            let each = equal(self.repeat, most / depth.max(1));
+            for first in (0..self.repeat).step_by(each) {
+                let repeat = each.min(self.repeat - first);
+                f(Reduction { repeat, ..*self }, first * self.a_stride, first * self.k_stride);
+            }
+            return;
+        }
+        for again in 0..self.repeat {
+            let mut once = |segments: &[Segment]| {
+                f(Reduction { segments, repeat: 1, ..*self }, again * self.a_stride, again * self.k_stride);
+            };
+            let each = equal(self.segments.len(), most * self.segments.len() / depth);
+            for segments in self.segments.chunks(each) {
+                let [Segment { a, k, len }] = *segments else {
+                    once(segments);
+                    continue;
+                };
+                let each = equal(len, most);
+                for first in (0..len).step_by(each) {
+                    let len = each.min(len - first);
+                    once(&[Segment { a: a + first * self.step, k: k + first, len }]);
+                }
+            }
+        }
+    }
+
     /// The largest offset into `a` from a row's start, and the largest row of `b`; `None` where nothing is read.
     pub(super) fn last(&self) -> Option<(usize, usize)> {
         let again = self.repeat.checked_sub(1)?;
