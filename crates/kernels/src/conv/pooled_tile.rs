@@ -143,7 +143,8 @@ impl PooledProduct<'_> {
             let zero = [[isa.zero(); VECTORS]; ROWS];
             let ahead = Ahead::nothing(b);
             let reduction = Reduction::once(self.segments);
-            let sums = multiply_add::<I, Singles, ROWS, VECTORS, true>(isa, &reduction, a, b, tile.width, ahead, zero);
+            let sums =
+                multiply_add::<I, Singles, ROWS, VECTORS, true, false>(isa, &reduction, a, b, tile.width, ahead, zero);
             // One by one, not in a loop: only with constant indices do the sums stay in registers.
             self.finish::<I, ROWS, WINDOW>(isa, tile, 0, std::array::from_fn(|r| sums[r][0]));
             if VECTORS > 1 {

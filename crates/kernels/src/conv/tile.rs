@@ -176,25 +176,31 @@ impl Kernel for PairProduct<'_> {
 impl Product<'_> {
     #[inline(always)]
     fn by_layout<I: Isa, F: Factors>(self, isa: I) {
+        let size = TileSize { lanes: I::LANES, rows: I::TILE_ROWS, columns: I::LANES * I::TILE_VECTORS };
         match self.layout {
-            Columns::Packed { .. } => self.tiles::<I, F, true>(isa),
-            Columns::Plain { .. } => self.tiles::<I, F, false>(isa),
+            Columns::Packed { .. } if self.few_weights(size) => self.tiles::<I, F, true, false>(isa),
+            Columns::Packed { .. } => self.tiles::<I, F, true, true>(isa),
+            Columns::Plain { .. } => self.tiles::<I, F, false, false>(isa),
         }
     }
 
+    /// Whether the weights stay in the first-level cache.
+    fn few_weights(&self, size: TileSize) -> bool {
+        4 * self.reduction.depth() * size.padded(self.columns) <= WHOLE_ROWS_BYTES
+    }
+
+    /// With `ONCE` the reduction is one of neighbouring values, once; with `AHEAD` the panels lie one behind the other, and tiles ask for
+    /// the next one's weights.
     #[inline(always)]
-    fn tiles<I: Isa, F: Factors, const ONCE: bool>(self, isa: I) {
+    fn tiles<I: Isa, F: Factors, const ONCE: bool, const AHEAD: bool>(self, isa: I) {
         let out = self.out.as_mut_ptr();
         let size = TileSize { lanes: I::LANES, rows: I::TILE_ROWS, columns: I::LANES * I::TILE_VECTORS };
         self.check(size);
         let total = self.rows.input.len() * self.rows.samples;
-        let depth = self.reduction.depth();
-        // Few weights stay in the first-level cache: then some rows are done for all columns before the next ones, since
-        // memory takes neighbouring lines faster.
-        let whole_rows = 4 * depth * size.padded(self.columns) <= WHOLE_ROWS_BYTES;
+        // Then some rows are done for all columns before the next ones, since memory takes neighbouring lines faster.
+        let whole_rows = self.few_weights(size);
         let strip = STRIP_BYTES / (4 * self.columns.max(1));
         let strip = if whole_rows { (strip / I::TILE_ROWS).max(1) * I::TILE_ROWS } else { total };
-        let packed = matches!(self.layout, Columns::Packed { .. });
         let mut first = Walk::default();
         while first.done < total && self.columns > 0 {
             // What is left for the last strips is no flat tile.
@@ -209,10 +215,8 @@ impl Product<'_> {
                 };
                 let b = self.b[start.min(self.b.len())..].as_ptr();
                 let columns = (self.columns - column).min(size.columns);
-                // The panels lie one behind the other: these tiles ask for the next one's weights.
-                let ahead = (packed && !whole_rows).then_some(depth);
                 let tiles = (end - first.done).div_ceil(I::TILE_ROWS);
-                let mut panel = Panel { b, pitch, column, columns, ahead, tile: 0, tiles };
+                let mut panel = Panel { b, pitch, column, columns, tile: 0, tiles };
                 walk = first;
                 while walk.done < end {
                     let left = end - walk.done;
@@ -221,7 +225,14 @@ impl Product<'_> {
                     let count = (left / I::TILE_ROWS).saturating_sub(1).max(1);
                     // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
                     unsafe {
-                        self.any_tiles::<I, F, ONCE>(isa, &panel, [rows, width / I::LANES], count, &mut walk, out)
+                        self.any_tiles::<I, F, ONCE, AHEAD>(
+                            isa,
+                            &panel,
+                            [rows, width / I::LANES],
+                            count,
+                            &mut walk,
+                            out,
+                        )
                     };
                     panel.tile += count;
                 }
@@ -285,8 +296,6 @@ struct Panel {
     column: usize,
     /// How many are stored.
     columns: usize,
-    /// Its own rows, where tiles ask for the weights behind it.
-    ahead: Option<usize>,
     /// The next tile's number, of so many.
     tile: usize,
     tiles: usize,
@@ -323,7 +332,7 @@ impl Ahead {
 const WHOLE_ROWS_BYTES: usize = 16 << 10;
 
 /// Bytes of outputs that are done for all columns before the next ones; few in tests, so that these have several such strips.
-const STRIP_BYTES: usize = if cfg!(test) { 2 << 10 } else { 16 << 10 };
+const STRIP_BYTES: usize = if cfg!(test) { 2 << 10 } else { 48 << 10 };
 
 /// The largest `TILE_ROWS` of any level.
 pub(super) const MOST_ROWS: usize = 12;
@@ -338,7 +347,7 @@ impl Product<'_> {
     /// # Safety
     /// See [`tiles_of`](Self::tiles_of); so many rows and vectors are those of a tile of this level.
     #[inline(always)]
-    unsafe fn any_tiles<I: Isa, F: Factors, const ONCE: bool>(
+    unsafe fn any_tiles<I: Isa, F: Factors, const ONCE: bool, const AHEAD: bool>(
         &self,
         isa: I,
         panel: &Panel,
@@ -352,10 +361,10 @@ impl Product<'_> {
                 match (vectors, rows) {
                     $($(($vectors, $rows) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS && F::native::<I>() =>
                         // SAFETY: the caller's promise.
-                        unsafe { self.tiles_of::<I, F, $rows, $vectors, ONCE>(isa, panel, count, walk, out) },)*)*
+                        unsafe { self.tiles_of::<I, F, $rows, $vectors, ONCE, AHEAD>(isa, panel, count, walk, out) },)*)*
                     // SAFETY: the caller's promise.
                     $(($vectors, _) if $vectors <= I::TILE_VECTORS && !F::native::<I>() => unsafe {
-                        self.tiles_of::<I, F, 1, $vectors, ONCE>(isa, panel, count * rows, walk, out)
+                        self.tiles_of::<I, F, 1, $vectors, ONCE, AHEAD>(isa, panel, count * rows, walk, out)
                     },)*
                     _ => unreachable!("{rows} rows of {vectors} vectors are no tile"),
                 }
@@ -374,7 +383,14 @@ impl Product<'_> {
     /// # Safety
     /// See [`tile`](Self::tile), of the rows that the walk gives.
     #[inline(always)]
-    unsafe fn tiles_of<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize, const ONCE: bool>(
+    unsafe fn tiles_of<
+        I: Isa,
+        F: Factors,
+        const ROWS: usize,
+        const VECTORS: usize,
+        const ONCE: bool,
+        const AHEAD: bool,
+    >(
         &self,
         isa: I,
         panel: &Panel,
@@ -385,19 +401,20 @@ impl Product<'_> {
         let mut straddling = [[0; MOST_ROWS]; 2];
         for tile in panel.tile..panel.tile + count {
             let place = walk.next(&self.rows, ROWS, &mut straddling);
-            let ahead = match panel.ahead {
-                Some(depth) => Ahead::next(panel.b, depth, panel.pitch, tile, panel.tiles),
-                None => Ahead::nothing(panel.b),
+            let ahead = if AHEAD {
+                Ahead::next(panel.b, self.reduction.depth(), panel.pitch, tile, panel.tiles)
+            } else {
+                Ahead::nothing(panel.b)
             };
             // SAFETY: the caller's promise.
-            unsafe { self.tile::<I, F, ROWS, VECTORS, ONCE>(isa, panel, place, ahead, out) };
+            unsafe { self.tile::<I, F, ROWS, VECTORS, ONCE, AHEAD>(isa, panel, place, ahead, out) };
         }
     }
 
     /// # Safety
     /// The offsets of the rows and of the panel lie inside the slices, as `check` asserts.
     #[inline(always)]
-    unsafe fn tile<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize, const ONCE: bool>(
+    unsafe fn tile<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize, const ONCE: bool, const AHEAD: bool>(
         &self,
         isa: I,
         panel: &Panel,
@@ -431,9 +448,6 @@ impl Product<'_> {
                         isa.load_masked(last, out.add(output[r] as usize + (VECTORS - 1) * I::LANES));
                 }
             }
-            let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(place.from + input[r] as usize));
-            let (b, pitch) = (panel.b, panel.pitch);
-            sums = multiply_add::<I, F, ROWS, VECTORS, ONCE>(isa, &self.reduction, a, b, pitch, ahead, sums);
             if let Some(bias) = self.bias {
                 let bias = bias.as_ptr().add(panel.column);
                 for v in 0..VECTORS {
@@ -444,6 +458,9 @@ impl Product<'_> {
                     }
                 }
             }
+            let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(place.from + input[r] as usize));
+            let (b, pitch) = (panel.b, panel.pitch);
+            sums = multiply_add::<I, F, ROWS, VECTORS, ONCE, AHEAD>(isa, &self.reduction, a, b, pitch, ahead, sums);
             // The sum is the second operand of `max`, so that NaN stays NaN.
             if self.epilogue != Epilogue::Linear {
                 for r in 0..ROWS {
@@ -486,12 +503,20 @@ pub(super) fn unfollowed(offset: usize) -> usize {
     offset
 }
 
-/// The inner loop: `sums[r][v] += a[r][k] * b[k][v]` over the reduction, which with `ONCE` is one of neighbouring values, once.
+/// The inner loop: `sums[r][v] += a[r][k] * b[k][v]` over the reduction, which with `ONCE` is one of neighbouring values, once. With `AHEAD`
+/// it asks for memory.
 ///
 /// # Safety
 /// For every `k` of the reduction, the rows of `a` are readable there and `b` for `VECTORS` vectors.
 #[inline(always)]
-pub(super) unsafe fn multiply_add<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize, const ONCE: bool>(
+pub(super) unsafe fn multiply_add<
+    I: Isa,
+    F: Factors,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const ONCE: bool,
+    const AHEAD: bool,
+>(
     isa: I,
     reduction: &Reduction<'_>,
     a: [*const f32; ROWS],
@@ -510,8 +535,10 @@ pub(super) unsafe fn multiply_add<I: Isa, F: Factors, const ROWS: usize, const V
             unsafe {
                 let mut b = b.add((segment.k + again * reduction.k_stride) * pitch);
                 for _ in 0..segment.len {
-                    isa.prefetch(next);
-                    next = next.wrapping_add(ahead.step);
+                    if AHEAD {
+                        isa.prefetch(next);
+                        next = next.wrapping_add(ahead.step);
+                    }
                     let mut columns = [isa.zero(); VECTORS];
                     for v in 0..VECTORS {
                         columns[v] = isa.load(b.add(v * I::LANES));

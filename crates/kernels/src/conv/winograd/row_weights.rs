@@ -170,8 +170,9 @@ impl RowWeights<'_> {
             }
             let a: [*const f32; ROWS] = std::array::from_fn(|r| patches.add(r));
             let ahead = Ahead::nothing(gradients);
-            let sums =
-                multiply_add::<I, Pairs, ROWS, VECTORS, false>(isa, &reduction, a, gradients, filters, ahead, sums);
+            let sums = multiply_add::<I, Pairs, ROWS, VECTORS, false, false>(
+                isa, &reduction, a, gradients, filters, ahead, sums,
+            );
             for r in 0..ROWS {
                 for v in 0..VECTORS {
                     isa.store(to.add(r * filters + v * I::LANES), sums[r][v]);
