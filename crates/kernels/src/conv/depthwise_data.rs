@@ -3,7 +3,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
-use super::depthwise_tile::{Layout, Tiles, Windows, many_registers};
+use super::depthwise_tile::{BLOCK, Layout, Tiles, Windows, many_registers, next_block};
 use super::geometry::{Tap, is_cold};
 use super::{ConvShape, Epilogue, depthwise};
 use crate::Level;
@@ -80,7 +80,7 @@ struct Strided<'a> {
 }
 
 /// A tile: two rows, and `PAIRS` pairs of columns, of the padded image. Only some of them exist.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Place {
     /// Where the gradient's pixel of the tile's first row and column lies, and which of the pixels at and before it exist: bit 0 the
     /// farthest.
@@ -151,31 +151,35 @@ impl Strided<'_> {
         if self.rows.is_empty() || width == 0 {
             return;
         }
+        let rows = self.rows.clone();
         for sample in 0..self.samples {
-            for down in down.clone() {
-                let row = 2 * down - above;
-                for across in across.clone().step_by(PAIRS) {
-                    let column = 2 * across - left;
+            let across = || across.clone().step_by(PAIRS);
+            let mut places =
+                down.clone().flat_map(|down| across().map(move |across| (down, across))).map(|(down, across)| {
+                    let (row, column) = (2 * down - above, 2 * across - left);
                     let dy = (down * windows.output[1] as isize + across) * channels as isize;
-                    let dx = ((row - self.rows.start as isize) * width as isize + column) * channels as isize;
-                    let place = Place {
+                    let dx = ((row - rows.start as isize) * width as isize + column) * channels as isize;
+                    Place {
                         dy: (sample * dy_len) as isize + dy,
                         dy_rows: inside(down + 1 - H as isize, H, 0..windows.output[0]),
                         dy_columns: inside(across + 1 - H as isize, H - 1 + PAIRS, 0..windows.output[1]),
                         dx: (sample * per_sample) as isize + dx,
-                        rows: inside(row, 2, self.rows.clone()),
+                        rows: inside(row, 2, rows.clone()),
                         columns: inside(column, 2 * PAIRS, 0..width),
-                    };
-                    let inside = !many_registers::<I>() && place.inside(H);
-                    for channel in (0..channels).step_by(I::LANES) {
+                    }
+                });
+            let mut block = [Place::default(); BLOCK];
+            while let Some(places) = next_block(&mut places, &mut block, channels) {
+                for channel in (0..channels).step_by(I::LANES) {
+                    for place in places {
                         // SAFETY: the assertions above bound every pixel and channel; the place names those that exist.
                         unsafe {
                             if channels - channel < I::LANES {
-                                self.tile::<I, K, H, true, false>(isa, &place, channel);
-                            } else if inside {
-                                self.tile::<I, K, H, false, true>(isa, &place, channel);
+                                self.tile::<I, K, H, true, false>(isa, place, channel);
+                            } else if !many_registers::<I>() && place.inside(H) {
+                                self.tile::<I, K, H, false, true>(isa, place, channel);
                             } else {
-                                self.tile::<I, K, H, false, false>(isa, &place, channel);
+                                self.tile::<I, K, H, false, false>(isa, place, channel);
                             }
                         }
                     }

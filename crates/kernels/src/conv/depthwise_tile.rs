@@ -129,7 +129,7 @@ pub(super) const fn many_registers<I: Isa>() -> bool {
 }
 
 /// A tile's place: two rows of pixels of some columns.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Place {
     /// Where the input's first pixel lies, which may be outside of the image.
     pub(super) input: isize,
@@ -142,11 +142,12 @@ pub(super) struct Place {
     /// Whether the second row exists.
     pub(super) two: bool,
     pub(super) wide: bool,
+    /// Whether all that a narrow tile reads and writes exists.
+    pub(super) inside: bool,
 }
 
 impl Place {
-    /// Whether all that a narrow tile reads and writes exists.
-    pub(super) fn inside(&self, windows: &Windows) -> bool {
+    fn is_inside(&self, windows: &Windows) -> bool {
         let rows = (1 << (windows.kernel + windows.stride)) - 1;
         let columns = (1 << ((NARROW - 1) * windows.stride + windows.kernel)) - 1;
         self.rows & rows == rows && self.columns & columns == columns && self.count == NARROW && self.two
@@ -205,7 +206,7 @@ impl Iterator for Places<'_> {
         let (from_row, from_column) = (windows.start(0, row), windows.start(1, column));
         let most = if tile < self.wide { WIDE } else { NARROW };
         self.next = if column + most < width { [row, column + most, tile + 1] } else { [row + 2, 0, 0] };
-        Some(Place {
+        let place = Place {
             input: self.input as isize + (from_row * windows.input[1] as isize + from_column) * channels as isize,
             rows: windows.inside(0, from_row),
             columns: windows.inside(1, from_column),
@@ -213,7 +214,9 @@ impl Iterator for Places<'_> {
             count: most.min(width - column),
             two: row + 1 < self.rows.end,
             wide: tile < self.wide,
-        })
+            inside: false,
+        };
+        Some(Place { inside: place.is_inside(windows), ..place })
     }
 }
 
@@ -224,6 +227,29 @@ pub(super) enum Layout {
     Packed,
     /// `[tap][channel]`, as they are given.
     Plain,
+}
+
+/// The most tiles that are done for one vector of channels before the next: what belongs to the channels then stays in registers or the
+/// first-level cache, and so does each line of the image for all tiles that read it.
+pub(super) const BLOCK: usize = 32;
+
+/// Bytes of such tiles, from the second-level cache; few in tests, so that these know several blocks.
+const BLOCK_BYTES: usize = if cfg!(test) { 4 << 10 } else { 512 << 10 };
+
+/// The next tiles of an image of so many channels, if there are any.
+#[inline(always)]
+pub(super) fn next_block<'a, P>(
+    places: &mut impl Iterator<Item = P>,
+    block: &'a mut [P; BLOCK],
+    channels: usize,
+) -> Option<&'a [P]> {
+    let most = (BLOCK_BYTES / (4 * 2 * WIDE * channels.max(1))).clamp(1, BLOCK);
+    let mut count = 0;
+    for (to, place) in block[..most].iter_mut().zip(places) {
+        *to = place;
+        count += 1;
+    }
+    (count > 0).then(|| &block[..count])
 }
 
 /// `y = epilogue(convolution(x, weights) + bias)` of some rows of each sample's output.
@@ -283,27 +309,68 @@ impl Tiles<'_> {
         assert!(K * K * padded <= self.weights.len(), "weights of every tap");
         assert!(self.bias.is_none_or(|bias| bias.len() >= windows.channels), "a bias for each channel");
         for sample in 0..self.samples {
-            let (input, output) = (sample * windows.input_len(), sample * per_sample);
-            for place in Places::new::<I>(windows, self.rows.clone(), input, output) {
-                let place = &place;
-                let inside = !many_registers::<I>() && place.inside(windows);
+            let mut places =
+                Places::new::<I>(windows, self.rows.clone(), sample * windows.input_len(), sample * per_sample);
+            let mut block = [Place::default(); BLOCK];
+            while let Some(places) = next_block(&mut places, &mut block, windows.channels) {
                 for channel in (0..windows.channels).step_by(I::LANES) {
-                    let whole = windows.channels - channel >= I::LANES;
-                    // SAFETY: the assertions above bound every pixel and channel; the place names those that exist.
+                    // SAFETY: the assertions above bound every pixel and channel; the places name those that exist.
                     unsafe {
-                        match (place.wide && wide_tile::<I>(K), whole) {
-                            (true, true) => self.tile::<I, K, S, WIDE, false, false>(isa, place, channel),
-                            (true, false) => {
-                                // Rare enough to do without a wide tile of its own.
-                                let [left, right] = place.halves(windows);
-                                self.tile::<I, K, S, NARROW, true, false>(isa, &left, channel);
-                                self.tile::<I, K, S, NARROW, true, false>(isa, &right, channel);
-                            }
-                            (false, true) if inside => self.tile::<I, K, S, NARROW, false, true>(isa, place, channel),
-                            (false, true) => self.tile::<I, K, S, NARROW, false, false>(isa, place, channel),
-                            (false, false) => self.tile::<I, K, S, NARROW, true, false>(isa, place, channel),
+                        match windows.channels - channel >= I::LANES {
+                            true => self.block::<I, K, S, false>(isa, places, channel),
+                            false => self.block::<I, K, S, true>(isa, places, channel),
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// Some tiles, of one vector of channels; of that only those that exist if `PART`.
+    ///
+    /// # Safety
+    /// The places, and the channels, lie inside the slices.
+    #[inline(always)]
+    unsafe fn block<I: Isa, const K: usize, const S: usize, const PART: bool>(
+        &mut self,
+        isa: I,
+        places: &[Place],
+        channel: usize,
+    ) {
+        let windows = self.windows;
+        let mask = isa.first(windows.channels - channel);
+        // SAFETY: the caller's promise, and the mask ends at the channels.
+        unsafe {
+            let mut weights = [[isa.zero(); K]; K];
+            let (from, tap) = match self.layout {
+                Layout::Packed => (self.weights.as_ptr().add(channel * K * K), I::LANES),
+                Layout::Plain => (self.weights.as_ptr().add(channel), windows.channels),
+            };
+            for row in 0..K {
+                for column in 0..K {
+                    let from = from.add((row * K + column) * tap);
+                    weights[row][column] = if PART { isa.load_masked(mask, from) } else { isa.load(from) };
+                }
+            }
+            let bias = match self.bias {
+                Some(bias) if PART => isa.load_masked(mask, bias.as_ptr().add(channel)),
+                Some(bias) => isa.load(bias.as_ptr().add(channel)),
+                None => isa.zero(),
+            };
+            for place in places {
+                let factors = (weights, bias);
+                match place.wide && wide_tile::<I>(K) {
+                    true if !PART => self.tile::<I, K, S, WIDE, false, false>(isa, place, channel, factors),
+                    true => {
+                        // Rare enough to do without a wide tile of its own.
+                        let [left, right] = place.halves(windows);
+                        self.tile::<I, K, S, NARROW, PART, false>(isa, &left, channel, factors);
+                        self.tile::<I, K, S, NARROW, PART, false>(isa, &right, channel, factors);
+                    }
+                    false if !PART && !many_registers::<I>() && place.inside => {
+                        self.tile::<I, K, S, NARROW, false, true>(isa, place, channel, factors);
+                    }
+                    false => self.tile::<I, K, S, NARROW, PART, false>(isa, place, channel, factors),
                 }
             }
         }
@@ -319,28 +386,13 @@ impl Tiles<'_> {
         isa: I,
         place: &Place,
         channel: usize,
+        (weights, bias): ([[I::F32; K]; K], I::F32),
     ) {
         let place = if INSIDE { place.all(C) } else { *place };
         let channels = self.windows.channels;
         let mask = isa.first(channels - channel);
         // SAFETY: the caller's promise, and the mask ends at the channels.
         unsafe {
-            let mut weights = [[isa.zero(); K]; K];
-            let (from, tap) = match self.layout {
-                Layout::Packed => (self.weights.as_ptr().add(channel * K * K), I::LANES),
-                Layout::Plain => (self.weights.as_ptr().add(channel), channels),
-            };
-            for row in 0..K {
-                for column in 0..K {
-                    let from = from.add((row * K + column) * tap);
-                    weights[row][column] = if PART { isa.load_masked(mask, from) } else { isa.load(from) };
-                }
-            }
-            let bias = match self.bias {
-                Some(bias) if PART => isa.load_masked(mask, bias.as_ptr().add(channel)),
-                Some(bias) => isa.load(bias.as_ptr().add(channel)),
-                None => isa.zero(),
-            };
             let (mut first, mut second) = ([bias; C], [bias; C]);
             let y = self.y.as_mut_ptr().add(place.output + channel);
             if self.cold {

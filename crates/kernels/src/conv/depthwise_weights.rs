@@ -3,7 +3,9 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
-use super::depthwise_tile::{NARROW, Place, Places, WIDE, Windows, for_columns, many_registers, wide_tile};
+use super::depthwise_tile::{
+    BLOCK, NARROW, Place, Places, WIDE, Windows, for_columns, many_registers, next_block, wide_tile,
+};
 use crate::Level;
 use crate::isa::{Isa, Kernel};
 
@@ -55,24 +57,31 @@ impl TileWeights<'_> {
         }
         for sample in 0..self.samples {
             let (input, output) = (sample * windows.input_len(), sample * per_sample);
-            for place in Places::new::<I>(windows, 0..windows.output[0], input, output) {
-                let place = &place;
-                let inside = !many_registers::<I>() && place.inside(windows);
-                for channel in (0..windows.channels).step_by(I::LANES) {
-                    let whole = windows.channels - channel >= I::LANES;
-                    // SAFETY: the assertions above bound every pixel and channel; the place names those that exist.
-                    unsafe {
-                        match (place.wide && wide_tile::<I>(K), whole) {
-                            (true, true) => self.tile::<I, K, S, WIDE, false, false>(isa, place, channel),
-                            (true, false) => {
-                                // Rare enough to do without a wide tile of its own.
-                                let [left, right] = place.halves(windows);
-                                self.tile::<I, K, S, NARROW, true, false>(isa, &left, channel);
-                                self.tile::<I, K, S, NARROW, true, false>(isa, &right, channel);
+            let mut places = Places::new::<I>(windows, 0..windows.output[0], input, output);
+            if many_registers::<I>() {
+                let mut block = [Place::default(); BLOCK];
+                while let Some(places) = next_block(&mut places, &mut block, windows.channels) {
+                    for channel in (0..windows.channels).step_by(I::LANES) {
+                        // SAFETY: the assertions above bound every pixel and channel; the places name those that exist.
+                        unsafe {
+                            match windows.channels - channel >= I::LANES {
+                                true => self.block::<I, K, S, false>(isa, places, channel),
+                                false => self.block::<I, K, S, true>(isa, places, channel),
                             }
-                            (false, true) if inside => self.tile::<I, K, S, NARROW, false, true>(isa, place, channel),
-                            (false, true) => self.tile::<I, K, S, NARROW, false, false>(isa, place, channel),
-                            (false, false) => self.tile::<I, K, S, NARROW, true, false>(isa, place, channel),
+                        }
+                    }
+                }
+                continue;
+            }
+            // No room for the sums from one tile to the next.
+            for place in places {
+                for channel in (0..windows.channels).step_by(I::LANES) {
+                    // SAFETY: as above.
+                    unsafe {
+                        match (windows.channels - channel >= I::LANES, place.inside) {
+                            (true, true) => self.alone::<I, K, S, false, true>(isa, &place, channel),
+                            (true, false) => self.alone::<I, K, S, false, false>(isa, &place, channel),
+                            (false, _) => self.alone::<I, K, S, true, false>(isa, &place, channel),
                         }
                     }
                 }
@@ -80,7 +89,96 @@ impl TileWeights<'_> {
         }
     }
 
-    /// Adds what one tile gives, of one vector of channels; of that only those that exist if `PART`; `INSIDE` promises that all of its
+    /// Adds what some tiles give, of one vector of channels; of that only those that exist if `PART`.
+    ///
+    /// # Safety
+    /// The pixels that the places name, and the channels, lie inside the slices.
+    #[inline(always)]
+    unsafe fn block<I: Isa, const K: usize, const S: usize, const PART: bool>(
+        &mut self,
+        isa: I,
+        places: &[Place],
+        channel: usize,
+    ) {
+        let windows = self.windows;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sums = self.load::<I, K, PART>(isa, channel);
+            for place in places {
+                sums = match place.wide && wide_tile::<I>(K) {
+                    true if !PART => self.tile::<I, K, S, WIDE, false, false>(isa, place, channel, Some(sums)),
+                    true => {
+                        // Rare enough to do without a wide tile of its own.
+                        let [left, right] = place.halves(windows);
+                        let sums = self.tile::<I, K, S, NARROW, PART, false>(isa, &left, channel, Some(sums));
+                        self.tile::<I, K, S, NARROW, PART, false>(isa, &right, channel, Some(sums))
+                    }
+                    false => self.tile::<I, K, S, NARROW, PART, false>(isa, place, channel, Some(sums)),
+                };
+            }
+            self.store::<I, K, PART>(isa, channel, sums);
+        }
+    }
+
+    /// Adds what one narrow tile gives.
+    ///
+    /// # Safety
+    /// As for [`block`](Self::block); `INSIDE` promises that all of its pixels exist.
+    #[inline(always)]
+    unsafe fn alone<I: Isa, const K: usize, const S: usize, const PART: bool, const INSIDE: bool>(
+        &mut self,
+        isa: I,
+        place: &Place,
+        channel: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let sums = self.tile::<I, K, S, NARROW, PART, INSIDE>(isa, place, channel, None);
+            self.store::<I, K, PART>(isa, channel, sums);
+        }
+    }
+
+    /// # Safety
+    /// The channels are some of the image's.
+    #[inline(always)]
+    unsafe fn load<I: Isa, const K: usize, const PART: bool>(&self, isa: I, channel: usize) -> [[I::F32; K]; K] {
+        let (channels, mut sums) = (self.windows.channels, [[isa.zero(); K]; K]);
+        let mask = isa.first(channels - channel);
+        for row in 0..K {
+            for column in 0..K {
+                // SAFETY: the caller's promise, and the mask ends at the channels.
+                unsafe {
+                    let from = self.dw.as_ptr().add((row * K + column) * channels + channel);
+                    sums[row][column] = if PART { isa.load_masked(mask, from) } else { isa.load(from) };
+                }
+            }
+        }
+        sums
+    }
+
+    /// # Safety
+    /// As for [`load`](Self::load).
+    #[inline(always)]
+    unsafe fn store<I: Isa, const K: usize, const PART: bool>(
+        &mut self,
+        isa: I,
+        channel: usize,
+        sums: [[I::F32; K]; K],
+    ) {
+        let channels = self.windows.channels;
+        let mask = isa.first(channels - channel);
+        for row in 0..K {
+            for column in 0..K {
+                // SAFETY: the caller's promise, and the mask ends at the channels.
+                unsafe {
+                    let to = self.dw.as_mut_ptr().add((row * K + column) * channels + channel);
+                    if PART { isa.store_masked(mask, to, sums[row][column]) } else { isa.store(to, sums[row][column]) }
+                }
+            }
+        }
+    }
+
+    /// `sums`, or those of the output, and what one tile gives, of one vector of channels; of that only those that exist if `PART`; `INSIDE` promises that all of its
     /// pixels do.
     ///
     /// # Safety
@@ -91,7 +189,8 @@ impl TileWeights<'_> {
         isa: I,
         place: &Place,
         channel: usize,
-    ) {
+        sums: Option<[[I::F32; K]; K]>,
+    ) -> [[I::F32; K]; K] {
         let place = if INSIDE { place.all(C) } else { *place };
         let channels = self.windows.channels;
         let mask = isa.first(channels - channel);
@@ -109,13 +208,10 @@ impl TileWeights<'_> {
                     }
                 }
             }
-            let dw = self.dw.as_mut_ptr().add(channel);
-            let mut sums = [[isa.zero(); K]; K];
-            for row in 0..K {
-                for column in 0..K {
-                    sums[row][column] = load(dw.add((row * K + column) * channels));
-                }
-            }
+            let mut sums = match sums {
+                Some(sums) => sums,
+                None => self.load::<I, K, PART>(isa, channel),
+            };
             let x = self.x.as_ptr().wrapping_offset(place.input + channel as isize);
             let pitch = self.windows.input[1] * channels;
             macro_rules! rows {
@@ -136,12 +232,7 @@ impl TileWeights<'_> {
                 )*};
             }
             rows!(0 1 2 3 4 5 6);
-            for row in 0..K {
-                for column in 0..K {
-                    let to = dw.add((row * K + column) * channels);
-                    if PART { isa.store_masked(mask, to, sums[row][column]) } else { isa.store(to, sums[row][column]) }
-                }
-            }
+            sums
         }
     }
 }
