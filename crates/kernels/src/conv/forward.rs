@@ -461,20 +461,18 @@ impl Forward {
             return Depthwise { rows, taps, a: x, packed, channels, bias, epilogue, out: y }.run_on(self.level);
         }
         if row_tile::suits(shape) {
-            let pixels = first..first + rows.input.len();
-            for (n, out) in y.chunks_exact_mut(pixels.len() * filters).enumerate() {
-                let product = RowProduct {
-                    width: shape.output()[1],
-                    pixels: pixels.clone(),
-                    a: &x[n * self.source.sample() + self.source.origin()..],
-                    pitch: self.source.pitch(),
-                    b: packed,
-                    bias,
-                    output: RowOutput::Plain { epilogue, accumulate, cold: self.cold, out },
-                };
-                product.run_on(shape, self.level);
-            }
-            return;
+            let product = RowProduct {
+                width: shape.output()[1],
+                pixels: first..first + rows.input.len(),
+                samples: rows.samples,
+                sample: rows.input_stride,
+                a: &x[self.source.origin()..],
+                pitch: self.source.pitch(),
+                b: packed,
+                bias,
+                output: RowOutput::Plain { epilogue, accumulate, cold: self.cold, out: y },
+            };
+            return product.run_on(shape, self.level);
         }
         let group_len = self.matrix.group_len(self.taps.len(), self.size);
         for group in 0..shape.groups {

@@ -255,22 +255,18 @@ impl PooledForward {
             .run_on(tiles);
         }
         if suits_pooled(conv, shape.pool) {
-            let pixels = first..first + windows.len() / shape.window();
-            let len = pixels.len() * filters;
-            let outputs = y.chunks_exact_mut(len).zip(argmax.chunks_exact_mut(len));
-            for (n, (maxima, positions)) in outputs.enumerate() {
-                let product = RowProduct {
-                    width: shape.output()[1],
-                    pixels: pixels.clone(),
-                    a: &x[n * self.source.sample() + self.source.origin()..],
-                    pitch: self.source.pitch(),
-                    b: packed,
-                    bias,
-                    output: RowOutput::Pooled { relu, maxima, positions },
-                };
-                product.run_on(conv, self.level);
-            }
-            return;
+            let product = RowProduct {
+                width: shape.output()[1],
+                pixels: first..first + windows.len() / shape.window(),
+                samples,
+                sample: self.source.sample(),
+                a: &x[self.source.origin()..],
+                pitch: self.source.pitch(),
+                b: packed,
+                bias,
+                output: RowOutput::Pooled { relu, maxima: y, positions: argmax },
+            };
+            return product.run_on(conv, self.level);
         }
         for group in 0..conv.groups {
             PooledProduct {

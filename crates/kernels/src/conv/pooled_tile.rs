@@ -6,7 +6,7 @@ use super::CLOSED;
 use super::factors::Singles;
 use super::geometry::Segment;
 use super::pack::TileSize;
-use super::tile::{Ahead, MOST_ROWS, Reduction, multiply_add};
+use super::tile::{MOST_ROWS, Reduction, multiply_add};
 use crate::Level;
 use crate::isa::{Isa, Kernel};
 
@@ -141,10 +141,8 @@ impl PooledProduct<'_> {
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(tile.input[r]));
             let b = self.b.as_ptr().add(tile.column * self.depth);
             let zero = [[isa.zero(); VECTORS]; ROWS];
-            let ahead = Ahead::nothing(b);
             let reduction = Reduction::once(self.segments);
-            let sums =
-                multiply_add::<I, Singles, ROWS, VECTORS, true, false>(isa, &reduction, a, b, tile.width, ahead, zero);
+            let sums = multiply_add::<I, Singles, ROWS, VECTORS, true>(isa, &reduction, a, b, tile.width, None, zero);
             // One by one, not in a loop: only with constant indices do the sums stay in registers.
             self.finish::<I, ROWS, WINDOW>(isa, tile, 0, std::array::from_fn(|r| sums[r][0]));
             if VECTORS > 1 {

@@ -17,7 +17,7 @@ use std::ops::Range;
 /// Columns of the kernels that this is for.
 const TAPS: usize = 3;
 
-/// Sums of the longest strip: more gained nothing.
+/// Sums of the longest strip: for as many the inputs are written out below.
 const MOST_SUMS: usize = 16;
 
 /// Windows of a max-pool that this finds the maxima of: so many pixels down and across.
@@ -34,12 +34,15 @@ pub(super) fn suits_pooled(shape: &ConvShape, pool: [usize; 2]) -> bool {
     suits(shape) && pool == [POOL; 2]
 }
 
-/// The convolution at some pixels of one sample, in order.
+/// The convolution at the same pixels of some samples, in order.
 pub(super) struct RowProduct<'a> {
     /// How many the output has in a row.
     pub(super) width: usize,
     /// Which ones: those of the first row are numbered from 0.
     pub(super) pixels: Range<usize>,
+    pub(super) samples: usize,
+    /// From one sample's input to the next.
+    pub(super) sample: usize,
     /// The input, from where the first row's windows begin.
     pub(super) a: &'a [f32],
     /// From one row of it to the next.
@@ -50,7 +53,7 @@ pub(super) struct RowProduct<'a> {
     pub(super) output: RowOutput<'a>,
 }
 
-/// Where the pixels go, the first of them first.
+/// Where the pixels go, sample by sample, the first of them first.
 pub(super) enum RowOutput<'a> {
     Plain {
         epilogue: Epilogue,
@@ -130,13 +133,14 @@ impl Strips<'_> {
             RowOutput::Plain { out, .. } => (1, [out.len(); 2]),
             RowOutput::Pooled { maxima, positions, .. } => (POOL, [maxima.len(), positions.len()]),
         };
-        if let Some(last) = product.pixels.clone().last() {
+        if let (Some(last), Some(again)) = (product.pixels.clone().last(), product.samples.checked_sub(1)) {
             let row = (pool * (last / product.width) + pool - 1) * shape.strides[0] + (height - 1) * shape.dilation[0];
             let column = (pool * last.min(product.width - 1) + pool - 1) * shape.strides[1] + width;
-            assert!(row * product.pitch + column * shape.input[2] <= product.a.len(), "windows inside a");
+            let end = again * product.sample + row * product.pitch + column * shape.input[2];
+            assert!(end <= product.a.len(), "windows inside a");
         }
         assert!(depth * size.padded(filters) <= product.b.len(), "the weights' panels");
-        assert_eq!(lens, [product.pixels.len() * filters; 2], "an output for each pixel");
+        assert_eq!(lens, [product.samples * product.pixels.len() * filters; 2], "an output for each pixel");
         assert!(product.bias.is_none_or(|bias| bias.len() >= filters), "a bias for each filter");
     }
 
@@ -146,19 +150,25 @@ impl Strips<'_> {
         self.check(size);
         let (filters, width) = (self.shape.filters, self.product.width);
         let pool = if POOLED { POOL } else { 1 };
-        let (pixels, mut first) = (self.product.pixels.clone(), self.product.pixels.start);
-        while first < pixels.end {
-            let (row, column) = (first / width, first % width);
-            let here = (width - column).min(pixels.end - first);
-            // Strips of equal length rather than full ones and a short rest, which would wait for its own sums.
-            let count = here.div_ceil(here.div_ceil(most::<I>(pool)));
-            let from = pool * (row * self.shape.strides[0] * self.product.pitch + column * STRIDE * CHANNELS);
-            // SAFETY: `check` has bounded what is read and written from here on.
-            unsafe {
-                let strip = Strip { a: self.product.a.as_ptr().add(from), to: (first - pixels.start) * filters };
-                self.any_strip::<I, CHANNELS, STRIDE, POOLED>(isa, strip, count);
+        let pixels = self.product.pixels.clone();
+        for sample in 0..self.product.samples {
+            let mut first = pixels.start;
+            while first < pixels.end {
+                let (row, column) = (first / width, first % width);
+                let here = (width - column).min(pixels.end - first);
+                // Strips of equal length rather than full ones and a short rest, which would wait for its own sums.
+                let count = here.div_ceil(here.div_ceil(most::<I>(pool)));
+                let from = pool * (row * self.shape.strides[0] * self.product.pitch + column * STRIDE * CHANNELS);
+                // SAFETY: `check` has bounded what is read and written from here on.
+                unsafe {
+                    let strip = Strip {
+                        a: self.product.a.as_ptr().add(sample * self.product.sample + from),
+                        to: (sample * pixels.len() + first - pixels.start) * filters,
+                    };
+                    self.any_strip::<I, CHANNELS, STRIDE, POOLED>(isa, strip, count);
+                }
+                first += count;
             }
-            first += count;
         }
     }
 

@@ -401,25 +401,21 @@ impl Product<'_> {
         let mut straddling = [[0; MOST_ROWS]; 2];
         for tile in panel.tile..panel.tile + count {
             let place = walk.next(&self.rows, ROWS, &mut straddling);
-            let ahead = if AHEAD {
-                Ahead::next(panel.b, self.reduction.depth(), panel.pitch, tile, panel.tiles)
-            } else {
-                Ahead::nothing(panel.b)
-            };
+            let ahead = AHEAD.then(|| Ahead::next(panel.b, self.reduction.depth(), panel.pitch, tile, panel.tiles));
             // SAFETY: the caller's promise.
-            unsafe { self.tile::<I, F, ROWS, VECTORS, ONCE, AHEAD>(isa, panel, place, ahead, out) };
+            unsafe { self.tile::<I, F, ROWS, VECTORS, ONCE>(isa, panel, place, ahead, out) };
         }
     }
 
     /// # Safety
     /// The offsets of the rows and of the panel lie inside the slices, as `check` asserts.
     #[inline(always)]
-    unsafe fn tile<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize, const ONCE: bool, const AHEAD: bool>(
+    unsafe fn tile<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize, const ONCE: bool>(
         &self,
         isa: I,
         panel: &Panel,
         place: Place<'_>,
-        ahead: Ahead,
+        ahead: Option<Ahead>,
         out: *mut f32,
     ) {
         let last = isa.first(panel.columns - (VECTORS - 1) * I::LANES);
@@ -460,7 +456,7 @@ impl Product<'_> {
             }
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(place.from + input[r] as usize));
             let (b, pitch) = (panel.b, panel.pitch);
-            sums = multiply_add::<I, F, ROWS, VECTORS, ONCE, AHEAD>(isa, &self.reduction, a, b, pitch, ahead, sums);
+            sums = multiply_add::<I, F, ROWS, VECTORS, ONCE>(isa, &self.reduction, a, b, pitch, ahead, sums);
             // The sum is the second operand of `max`, so that NaN stays NaN.
             if self.epilogue != Epilogue::Linear {
                 for r in 0..ROWS {
@@ -503,31 +499,22 @@ pub(super) fn unfollowed(offset: usize) -> usize {
     offset
 }
 
-/// The inner loop: `sums[r][v] += a[r][k] * b[k][v]` over the reduction, which with `ONCE` is one of neighbouring values, once. With `AHEAD`
-/// it asks for memory.
+/// The inner loop: `sums[r][v] += a[r][k] * b[k][v]` over the reduction, which with `ONCE` is one of neighbouring values, once.
 ///
 /// # Safety
 /// For every `k` of the reduction, the rows of `a` are readable there and `b` for `VECTORS` vectors.
 #[inline(always)]
-pub(super) unsafe fn multiply_add<
-    I: Isa,
-    F: Factors,
-    const ROWS: usize,
-    const VECTORS: usize,
-    const ONCE: bool,
-    const AHEAD: bool,
->(
+pub(super) unsafe fn multiply_add<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize, const ONCE: bool>(
     isa: I,
     reduction: &Reduction<'_>,
     a: [*const f32; ROWS],
     b: *const f32,
     pitch: usize,
-    ahead: Ahead,
+    mut ahead: Option<Ahead>,
     mut sums: [[I::F32; VECTORS]; ROWS],
 ) -> [[I::F32; VECTORS]; ROWS] {
     // Constants, since few instructions may lie between one loop and the next.
     let (repeat, step) = if ONCE { (1, 1) } else { (reduction.repeat, reduction.step) };
-    let mut next = ahead.at;
     for again in 0..repeat {
         for segment in reduction.segments {
             let mut offset = segment.a + again * reduction.a_stride;
@@ -535,9 +522,9 @@ pub(super) unsafe fn multiply_add<
             unsafe {
                 let mut b = b.add((segment.k + again * reduction.k_stride) * pitch);
                 for _ in 0..segment.len {
-                    if AHEAD {
-                        isa.prefetch(next);
-                        next = next.wrapping_add(ahead.step);
+                    if let Some(Ahead { at, step }) = &mut ahead {
+                        isa.prefetch(*at);
+                        *at = at.wrapping_add(*step);
                     }
                     let mut columns = [isa.zero(); VECTORS];
                     for v in 0..VECTORS {

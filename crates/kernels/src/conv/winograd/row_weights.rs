@@ -10,7 +10,7 @@ use super::two::transform_row;
 use super::weights::{Transform, transform_gradients};
 use crate::conv::factors::{Factors, Pairs};
 use crate::conv::geometry::Segment;
-use crate::conv::tile::{Ahead, Reduction, multiply_add};
+use crate::conv::tile::{Reduction, multiply_add};
 use crate::isa::{Isa, Kernel};
 
 /// Parts in a row.
@@ -169,10 +169,8 @@ impl RowWeights<'_> {
                 }
             }
             let a: [*const f32; ROWS] = std::array::from_fn(|r| patches.add(r));
-            let ahead = Ahead::nothing(gradients);
-            let sums = multiply_add::<I, Pairs, ROWS, VECTORS, false, false>(
-                isa, &reduction, a, gradients, filters, ahead, sums,
-            );
+            let sums =
+                multiply_add::<I, Pairs, ROWS, VECTORS, false>(isa, &reduction, a, gradients, filters, None, sums);
             for r in 0..ROWS {
                 for v in 0..VECTORS {
                     isa.store(to.add(r * filters + v * I::LANES), sums[r][v]);

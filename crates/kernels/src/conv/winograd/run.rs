@@ -218,7 +218,7 @@ impl Run<'_> {
                 false => Ahead::nothing(panel),
             };
             let zero = [[isa.zero(); VECTORS]; ROWS];
-            let sums = multiply_add::<I, F, ROWS, VECTORS, true, true>(isa, &reduction, a, panel, width, ahead, zero);
+            let sums = multiply_add::<I, F, ROWS, VECTORS, true>(isa, &reduction, a, panel, width, Some(ahead), zero);
             let to = self.products.as_mut_ptr().add(part * product_stride + row * plan.product_pitch);
             for r in 0..ROWS {
                 for v in 0..VECTORS {
