@@ -179,6 +179,11 @@ impl ConvShape {
     }
 
     /// Positions of the kernel.
+    /// Whether each pixel of the output is made of the pixel at its place.
+    fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1] && self.strides == [1, 1] && self.padding == [0; 4]
+    }
+
     fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }

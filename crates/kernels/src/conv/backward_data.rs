@@ -14,6 +14,7 @@ use super::winograd::{self, Filtering, Output, Winograd};
 use super::{ConvShape, Epilogue, Sums};
 use crate::isa::Amx;
 use crate::{Level, Pool, Precision, ValuesMut};
+use std::ops::Range;
 
 /// `dx` from `dy` and the weights.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct BackwardData {
     source: Source,
     matrix: Matrix,
     phases: Vec<Phase>,
+    /// Values of pixels that no window sees.
+    unseen: Vec<Range<usize>>,
     /// Whether the direct way multiplies pairs of bf16 values.
     pairs: bool,
     /// Where tiles multiply the pairs.
@@ -89,6 +92,19 @@ fn winograd(shape: &ConvShape, level: Level, precision: Precision) -> Option<Win
         let output = [height, width];
         Winograd::of_gradient(Filtering { image: shape.output(), before, output, filters: channels, level, precision })
     })
+}
+
+/// The values of the pixels that begin there, neighbours together.
+fn joined(mut pixels: Vec<u32>, channels: usize) -> Vec<Range<usize>> {
+    pixels.sort_unstable();
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for pixel in pixels.into_iter().map(|pixel| pixel as usize) {
+        match runs.last_mut() {
+            Some(last) if last.end == pixel => last.end += channels,
+            _ => runs.push(pixel..pixel + channels),
+        }
+    }
+    runs
 }
 
 /// Values of a phase's packed weights.
@@ -164,9 +180,11 @@ impl BackwardData {
         let tiled =
             pairs && shape.groups == 1 && phases.iter().all(|phase| amx_product::slots(&phase.segments).is_some());
         let amx = level.tiles().filter(|_| tiled);
+        let unseen = phases.iter().filter(|phase| phase.taps.is_empty()).flat_map(|phase| &phase.pixels);
+        let unseen = joined(unseen.copied().collect(), shape.input[2]);
         let winograd = winograd(&shape, level, precision).filter(|_| amx.is_none());
         let depthwise = DataTiles::new(&shape).map(Box::new);
-        BackwardData { shape, level, size, source, matrix, phases, pairs, amx, winograd, depthwise }
+        BackwardData { shape, level, size, source, matrix, phases, unseen, pairs, amx, winograd, depthwise }
     }
 
     fn phase_len(&self, phase: &Phase) -> usize {
@@ -243,7 +261,10 @@ impl BackwardData {
             return;
         }
         let (channels, filters) = (shape.group_channels(), shape.group_filters());
-        for phase in &self.phases {
+        for sample in dx.chunks_exact_mut(shape.input_len()) {
+            self.unseen.iter().for_each(|values| sample[values.clone()].fill(0.0));
+        }
+        for phase in self.phases.iter().filter(|phase| !phase.taps.is_empty()) {
             let rows = Rows {
                 input: &phase.windows,
                 output: &phase.pixels,
@@ -251,6 +272,7 @@ impl BackwardData {
                 input_stride: self.source.sample(),
                 output_stride: shape.input_len(),
             };
+            let rows = if shape.is_pointwise() { rows.as_samples() } else { rows };
             if is_depthwise(shape) {
                 Depthwise {
                     rows,

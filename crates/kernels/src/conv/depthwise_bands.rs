@@ -25,7 +25,7 @@ pub(super) struct Band<'a> {
 impl Bands {
     /// Bands whose rows of the image take no more than so many bytes, or the fewest rows that are possible.
     pub(super) fn new(windows: Windows, bytes: usize) -> Self {
-        let row = 4 * windows.input[1] * windows.channels;
+        let row = 4 * windows.input[1] * windows.pitch[0];
         let rows = (bytes / row.max(1)).saturating_sub(windows.kernel) / windows.stride + 1;
         // Two rows share what they read.
         Bands { windows, rows: rows.next_multiple_of(2).min(windows.output[0].next_multiple_of(2)) }
@@ -43,7 +43,7 @@ impl Bands {
 
     /// Values in a row of the image.
     pub(super) fn row_len(&self) -> usize {
-        self.windows.input[1] * self.windows.channels
+        self.windows.input[1] * self.windows.pitch[0]
     }
 
     /// Goes through these rows of the output: `make` writes rows of the image, each once, and `each` does what is to be done with a band.

@@ -49,6 +49,8 @@ pub(super) use for_columns;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Windows {
     pub(super) channels: usize,
+    /// Values from one pixel of the image and of the output to the next: the channels, or more where these are some of an image's.
+    pub(super) pitch: [usize; 2],
     /// Pixels of the image and of the output.
     pub(super) input: [usize; 2],
     pub(super) output: [usize; 2],
@@ -68,6 +70,7 @@ impl Windows {
             && shape.dilation == [1, 1];
         suits.then_some(Windows {
             channels,
+            pitch: [channels; 2],
             input: [height, width],
             output: [out_height, out_width],
             kernel: shape.kernel[0],
@@ -84,12 +87,12 @@ impl Windows {
     }
 
     pub(super) fn input_len(&self) -> usize {
-        self.input[0] * self.input[1] * self.channels
+        self.input[0] * self.input[1] * self.pitch[0]
     }
 
     /// Values of one row of the output.
     pub(super) fn row_len(&self) -> usize {
-        self.output[1] * self.channels
+        self.output[1] * self.pitch[1]
     }
 
     /// The row or column of the input that a window begins at.
@@ -163,9 +166,9 @@ impl Place {
     pub(super) fn halves(&self, windows: &Windows) -> [Place; 2] {
         let inputs = NARROW * windows.stride;
         let right = Place {
-            input: self.input + (inputs * windows.channels) as isize,
+            input: self.input + (inputs * windows.pitch[0]) as isize,
             columns: self.columns >> inputs,
-            output: self.output + NARROW * windows.channels,
+            output: self.output + NARROW * windows.pitch[1],
             count: self.count.saturating_sub(NARROW),
             ..*self
         };
@@ -198,7 +201,7 @@ impl Iterator for Places<'_> {
     #[inline]
     fn next(&mut self) -> Option<Place> {
         let windows = self.windows;
-        let (channels, width) = (windows.channels, windows.output[1]);
+        let ([from, to], width) = (windows.pitch, windows.output[1]);
         let [row, column, tile] = self.next;
         if row >= self.rows.end || width == 0 {
             return None;
@@ -207,10 +210,10 @@ impl Iterator for Places<'_> {
         let most = if tile < self.wide { WIDE } else { NARROW };
         self.next = if column + most < width { [row, column + most, tile + 1] } else { [row + 2, 0, 0] };
         let place = Place {
-            input: self.input as isize + (from_row * windows.input[1] as isize + from_column) * channels as isize,
+            input: self.input as isize + (from_row * windows.input[1] as isize + from_column) * from as isize,
             rows: windows.inside(0, from_row),
             columns: windows.inside(1, from_column),
-            output: self.output + ((row - self.rows.start) * width + column) * channels,
+            output: self.output + ((row - self.rows.start) * width + column) * to,
             count: most.min(width - column),
             two: row + 1 < self.rows.end,
             wide: tile < self.wide,
@@ -225,8 +228,8 @@ impl Iterator for Places<'_> {
 pub(super) enum Layout {
     /// As [`depthwise::pack`](super::depthwise::pack) makes them.
     Packed,
-    /// `[tap][channel]`, as they are given.
-    Plain,
+    /// `[tap][channel]`, as they are given, of so many channels.
+    Plain { channels: usize },
 }
 
 /// The most tiles that are done for one vector of channels before the next: what belongs to the channels then stays in registers or the
@@ -300,13 +303,15 @@ impl Tiles<'_> {
         let windows = self.windows;
         let per_sample = self.rows.len() * windows.row_len();
         assert!(self.rows.end <= windows.output[0], "rows of the output");
-        assert_eq!(self.x.len(), self.samples * windows.input_len(), "inputs of every pixel");
-        assert_eq!(self.y.len(), self.samples * per_sample, "outputs of every pixel");
-        let padded = match self.layout {
-            Layout::Packed => windows.channels.next_multiple_of(I::LANES),
-            Layout::Plain => windows.channels,
+        let beyond =
+            windows.pitch.map(|pitch| pitch.checked_sub(windows.channels).expect("pixels that do not overlap"));
+        assert!(self.samples * windows.input_len() <= self.x.len() + beyond[0], "inputs of every pixel");
+        assert!(self.samples * per_sample <= self.y.len() + beyond[1], "outputs of every pixel");
+        let weights = match self.layout {
+            Layout::Packed => K * K * windows.channels.next_multiple_of(I::LANES),
+            Layout::Plain { channels } => (K * K - 1) * channels + windows.channels,
         };
-        assert!(K * K * padded <= self.weights.len(), "weights of every tap");
+        assert!(weights <= self.weights.len(), "weights of every tap");
         assert!(self.bias.is_none_or(|bias| bias.len() >= windows.channels), "a bias for each channel");
         for sample in 0..self.samples {
             let mut places =
@@ -344,7 +349,7 @@ impl Tiles<'_> {
             let mut weights = [[isa.zero(); K]; K];
             let (from, tap) = match self.layout {
                 Layout::Packed => (self.weights.as_ptr().add(channel * K * K), I::LANES),
-                Layout::Plain => (self.weights.as_ptr().add(channel), windows.channels),
+                Layout::Plain { channels } => (self.weights.as_ptr().add(channel), channels),
             };
             for row in 0..K {
                 for column in 0..K {
@@ -389,8 +394,8 @@ impl Tiles<'_> {
         (weights, bias): ([[I::F32; K]; K], I::F32),
     ) {
         let place = if INSIDE { place.all(C) } else { *place };
-        let channels = self.windows.channels;
-        let mask = isa.first(channels - channel);
+        let [from, to] = self.windows.pitch;
+        let mask = isa.first(self.windows.channels - channel);
         // SAFETY: the caller's promise, and the mask ends at the channels.
         unsafe {
             let (mut first, mut second) = ([bias; C], [bias; C]);
@@ -399,18 +404,18 @@ impl Tiles<'_> {
                 // The next tile's pixels.
                 for row in 0..2 {
                     for column in 0..C {
-                        isa.prefetch(y.wrapping_add(row * self.windows.row_len() + (C + column) * channels));
+                        isa.prefetch(y.wrapping_add(row * self.windows.row_len() + (C + column) * to));
                     }
                 }
             }
             let x = self.x.as_ptr().wrapping_offset(place.input + channel as isize);
-            let pitch = self.windows.input[1] * channels;
+            let pitch = self.windows.input[1] * from;
             macro_rules! rows {
                 ($($row:literal)*) => {$(
                     // Its place in the windows of the first row of outputs is `$row`, and of the second `$row - S`.
                     if const { $row < K + S } && place.rows & (1 << $row) != 0 {
                         let x = x.wrapping_add($row * pitch);
-                        for_columns!(I, K, S, C, PART, isa, x, channels, mask, place.columns, |x, tap, column| {
+                        for_columns!(I, K, S, C, PART, isa, x, from, mask, place.columns, |x, tap, column| {
                             if const { $row < K } {
                                 first[column] = isa.mul_add(x, weights[$row % K][tap], first[column]);
                             }
@@ -426,7 +431,7 @@ impl Tiles<'_> {
             let (low, high) = (isa.splat(low), isa.splat(high));
             for column in 0..C {
                 if column < place.count {
-                    let to = y.add(column * channels);
+                    let to = y.add(column * to);
                     let value = isa.min(high, isa.max(low, first[column]));
                     if PART { isa.store_masked(mask, to, value) } else { isa.store(to, value) }
                 }
@@ -435,7 +440,7 @@ impl Tiles<'_> {
                 let y = y.add(self.windows.row_len());
                 for column in 0..C {
                     if column < place.count {
-                        let to = y.add(column * channels);
+                        let to = y.add(column * to);
                         let value = isa.min(high, isa.max(low, second[column]));
                         if PART { isa.store_masked(mask, to, value) } else { isa.store(to, value) }
                     }

@@ -1,18 +1,23 @@
-//! A 1x1 convolution and the depthwise convolution behind it, some rows at a time: the rows between them stay in the second-level cache.
+//! A 1x1 convolution and the depthwise convolution behind it, some channels of some rows at a time: what is between them stays in the
+//! first-level cache, or near it.
 //!
 //! An inverted residual block (Sandler et al., "MobileNetV2", 2018) widens the image several times for its depthwise convolution, to
-//! more than a cache holds in the first layers.
+//! more than a cache holds in the first layers. No channel of the wide image needs another one, so that a panel of the 1x1 convolution's
+//! weights makes all that a depthwise convolution of as many channels reads.
 
 use super::depthwise::is_depthwise;
 use super::depthwise_bands::Bands;
 use super::depthwise_tile::{Layout, Tiles, Windows};
-use super::geometry::is_cold;
-use super::{ConvShape, ConvWeights, Extent, Forward, Sums};
-use crate::{Level, Pool, Precision};
+use super::forward::forward_matrix;
+use super::geometry::{Segment, Tap, is_cold};
+use super::pack::{Matrix, TileSize};
+use super::tile::{Columns, Product, Reduction, Rows};
+use super::{ConvShape, ConvWeights};
+use crate::{Level, Pool};
 use std::ops::Range;
 
-/// Bytes of the rows between both: less than half of a common second-level cache.
-const BAND_BYTES: usize = 384 << 10;
+/// Bytes of a panel's rows between both, a small part of a second-level cache: with fewer rows more of them are kept from one band for the next.
+const BAND_BYTES: usize = 96 << 10;
 
 /// Bytes between both from which they are computed together.
 const LEAST_BYTES: usize = 512 << 10;
@@ -20,7 +25,10 @@ const LEAST_BYTES: usize = 512 << 10;
 /// Both convolutions.
 #[derive(Clone, Debug)]
 pub struct ExpandedDepthwise {
-    expand: Forward,
+    shape: ConvShape,
+    matrix: Matrix,
+    size: TileSize,
+    /// Of the channels of one panel.
     bands: Bands,
     level: Level,
     /// Whether a sample's outputs are too many for a second-level cache.
@@ -30,9 +38,7 @@ pub struct ExpandedDepthwise {
 impl ExpandedDepthwise {
     /// Whether there is something to gain.
     pub fn suits(expand: &ConvShape, depthwise: &ConvShape) -> bool {
-        expand.kernel == [1, 1]
-            && expand.strides == [1, 1]
-            && expand.padding == [0; 4]
+        expand.is_pointwise()
             && expand.groups == 1
             && expand.output() == depthwise.input
             && is_depthwise(depthwise)
@@ -48,24 +54,31 @@ impl ExpandedDepthwise {
     pub fn new(expand: ConvShape, depthwise: ConvShape, level: Level) -> Self {
         assert!(ExpandedDepthwise::suits(&expand, &depthwise), "{expand:?} and {depthwise:?}");
         let windows = Windows::of_input(&depthwise).expect("it suits");
-        let bands = Bands::new(windows, BAND_BYTES);
-        let expand = Forward::new(expand, level, Precision::F32).into_cache();
-        ExpandedDepthwise { expand, bands, level, cold: is_cold(depthwise.output_len()) }
+        let size = TileSize::of(level);
+        let windows = Windows { channels: size.columns, pitch: [size.columns, depthwise.filters], ..windows };
+        ExpandedDepthwise {
+            shape: expand,
+            matrix: forward_matrix(&expand),
+            size,
+            bands: Bands::new(windows, BAND_BYTES),
+            level,
+            cold: is_cold(depthwise.output_len()),
+        }
     }
 
     /// Values that [`pack`](Self::pack) writes.
     pub fn packed_len(&self) -> usize {
-        self.expand.packed_len()
+        self.matrix.group_len(1, self.size)
     }
 
     /// Brings the weights of the 1x1 convolution into the order that [`run`](Self::run) reads.
     pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
-        self.expand.pack(pool, weights, packed);
+        self.matrix.pack(self.level, pool, &[Tap { offset: 0, position: 0 }], weights, packed, false);
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self) -> usize {
-        self.bands.held_len() + self.expand.scratch_len(1)
+        self.bands.held_len()
     }
 
     /// Values in a row of the output, the smallest piece of it.
@@ -93,36 +106,59 @@ impl ExpandedDepthwise {
     }
 
     /// Some rows of one sample's output, the same to the bit as [`run`](Self::run) computes them.
-    pub fn run_rows(
+    pub fn run_rows<'a>(
         &self,
         rows: Range<usize>,
         x: &[f32],
-        expand: ConvWeights<'_>,
-        depthwise: ConvWeights<'_>,
+        expand: ConvWeights<'a>,
+        depthwise: ConvWeights<'a>,
         y: &mut [f32],
         scratch: &mut [f32],
     ) {
         assert_eq!(y.len(), rows.len() * self.unit(), "outputs of these rows");
-        let (between, scratch) = scratch[..self.scratch_len()].split_at_mut(self.bands.held_len());
-        let (unit, row_len) = (self.unit(), self.bands.row_len());
-        let make = |rows: Range<usize>, to: &mut [f32]| {
-            let piece = Extent::Piece(rows.start * row_len..rows.end * row_len);
-            self.expand.run(piece, x, expand, Sums::New(to.into()), scratch);
-        };
-        self.bands.sweep(rows.clone(), between, make, |band| {
-            Tiles {
-                windows: &band.windows,
-                rows: 0..band.rows.len(),
-                samples: 1,
-                x: band.image,
-                weights: depthwise.packed,
-                layout: Layout::Plain,
-                bias: depthwise.bias,
-                epilogue: depthwise.epilogue,
-                cold: self.cold,
-                y: &mut y[(band.rows.start - rows.start) * unit..(band.rows.end - rows.start) * unit],
-            }
-            .run_on(self.level);
-        });
+        let ([_, width, depth], channels, unit) = (self.shape.input, self.shape.filters, self.unit());
+        let segments = [Segment { a: 0, k: 0, len: depth }];
+        for first in (0..channels).step_by(self.size.columns) {
+            let columns = self.size.columns.min(channels - first);
+            let bias = |weights: ConvWeights<'a>| weights.bias.map(|bias| &bias[first..]);
+            let make = |rows: Range<usize>, to: &mut [f32]| {
+                let pixels = rows.len() * width;
+                Product {
+                    rows: Rows {
+                        input: &[0],
+                        output: &[0],
+                        samples: pixels,
+                        input_stride: depth,
+                        output_stride: self.size.columns,
+                    },
+                    reduction: Reduction::once(&segments),
+                    a: &x[rows.start * width * depth..rows.end * width * depth],
+                    b: &expand.packed[first * depth..],
+                    layout: Columns::Packed { depth },
+                    columns,
+                    bias: bias(expand),
+                    epilogue: expand.epilogue,
+                    accumulate: false,
+                    cold: false,
+                    out: to,
+                }
+                .run_on(self.level);
+            };
+            self.bands.sweep(rows.clone(), &mut scratch[..self.scratch_len()], make, |band| {
+                Tiles {
+                    windows: &Windows { channels: columns, ..band.windows },
+                    rows: 0..band.rows.len(),
+                    samples: 1,
+                    x: band.image,
+                    weights: &depthwise.packed[first..],
+                    layout: Layout::Plain { channels },
+                    bias: bias(depthwise),
+                    epilogue: depthwise.epilogue,
+                    cold: self.cold,
+                    y: &mut y[(band.rows.start - rows.start) * unit + first..(band.rows.end - rows.start) * unit],
+                }
+                .run_on(self.level);
+            });
+        }
     }
 }

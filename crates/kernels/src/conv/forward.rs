@@ -194,11 +194,6 @@ impl Forward {
         }
     }
 
-    /// The same for outputs that stay in the second-level cache, however many a whole sample has.
-    pub(super) fn into_cache(self) -> Self {
-        Forward { cold: false, ..self }
-    }
-
     /// Values that [`pack`](Self::pack) writes.
     pub fn packed_len(&self) -> usize {
         if let Some(winograd) = &self.winograd {
@@ -474,6 +469,7 @@ impl Forward {
             };
             return product.run_on(shape, self.level);
         }
+        let rows = if shape.is_pointwise() { rows.as_samples() } else { rows };
         let group_len = self.matrix.group_len(self.taps.len(), self.size);
         for group in 0..shape.groups {
             let product = Product {

@@ -89,7 +89,7 @@ impl NormalizedDepthwise {
                 samples: 1,
                 x: band.image,
                 weights,
-                layout: Layout::Plain,
+                layout: Layout::Plain { channels: band.windows.channels },
                 bias: None,
                 epilogue: Epilogue::Linear,
                 cold: self.cold,

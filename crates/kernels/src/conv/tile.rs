@@ -22,6 +22,29 @@ pub(super) struct Rows<'a> {
     pub(super) output_stride: usize,
 }
 
+impl<'a> Rows<'a> {
+    /// The same where all of them, every sample's, lie evenly, as samples of one row each.
+    pub(super) fn as_samples(self) -> Self {
+        let count = self.input.len();
+        if count < 2 {
+            return self;
+        }
+        let even = |offsets: &[u32], stride| {
+            let pitch = (offsets[1] - offsets[0]) as usize;
+            debug_assert!(self.samples == 1 || stride == count * pitch, "samples behind one another");
+            debug_assert!(offsets.windows(2).all(|pair| (pair[1] - pair[0]) as usize == pitch), "even rows");
+            pitch
+        };
+        Rows {
+            input_stride: even(self.input, self.input_stride),
+            output_stride: even(self.output, self.output_stride),
+            samples: self.samples * count,
+            input: &self.input[..1],
+            output: &self.output[..1],
+        }
+    }
+}
+
 /// The reduction: segments, and how often they repeat.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reduction<'a> {
@@ -177,10 +200,12 @@ impl Product<'_> {
     #[inline(always)]
     fn by_layout<I: Isa, F: Factors>(self, isa: I) {
         let size = TileSize { lanes: I::LANES, rows: I::TILE_ROWS, columns: I::LANES * I::TILE_VECTORS };
-        match self.layout {
-            Columns::Packed { .. } if self.few_weights(size) => self.tiles::<I, F, true, false>(isa),
-            Columns::Packed { .. } => self.tiles::<I, F, true, true>(isa),
-            Columns::Plain { .. } => self.tiles::<I, F, false, false>(isa),
+        match (self.layout, self.few_weights(size), self.rows.input.len() == 1) {
+            (Columns::Packed { .. }, true, true) => self.tiles::<I, F, true, false, true>(isa),
+            (Columns::Packed { .. }, true, false) => self.tiles::<I, F, true, false, false>(isa),
+            (Columns::Packed { .. }, false, true) => self.tiles::<I, F, true, true, true>(isa),
+            (Columns::Packed { .. }, false, false) => self.tiles::<I, F, true, true, false>(isa),
+            (Columns::Plain { .. }, ..) => self.tiles::<I, F, false, false, false>(isa),
         }
     }
 
@@ -189,10 +214,17 @@ impl Product<'_> {
         4 * self.reduction.depth() * size.padded(self.columns) <= WHOLE_ROWS_BYTES
     }
 
+    /// The most rows of a tile of so many vectors. Between two tiles of a short reduction the sums of one are finished and stored, which takes
+    /// less time from the next one's products where these are fewer: the processor can begin with them.
+    fn most_rows(&self, size: TileSize, vectors: usize) -> usize {
+        let short = self.reduction.depth() <= SHORT && vectors > 1;
+        if short { size.rows.min(SHORT_ROWS) } else { size.rows }
+    }
+
     /// With `ONCE` the reduction is one of neighbouring values, once; with `AHEAD` the panels lie one behind the other, and tiles ask for
-    /// the next one's weights.
+    /// the next one's weights. With `EVEN` samples have one row each, so that rows lie evenly and none is looked up.
     #[inline(always)]
-    fn tiles<I: Isa, F: Factors, const ONCE: bool, const AHEAD: bool>(self, isa: I) {
+    fn tiles<I: Isa, F: Factors, const ONCE: bool, const AHEAD: bool, const EVEN: bool>(self, isa: I) {
         let out = self.out.as_mut_ptr();
         let size = TileSize { lanes: I::LANES, rows: I::TILE_ROWS, columns: I::LANES * I::TILE_VECTORS };
         self.check(size);
@@ -200,7 +232,9 @@ impl Product<'_> {
         // Then some rows are done for all columns before the next ones, since memory takes neighbouring lines faster.
         let whole_rows = self.few_weights(size);
         let strip = STRIP_BYTES / (4 * self.columns.max(1));
-        let strip = if whole_rows { (strip / I::TILE_ROWS).max(1) * I::TILE_ROWS } else { total };
+        // Whole tiles, of either height.
+        let tiles = 2 * I::TILE_ROWS;
+        let strip = if whole_rows { (strip / tiles).max(1) * tiles } else { total };
         let mut first = Walk::default();
         while first.done < total && self.columns > 0 {
             // What is left for the last strips is no flat tile.
@@ -209,23 +243,24 @@ impl Product<'_> {
             let mut walk = first;
             for column in (0..self.columns).step_by(size.columns) {
                 let width = size.panel(column, self.columns);
+                let most = self.most_rows(size, width / I::LANES);
                 let (start, pitch) = match self.layout {
                     Columns::Packed { depth } => (column * depth, width),
                     Columns::Plain { pitch } => (column, pitch),
                 };
                 let b = self.b[start.min(self.b.len())..].as_ptr();
                 let columns = (self.columns - column).min(size.columns);
-                let tiles = (end - first.done).div_ceil(I::TILE_ROWS);
+                let tiles = (end - first.done).div_ceil(most);
                 let mut panel = Panel { b, pitch, column, columns, tile: 0, tiles };
                 walk = first;
                 while walk.done < end {
                     let left = end - walk.done;
-                    let rows = tile_rows(left, I::TILE_ROWS);
+                    let rows = tile_rows(left, most);
                     // As many tiles of full height as there are before the last two.
-                    let count = (left / I::TILE_ROWS).saturating_sub(1).max(1);
+                    let count = (left / most).saturating_sub(1).max(1);
                     // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
                     unsafe {
-                        self.any_tiles::<I, F, ONCE, AHEAD>(
+                        self.any_tiles::<I, F, ONCE, AHEAD, EVEN>(
                             isa,
                             &panel,
                             [rows, width / I::LANES],
@@ -261,6 +296,19 @@ struct Place<'a> {
 }
 
 impl Walk {
+    /// The next rows, of samples of one row each.
+    #[inline(always)]
+    fn next_even<'a>(&mut self, rows: &Rows<'a>, count: usize) -> Place<'a> {
+        let (from, to) = (self.done * rows.input_stride, self.done * rows.output_stride);
+        self.done += count;
+        Place {
+            input: rows.input,
+            output: rows.output,
+            from: from + rows.input[0] as usize,
+            to: to + rows.output[0] as usize,
+        }
+    }
+
     /// The next rows, at most [`MOST_ROWS`]; those of a tile that straddles samples are listed in `straddling`.
     #[inline(always)]
     fn next<'a>(&mut self, rows: &Rows<'a>, count: usize, straddling: &'a mut [[u32; MOST_ROWS]; 2]) -> Place<'a> {
@@ -328,6 +376,10 @@ impl Ahead {
     }
 }
 
+/// Products of a short reduction, and the most rows of its tiles.
+const SHORT: usize = 96;
+const SHORT_ROWS: usize = 8;
+
 /// Weights that take no more than so many bytes are read again from the first-level cache: half of a common one.
 const WHOLE_ROWS_BYTES: usize = 16 << 10;
 
@@ -347,7 +399,7 @@ impl Product<'_> {
     /// # Safety
     /// See [`tiles_of`](Self::tiles_of); so many rows and vectors are those of a tile of this level.
     #[inline(always)]
-    unsafe fn any_tiles<I: Isa, F: Factors, const ONCE: bool, const AHEAD: bool>(
+    unsafe fn any_tiles<I: Isa, F: Factors, const ONCE: bool, const AHEAD: bool, const EVEN: bool>(
         &self,
         isa: I,
         panel: &Panel,
@@ -361,10 +413,10 @@ impl Product<'_> {
                 match (vectors, rows) {
                     $($(($vectors, $rows) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS && F::native::<I>() =>
                         // SAFETY: the caller's promise.
-                        unsafe { self.tiles_of::<I, F, $rows, $vectors, ONCE, AHEAD>(isa, panel, count, walk, out) },)*)*
+                        unsafe { self.tiles_of::<I, F, $rows, $vectors, ONCE, AHEAD, EVEN>(isa, panel, count, walk, out) },)*)*
                     // SAFETY: the caller's promise.
                     $(($vectors, _) if $vectors <= I::TILE_VECTORS && !F::native::<I>() => unsafe {
-                        self.tiles_of::<I, F, 1, $vectors, ONCE, AHEAD>(isa, panel, count * rows, walk, out)
+                        self.tiles_of::<I, F, 1, $vectors, ONCE, AHEAD, EVEN>(isa, panel, count * rows, walk, out)
                     },)*
                     _ => unreachable!("{rows} rows of {vectors} vectors are no tile"),
                 }
@@ -390,6 +442,7 @@ impl Product<'_> {
         const VECTORS: usize,
         const ONCE: bool,
         const AHEAD: bool,
+        const EVEN: bool,
     >(
         &self,
         isa: I,
@@ -400,17 +453,18 @@ impl Product<'_> {
     ) {
         let mut straddling = [[0; MOST_ROWS]; 2];
         for tile in panel.tile..panel.tile + count {
-            let place = walk.next(&self.rows, ROWS, &mut straddling);
+            let place =
+                if EVEN { walk.next_even(&self.rows, ROWS) } else { walk.next(&self.rows, ROWS, &mut straddling) };
             let ahead = AHEAD.then(|| Ahead::next(panel.b, self.reduction.depth(), panel.pitch, tile, panel.tiles));
             // SAFETY: the caller's promise.
-            unsafe { self.tile::<I, F, ROWS, VECTORS, ONCE>(isa, panel, place, ahead, out) };
+            unsafe { self.tile::<I, F, ROWS, VECTORS, ONCE, EVEN>(isa, panel, place, ahead, out) };
         }
     }
 
     /// # Safety
     /// The offsets of the rows and of the panel lie inside the slices, as `check` asserts.
     #[inline(always)]
-    unsafe fn tile<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize, const ONCE: bool>(
+    unsafe fn tile<I: Isa, F: Factors, const ROWS: usize, const VECTORS: usize, const ONCE: bool, const EVEN: bool>(
         &self,
         isa: I,
         panel: &Panel,
@@ -421,14 +475,18 @@ impl Product<'_> {
         let last = isa.first(panel.columns - (VECTORS - 1) * I::LANES);
         let whole = panel.columns == VECTORS * I::LANES;
         let mut sums = [[isa.zero(); VECTORS]; ROWS];
-        let (input, output) = (&place.input[..ROWS], &place.output[..ROWS]);
+        let (input, output) =
+            if EVEN { (place.input, place.output) } else { (&place.input[..ROWS], &place.output[..ROWS]) };
+        let [from, to] = [self.rows.input_stride, self.rows.output_stride];
+        let input = |r: usize| if EVEN { r * from } else { input[r] as usize };
+        let output = |r: usize| if EVEN { r * to } else { output[r] as usize };
         let out = out.wrapping_add(place.to + panel.column);
         if self.cold && ROWS > 1 {
             // From a row's place to that of the next tile's.
-            let later = (output[1] as usize).wrapping_sub(output[0] as usize).wrapping_mul(ROWS);
+            let later = output(1).wrapping_sub(output(0)).wrapping_mul(ROWS);
             for r in 0..ROWS {
                 for v in 0..VECTORS {
-                    let row = out.wrapping_add(output[r] as usize).wrapping_add(later);
+                    let row = out.wrapping_add(output(r)).wrapping_add(later);
                     isa.prefetch(row.wrapping_add(v * I::LANES));
                 }
             }
@@ -438,10 +496,9 @@ impl Product<'_> {
             if self.accumulate {
                 for r in 0..ROWS {
                     for v in 0..VECTORS - 1 {
-                        sums[r][v] = isa.load(out.add(output[r] as usize + v * I::LANES));
+                        sums[r][v] = isa.load(out.add(output(r) + v * I::LANES));
                     }
-                    sums[r][VECTORS - 1] =
-                        isa.load_masked(last, out.add(output[r] as usize + (VECTORS - 1) * I::LANES));
+                    sums[r][VECTORS - 1] = isa.load_masked(last, out.add(output(r) + (VECTORS - 1) * I::LANES));
                 }
             }
             if let Some(bias) = self.bias {
@@ -450,11 +507,11 @@ impl Product<'_> {
                     let from = bias.add(v * I::LANES);
                     let bias = if v + 1 < VECTORS { isa.load(from) } else { isa.load_masked(last, from) };
                     for r in 0..ROWS {
-                        sums[r][v] = isa.add(sums[r][v], bias);
+                        sums[r][v] = if self.accumulate { isa.add(sums[r][v], bias) } else { bias };
                     }
                 }
             }
-            let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(place.from + input[r] as usize));
+            let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(place.from + input(r)));
             let (b, pitch) = (panel.b, panel.pitch);
             sums = multiply_add::<I, F, ROWS, VECTORS, ONCE>(isa, &self.reduction, a, b, pitch, ahead, sums);
             // The sum is the second operand of `max`, so that NaN stays NaN.
@@ -473,7 +530,7 @@ impl Product<'_> {
                 }
             }
             for r in 0..ROWS {
-                let to = out.add(output[r] as usize);
+                let to = out.add(output(r));
                 for v in 0..VECTORS - 1 {
                     isa.store(to.add(v * I::LANES), sums[r][v]);
                 }
