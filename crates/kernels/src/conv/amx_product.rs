@@ -342,7 +342,7 @@ unsafe fn maximum<I: Isa>(
         for i in 1..window {
             let pixel = isa.load(results.add(place(first + i)));
             let greater = isa.greater(pixel, best);
-            best = isa.select(greater, pixel, best);
+            best = isa.max(pixel, best);
             position = isa.select(greater, isa.splat(i as f32), position);
         }
         activated(isa, best, position, bias, relu)

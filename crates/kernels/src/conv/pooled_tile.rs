@@ -207,7 +207,7 @@ pub(super) fn maximum<I: Isa, const WINDOW: usize>(
     let mut position = isa.zero();
     for i in 1..WINDOW {
         let greater = isa.greater(pixels[i], best);
-        best = isa.select(greater, pixels[i], best);
+        best = isa.max(pixels[i], best);
         position = isa.select(greater, isa.splat(i as f32), position);
     }
     activated(isa, best, position, bias, relu)
