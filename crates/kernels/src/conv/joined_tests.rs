@@ -52,7 +52,7 @@ fn a_shortcut_is_added_before_the_epilogue() {
 fn expansion_and_depthwise_convolution_together() {
     // Image, channels, expanded channels, kernel, stride, padding of the depthwise convolution.
     let cases = [
-        ([37, 41], 5, 96, 3, 1, [1, 1, 1, 1]),
+        ([37, 41], 5, 100, 3, 1, [1, 1, 1, 1]),
         ([38, 41], 16, 100, 3, 2, [0, 1, 0, 1]),
         ([31, 30], 3, 160, 5, 1, [2, 2, 2, 2]),
         ([41, 37], 8, 97, 5, 2, [1, 2, 2, 1]),
