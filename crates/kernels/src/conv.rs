@@ -15,7 +15,7 @@
 //! | tile instructions, sixteen by sixteen sums of sixteen pairs at a time | bf16 on processors with AMX: all that has pairs, pooled or not, in one group | `amx_product`, `amx_weights` |
 //! | what is multiplied in registers, sums streamed | weight gradients over few pixels | `weight_tile` |
 //! | vectors over channels | depthwise | `depthwise_tile`, `depthwise_data`, `depthwise_weights`; kernels other than 3x3 and 5x5, dilation: `depthwise` |
-//! | a 1x1 convolution and the depthwise one behind it, some rows at a time | inference of inverted residual blocks | `expanded_depthwise` |
+//! | a 1x1 convolution and the depthwise one behind it, some channels of some rows at a time | inference of inverted residual blocks | `expanded_depthwise` |
 //! | batch normalisation and the depthwise convolution behind it, some rows at a time | training of inverted residual blocks | `normalized_depthwise` |
 //! | only the maxima have a gradient | behind a max-pool | `sparse_data`, `sparse_weights` |
 //! | products of bytes, whole-number sums | 8-bit inference | `quantized`, `quantized_tile` |
