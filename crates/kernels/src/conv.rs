@@ -51,6 +51,7 @@ mod factors;
 mod filtered_magnitude;
 mod forward;
 mod geometry;
+mod half_tile;
 #[cfg(test)]
 mod joined_tests;
 pub(crate) mod matrix;

@@ -75,6 +75,8 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     const FUSED: bool;
     /// Whether `add_products` is an instruction; otherwise its emulation isn't worth large tiles.
     const PRODUCTS: bool = false;
+    /// Whether vectors are so wide that tiles of one and a half gain.
+    const HALVES: bool = false;
     /// A vector of `LANES` single-precision values.
     type F32: Copy;
     /// One truth value for each lane.
@@ -106,6 +108,32 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// The lanes of the mask must be writable.
     unsafe fn store_masked(self, mask: Self::Mask, to: *mut f32, value: Self::F32);
+    /// Loads half a vector from each place.
+    /// # Safety
+    /// Both must be readable for half of `LANES` values; no alignment is needed.
+    #[inline(always)]
+    unsafe fn load_halves(self, low: *const f32, high: *const f32) -> Self::F32 {
+        let mut values = [0.0; MOST_LANES];
+        // SAFETY: the caller's promise, and the array holds any level's lanes.
+        unsafe {
+            low.copy_to(values.as_mut_ptr(), Self::LANES / 2);
+            high.copy_to(values.as_mut_ptr().add(Self::LANES / 2), Self::LANES / 2);
+            self.load(values.as_ptr())
+        }
+    }
+    /// Stores half a vector to each place.
+    /// # Safety
+    /// Both must be writable for half of `LANES` values; no alignment is needed.
+    #[inline(always)]
+    unsafe fn store_halves(self, low: *mut f32, high: *mut f32, value: Self::F32) {
+        let mut values = [0.0; MOST_LANES];
+        // SAFETY: the caller's promise, and the array holds any level's lanes.
+        unsafe {
+            self.store(values.as_mut_ptr(), value);
+            low.copy_from(values.as_ptr(), Self::LANES / 2);
+            high.copy_from(values.as_ptr().add(Self::LANES / 2), Self::LANES / 2);
+        }
+    }
     /// Loads `count` bytes (at most `LANES`) as values; the other lanes are zero.
     /// # Safety
     /// `from` must be readable for `count` bytes.

@@ -354,6 +354,10 @@ pub(super) const SHAPES: &[ConvShape] = &[
     strided([7, 8, 3], 8, [3, 3], [2, 2]),
     strided([9, 9, 2], 17, [3, 3], [3, 2]),
     strided([8, 8, 4], 6, [1, 1], [2, 2]),
+    // A vector and a half of columns, of even and of odd numbers of pixels; with few and with many weights.
+    plain([9, 7, 20], 24, [1, 1]),
+    plain([4, 11, 130], 56, [1, 1]),
+    plain([5, 6, 24], 40, [1, 1]),
     strided([10, 7, 2], 5, [2, 2], [3, 3]),
     ConvShape { padding: [1, 1, 1, 1], ..strided([8, 8, 5], 16, [3, 3], [2, 2]) },
     ConvShape { padding: [3, 2, 3, 2], ..strided([11, 10, 3], 8, [7, 7], [2, 2]) },

@@ -64,7 +64,7 @@ impl<'a> Reduction<'a> {
     }
 
     /// Rows of `b` that are read, where they are all neighbours.
-    fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> usize {
         self.segments.iter().map(|segment| segment.len).sum::<usize>() * self.repeat
     }
 
@@ -230,7 +230,7 @@ impl Product<'_> {
         self.check(size);
         let total = self.rows.input.len() * self.rows.samples;
         // Then some rows are done for all columns before the next ones, since memory takes neighbouring lines faster.
-        let whole_rows = self.few_weights(size);
+        let (whole_rows, depth) = (self.few_weights(size), self.reduction.depth());
         let strip = STRIP_BYTES / (4 * self.columns.max(1));
         // Whole tiles, of either height.
         let tiles = 2 * I::TILE_ROWS;
@@ -251,7 +251,7 @@ impl Product<'_> {
                 let b = self.b[start.min(self.b.len())..].as_ptr();
                 let columns = (self.columns - column).min(size.columns);
                 let tiles = (end - first.done).div_ceil(most);
-                let mut panel = Panel { b, pitch, column, columns, tile: 0, tiles };
+                let mut panel = Panel { b, pitch, depth, column, columns, tile: 0, tiles };
                 walk = first;
                 while walk.done < end {
                     let left = end - walk.done;
@@ -279,7 +279,7 @@ impl Product<'_> {
 
 /// A way through the rows of a product.
 #[derive(Clone, Copy, Default)]
-struct Walk {
+pub(super) struct Walk {
     done: usize,
     sample: usize,
     row: usize,
@@ -287,18 +287,18 @@ struct Walk {
 
 /// Where the rows of a tile start, as offsets from its sample's place in `a` and in the output.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+pub(super) struct Place<'a> {
     input: &'a [u32],
     output: &'a [u32],
     /// The sample's places.
-    from: usize,
-    to: usize,
+    pub(super) from: usize,
+    pub(super) to: usize,
 }
 
 impl Walk {
     /// The next rows, of samples of one row each.
     #[inline(always)]
-    fn next_even<'a>(&mut self, rows: &Rows<'a>, count: usize) -> Place<'a> {
+    pub(super) fn next_even<'a>(&mut self, rows: &Rows<'a>, count: usize) -> Place<'a> {
         let (from, to) = (self.done * rows.input_stride, self.done * rows.output_stride);
         self.done += count;
         Place {
@@ -337,16 +337,18 @@ impl Walk {
 }
 
 /// The columns of `b` that one pass computes.
-struct Panel {
-    b: *const f32,
-    pitch: usize,
+pub(super) struct Panel {
+    pub(super) b: *const f32,
+    pub(super) pitch: usize,
+    /// Its rows.
+    pub(super) depth: usize,
     /// The first of them.
-    column: usize,
+    pub(super) column: usize,
     /// How many are stored.
     columns: usize,
     /// The next tile's number, of so many.
-    tile: usize,
-    tiles: usize,
+    pub(super) tile: usize,
+    pub(super) tiles: usize,
 }
 
 /// Memory to ask for while a tile is computed: from `at` on, so many values further with each step of the reduction.
@@ -408,9 +410,13 @@ impl Product<'_> {
         walk: &mut Walk,
         out: *mut f32,
     ) {
+        let halves = I::HALVES && F::native::<I>() && ONCE && EVEN && 2 * panel.columns == 3 * I::LANES;
         macro_rules! dispatch {
-            ($($vectors:literal: $($rows:literal)*;)*) => {
+            (halves: $($even:literal)*; $($vectors:literal: $($rows:literal)*;)*) => {
                 match (vectors, rows) {
+                    $((2, $even) if halves && $even <= I::TILE_ROWS =>
+                        // SAFETY: the caller's promise.
+                        unsafe { self.tiles_of_halves::<I, F, { $even / 2 }, AHEAD>(isa, panel, count, walk, out) },)*
                     $($(($vectors, $rows) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS && F::native::<I>() =>
                         // SAFETY: the caller's promise.
                         unsafe { self.tiles_of::<I, F, $rows, $vectors, ONCE, AHEAD, EVEN>(isa, panel, count, walk, out) },)*)*
@@ -423,6 +429,7 @@ impl Product<'_> {
             };
         }
         dispatch! {
+            halves: 2 4 6 8 10 12;
             1: 1 2 3 4 5 6 7 8 9 10 11 12;
             2: 1 2 3 4 5 6 7 8 9 10 11 12;
             3: 1 2 3 4 5 6;
@@ -455,7 +462,7 @@ impl Product<'_> {
         for tile in panel.tile..panel.tile + count {
             let place =
                 if EVEN { walk.next_even(&self.rows, ROWS) } else { walk.next(&self.rows, ROWS, &mut straddling) };
-            let ahead = AHEAD.then(|| Ahead::next(panel.b, self.reduction.depth(), panel.pitch, tile, panel.tiles));
+            let ahead = AHEAD.then(|| Ahead::next(panel.b, panel.depth, panel.pitch, tile, panel.tiles));
             // SAFETY: the caller's promise.
             unsafe { self.tile::<I, F, ROWS, VECTORS, ONCE, EVEN>(isa, panel, place, ahead, out) };
         }

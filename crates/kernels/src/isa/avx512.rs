@@ -82,6 +82,7 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     const TILE_VECTORS: usize = 2;
     const FUSED: bool = true;
     const PRODUCTS: bool = BF16;
+    const HALVES: bool = true;
     type F32 = __m512;
     type Mask = __mmask16;
     type Index = __m512i;
@@ -113,6 +114,20 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     #[inline(always)]
     unsafe fn store_masked(self, mask: __mmask16, to: *mut f32, value: __m512) {
         unsafe { _mm512_mask_storeu_ps(to, mask, value) }
+    }
+    #[inline(always)]
+    unsafe fn load_halves(self, low: *const f32, high: *const f32) -> __m512 {
+        unsafe {
+            let low = _mm512_castps256_ps512(_mm256_loadu_ps(low));
+            _mm512_insertf32x8::<1>(low, _mm256_loadu_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_halves(self, low: *mut f32, high: *mut f32, value: __m512) {
+        unsafe {
+            _mm256_storeu_ps(low, _mm512_castps512_ps256(value));
+            _mm256_storeu_ps(high, _mm512_extractf32x8_ps::<1>(value));
+        }
     }
     #[inline(always)]
     unsafe fn load_bytes(self, from: *const u8, count: usize) -> __m512 {
