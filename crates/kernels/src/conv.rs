@@ -10,6 +10,7 @@
 //! | way | for | file |
 //! |---|---|---|
 //! | matrix tiles whose rows are arbitrary offsets into the input, so that no image is ever unrolled | everything | `tile`, `pooled_tile` |
+//! | two rows share a vector for their halves | 24 columns in vectors of 16 | `half_tile` |
 //! | strips whose pixels are read once for a kernel row | 1 or 3 channels, kernels three columns wide: first layers, pooled or not | `row_tile` |
 //! | minimal filtering: 16 multiplications for 36, or 36 for 144; of few channels, 12 for 18 | 3x3, unit strides | `winograd` |
 //! | tile instructions, sixteen by sixteen sums of sixteen pairs at a time | bf16 on processors with AMX: all that has pairs, pooled or not, in one group | `amx_product`, `amx_weights` |

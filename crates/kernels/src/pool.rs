@@ -5,8 +5,9 @@
 //! it. That is why every item owns the memory it writes.
 
 use std::any::Any;
+use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -24,20 +25,31 @@ pub struct Pool {
 type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
 struct Shared {
-    /// Raised by one for each job; workers wait for it to change.
-    generation: AtomicUsize,
-    /// Workers still busy with the current job.
-    busy: AtomicUsize,
-    /// For each worker the next task of its share.
-    next_task: Vec<Counter>,
-    stop: AtomicBool,
-    job: Mutex<Option<Posted>>,
+    posted: Line<Announcement>,
+    workers: Vec<Line<Worker>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-/// A number in a cache line of its own.
-#[repr(align(64))]
-struct Counter(AtomicUsize);
+/// What the caller tells the others, in one cache line: to fetch it from another core takes a good part of what a job costs besides its work.
+struct Announcement {
+    /// Raised by one for each job; workers wait for it to change.
+    generation: AtomicU32,
+    stop: AtomicBool,
+    /// Written by the caller while no worker reads it: before the generation changes, after all have answered the one before.
+    job: UnsafeCell<Option<Posted>>,
+}
+
+/// What a worker tells the others.
+struct Worker {
+    /// The last generation it has answered.
+    answered: AtomicU32,
+    /// The next task of its share, and the generation that this is one of. Of another generation, none has been taken.
+    next_task: AtomicU64,
+}
+
+/// In a cache line of its own, and the one beside it, which some processors fetch together.
+#[repr(align(128))]
+struct Line<T>(T);
 
 #[derive(Clone, Copy)]
 struct Posted {
@@ -46,22 +58,28 @@ struct Posted {
     backwards: bool,
 }
 
-// SAFETY: the pointer is to a `Sync` closure which outlives the job (see `Pool::run`).
-unsafe impl Send for Posted {}
+// SAFETY: the pointer is to a `Sync` closure that outlives the job (see `Pool::run_in_order`), and the cell is written by one thread while no
+// other reads it.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
 
 impl Pool {
     /// A pool of `threads` workers in all, the caller included; at least one.
     pub fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared {
-            generation: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
-            next_task: (0..threads.max(1)).map(|_| Counter(AtomicUsize::new(0))).collect(),
-            stop: AtomicBool::new(false),
-            job: Mutex::new(None),
+            posted: Line(Announcement {
+                generation: AtomicU32::new(0),
+                stop: AtomicBool::new(false),
+                job: UnsafeCell::new(None),
+            }),
+            workers: (0..threads.max(1))
+                .map(|_| Line(Worker { answered: AtomicU32::new(0), next_task: AtomicU64::new(0) }))
+                .collect(),
             panic: Mutex::new(None),
         });
         let threads = (1..threads.max(1))
-            .filter_map(|worker| {
+            .map_while(|worker| {
                 let shared = Arc::clone(&shared);
                 // Where the system refuses another thread, the pool is smaller; results do not depend on it.
                 std::thread::Builder::new().name(format!("ocellus-{worker}")).spawn(move || work(&shared, worker)).ok()
@@ -125,17 +143,18 @@ impl Pool {
         // have started are waited for, and none starts later, since the generation has then been answered by all.
         let job: *const Job<'static> = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(job) };
         let posted = Posted { job, tasks, backwards };
-        *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(posted);
-        shared.next_task.iter().for_each(|next| next.0.store(0, Ordering::Relaxed));
-        shared.busy.store(self.threads.len(), Ordering::Relaxed);
-        shared.generation.fetch_add(1, Ordering::Release);
+        // SAFETY: every worker has answered the last generation, and reads this only after the next one.
+        unsafe { *shared.posted.0.job.get() = Some(posted) };
+        let generation = shared.posted.0.generation.fetch_add(1, Ordering::Release).wrapping_add(1);
         self.threads.iter().map(JoinHandle::thread).for_each(Thread::unpark);
-        shared.take_tasks(posted, 0);
+        shared.take_tasks(posted, generation, 0);
         let mut spins = 0u32;
-        while shared.busy.load(Ordering::Acquire) != 0 {
-            spins += 1;
-            // On a machine with fewer free cores than workers, the one waited for may need this core.
-            if spins.is_multiple_of(1024) { std::thread::yield_now() } else { std::hint::spin_loop() }
+        for worker in &shared.workers[1..=self.threads.len()] {
+            while worker.0.answered.load(Ordering::Acquire) != generation {
+                spins += 1;
+                // On a machine with fewer free cores than workers, the one waited for may need this core.
+                if spins.is_multiple_of(1024) { std::thread::yield_now() } else { std::hint::spin_loop() }
+            }
         }
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
@@ -153,8 +172,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.generation.fetch_add(1, Ordering::Release);
+        self.shared.posted.0.stop.store(true, Ordering::Relaxed);
+        self.shared.posted.0.generation.fetch_add(1, Ordering::Release);
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
             // A worker catches its panics, so joining cannot fail in a way worth reporting.
@@ -170,19 +189,17 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Shared {
-    fn take_tasks(&self, posted: Posted, worker: usize) {
-        // SAFETY: `Pool::run` keeps the closure alive until every worker has reported back.
+    fn take_tasks(&self, posted: Posted, generation: u32, worker: usize) {
+        // SAFETY: `Pool::run_in_order` keeps the closure alive until every worker has reported back.
         let job = unsafe { &*posted.job };
-        let workers = self.next_task.len();
+        let workers = self.workers.len();
         for share in (worker..workers).chain(0..worker) {
             let (start, end) = (share * posted.tasks / workers, (share + 1) * posted.tasks / workers);
-            let next = &self.next_task[share].0;
-            // Asked first, since to look costs others nothing.
-            while next.load(Ordering::Relaxed) < end - start {
-                let taken = next.fetch_add(1, Ordering::Relaxed);
-                if taken >= end - start {
-                    break;
-                }
+            // The caller has taken its first task by now, so that there is nothing to be had from a share of one.
+            if share == 0 && worker != 0 && end - start <= 1 {
+                continue;
+            }
+            while let Some(taken) = self.workers[share].0.take(generation, end - start) {
                 let task = if posted.backwards { end - 1 - taken } else { start + taken };
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(worker, task))) {
                     *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
@@ -192,28 +209,49 @@ impl Shared {
     }
 }
 
+impl Worker {
+    /// Takes the next task of its share, which has so many in this generation.
+    fn take(&self, generation: u32, share: usize) -> Option<usize> {
+        let tagged = u64::from(generation) << 32;
+        let mut next = self.next_task.load(Ordering::Relaxed);
+        loop {
+            // Asked first, since to look costs others nothing.
+            let taken = if next & !0xffff_ffff == tagged { next & 0xffff_ffff } else { 0 };
+            if taken >= share as u64 {
+                return None;
+            }
+            match self.next_task.compare_exchange_weak(next, tagged | (taken + 1), Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return Some(taken as usize),
+                Err(now) => next = now,
+            }
+        }
+    }
+}
+
 fn work(shared: &Shared, worker: usize) {
     let _flush = FlushDenormals::new();
+    let Announcement { generation, stop, job } = &shared.posted.0;
     let mut seen = 0;
     loop {
         let mut since = None;
         let mut spins = 0u32;
-        while shared.generation.load(Ordering::Acquire) == seen {
+        while generation.load(Ordering::Acquire) == seen {
             std::hint::spin_loop();
             spins += 1;
             if spins.is_multiple_of(64) && since.get_or_insert_with(Instant::now).elapsed() > SPIN {
                 std::thread::park();
             }
         }
-        seen = shared.generation.load(Ordering::Acquire);
-        if shared.stop.load(Ordering::Relaxed) {
+        seen = generation.load(Ordering::Acquire);
+        if stop.load(Ordering::Relaxed) {
             return;
         }
-        let posted = *shared.job.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(posted) = posted {
-            shared.take_tasks(posted, worker);
+        // SAFETY: it was written before this generation began, and the caller writes it again only when this worker has answered.
+        if let Some(posted) = unsafe { *job.get() } {
+            shared.take_tasks(posted, seen, worker);
         }
-        shared.busy.fetch_sub(1, Ordering::Release);
+        shared.workers[worker].0.answered.store(seen, Ordering::Release);
     }
 }
 
@@ -281,6 +319,7 @@ impl Drop for FlushDenormals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicUsize;
 
     #[test]
     fn every_item_is_done_once_whatever_the_threads() {
@@ -299,6 +338,17 @@ mod tests {
             }
             assert_eq!(counts.iter().sum::<usize>(), 220);
         }
+    }
+
+    #[test]
+    fn many_jobs_follow_each_other() {
+        let mut pool = Pool::new(3);
+        let (mut states, mut values) = ([(); 3], [0usize; 8]);
+        for job in 0..6_000 {
+            pool.for_each(&mut states, &mut values[..job % 9], |(), _, value| *value += 1);
+        }
+        let expected: [usize; 8] = std::array::from_fn(|n| (0..6_000).filter(|job| job % 9 > n).count());
+        assert_eq!(values, expected);
     }
 
     #[test]

@@ -10,7 +10,12 @@ pub(super) struct Bands {
     windows: Windows,
     /// Rows of the output that are computed together.
     rows: usize,
+    /// Rows of the image that are held.
+    held: usize,
 }
+
+/// Bands that are held one behind the other before the rows that the next one reads again are copied to the front.
+const HELD: usize = if cfg!(test) { 2 } else { 3 };
 
 /// Some rows of the output, and what they are computed of.
 pub(super) struct Band<'a> {
@@ -28,7 +33,9 @@ impl Bands {
         let row = 4 * windows.input[1] * windows.pitch[0];
         let rows = (bytes / row.max(1)).saturating_sub(windows.kernel) / windows.stride + 1;
         // Two rows share what they read.
-        Bands { windows, rows: rows.next_multiple_of(2).min(windows.output[0].next_multiple_of(2)) }
+        let rows = rows.next_multiple_of(2).min(windows.output[0].next_multiple_of(2));
+        let held = (HELD * rows - 1) * windows.stride + windows.kernel;
+        Bands { windows, rows, held: held.min(windows.input[0]) }
     }
 
     pub(super) fn windows(&self) -> &Windows {
@@ -37,8 +44,7 @@ impl Bands {
 
     /// Values of the image that are held at once.
     pub(super) fn held_len(&self) -> usize {
-        let rows = (self.rows - 1) * self.windows.stride + self.windows.kernel;
-        rows.min(self.windows.input[0]) * self.row_len()
+        self.held * self.row_len()
     }
 
     /// Values in a row of the image.
@@ -55,17 +61,23 @@ impl Bands {
         mut each: impl FnMut(Band<'_>),
     ) {
         let row_len = self.row_len();
-        // The rows that `held` holds.
+        // The rows that `held` holds, from its start on.
         let mut there = 0..0;
         for first in rows.clone().step_by(self.rows) {
             let rows = first..(first + self.rows).min(rows.end);
             let needed = self.input_rows(&rows);
             let kept = if there.contains(&needed.start) { there.end.min(needed.end) - needed.start } else { 0 };
-            if kept > 0 {
-                let from = (needed.start - there.start) * row_len;
-                held.copy_within(from..from + kept * row_len, 0);
+            if kept == 0 || needed.end - there.start > self.held {
+                if kept > 0 {
+                    let from = (needed.start - there.start) * row_len;
+                    held.copy_within(from..from + kept * row_len, 0);
+                }
+                there = needed.start..needed.start + kept;
             }
-            make(needed.start + kept..needed.end, &mut held[kept * row_len..needed.len() * row_len]);
+            let at = |row: usize| (row - there.start) * row_len;
+            let made = needed.start + kept..needed.end;
+            make(made.clone(), &mut held[at(made.start)..at(made.end)]);
+            let image = at(needed.start)..at(needed.end);
             let top = (rows.start * self.windows.stride) as isize - self.windows.before[0];
             let windows = Windows {
                 input: [needed.len(), self.windows.input[1]],
@@ -73,8 +85,8 @@ impl Bands {
                 before: [needed.start as isize - top, self.windows.before[1]],
                 ..self.windows
             };
-            each(Band { rows, image: &held[..needed.len() * row_len], windows });
-            there = needed;
+            each(Band { rows, image: &held[image], windows });
+            there.end = needed.end;
         }
     }
 

@@ -54,7 +54,7 @@ impl Product<'_> {
                         }
                     }
                 }
-                let mut ahead = AHEAD.then(|| Ahead::next(panel.b, panel.depth, panel.pitch, tile, panel.tiles));
+                let mut ahead = AHEAD.then(|| panel.ahead(tile));
                 for segment in self.reduction.segments {
                     let a: [*const f32; PAIRS] =
                         std::array::from_fn(|p| self.a.as_ptr().add(place.from + 2 * p * from + segment.a));

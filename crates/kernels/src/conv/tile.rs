@@ -351,6 +351,22 @@ pub(super) struct Panel {
     pub(super) tiles: usize,
 }
 
+impl Panel {
+    /// What the tile of that number asks for.
+    #[inline(always)]
+    pub(super) fn ahead(&self, tile: usize) -> Ahead {
+        let Panel { b, pitch, depth, tiles, .. } = *self;
+        if self.column > 0 || tiles < 3 {
+            return Ahead::next(b, depth, pitch, tile, tiles);
+        }
+        // Nobody has asked for the first panel: the first tile does, some rows ahead of its own.
+        if tile == 0 {
+            return Ahead { at: b.wrapping_add(ROWS_AHEAD * pitch), step: pitch };
+        }
+        Ahead::next(b, depth, pitch, tile - 1, tiles - 1)
+    }
+}
+
 /// Memory to ask for while a tile is computed: from `at` on, so many values further with each step of the reduction.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
@@ -377,6 +393,9 @@ impl Ahead {
         }
     }
 }
+
+/// Rows of a panel that are asked for before they are read.
+const ROWS_AHEAD: usize = 32;
 
 /// Products of a short reduction, and the most rows of its tiles.
 const SHORT: usize = 96;
@@ -462,7 +481,7 @@ impl Product<'_> {
         for tile in panel.tile..panel.tile + count {
             let place =
                 if EVEN { walk.next_even(&self.rows, ROWS) } else { walk.next(&self.rows, ROWS, &mut straddling) };
-            let ahead = AHEAD.then(|| Ahead::next(panel.b, panel.depth, panel.pitch, tile, panel.tiles));
+            let ahead = AHEAD.then(|| panel.ahead(tile));
             // SAFETY: the caller's promise.
             unsafe { self.tile::<I, F, ROWS, VECTORS, ONCE, EVEN>(isa, panel, place, ahead, out) };
         }
