@@ -43,7 +43,7 @@ struct Announcement {
 struct Worker {
     /// The last generation it has answered.
     answered: AtomicU32,
-    /// The next task of its share, and the generation that this is one of. Of another generation, none has been taken.
+    /// In the upper half a generation, in the lower how many tasks of its share have been taken in that; in any other, none has.
     next_task: AtomicU64,
 }
 
@@ -139,8 +139,8 @@ impl Pool {
             return;
         }
         let shared = &*self.shared;
-        // SAFETY: only the lifetime changes. The job is taken back below before this function returns: workers that
-        // have started are waited for, and none starts later, since the generation has then been answered by all.
+        // SAFETY: only the lifetime changes. All workers are waited for below, and none reads the cell again before the
+        // next job stands there.
         let job: *const Job<'static> = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(job) };
         let posted = Posted { job, tasks, backwards };
         // SAFETY: every worker has answered the last generation, and reads this only after the next one.
@@ -195,7 +195,7 @@ impl Shared {
         let workers = self.workers.len();
         for share in (worker..workers).chain(0..worker) {
             let (start, end) = (share * posted.tasks / workers, (share + 1) * posted.tasks / workers);
-            // The caller has taken its first task by now, so that there is nothing to be had from a share of one.
+            // The caller begins with its own share, so that one of one task is left to it.
             if share == 0 && worker != 0 && end - start <= 1 {
                 continue;
             }

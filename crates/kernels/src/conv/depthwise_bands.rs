@@ -14,9 +14,6 @@ pub(super) struct Bands {
     held: usize,
 }
 
-/// Bands that are held one behind the other before the rows that the next one reads again are copied to the front.
-const HELD: usize = if cfg!(test) { 2 } else { 3 };
-
 /// Some rows of the output, and what they are computed of.
 pub(super) struct Band<'a> {
     /// The rows of the output.
@@ -28,13 +25,14 @@ pub(super) struct Band<'a> {
 }
 
 impl Bands {
-    /// Bands whose rows of the image take no more than so many bytes, or the fewest rows that are possible.
-    pub(super) fn new(windows: Windows, bytes: usize) -> Self {
+    /// Bands whose rows of the image take no more than so many bytes, or the fewest rows that are possible; so many of them are held one
+    /// behind the other before the rows that the next one reads again are copied to the front.
+    pub(super) fn new(windows: Windows, bytes: usize, held: usize) -> Self {
         let row = 4 * windows.input[1] * windows.pitch[0];
         let rows = (bytes / row.max(1)).saturating_sub(windows.kernel) / windows.stride + 1;
         // Two rows share what they read.
         let rows = rows.next_multiple_of(2).min(windows.output[0].next_multiple_of(2));
-        let held = (HELD * rows - 1) * windows.stride + windows.kernel;
+        let held = (held * rows - 1) * windows.stride + windows.kernel;
         Bands { windows, rows, held: held.min(windows.input[0]) }
     }
 

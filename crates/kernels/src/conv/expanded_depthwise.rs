@@ -19,6 +19,9 @@ use std::ops::Range;
 /// Bytes of a panel's rows between both, a small part of a second-level cache: with fewer rows more of them are kept from one band for the next.
 const BAND_BYTES: usize = 96 << 10;
 
+/// Bands one behind the other, still a part of that cache.
+const HELD_BANDS: usize = if cfg!(test) { 2 } else { 3 };
+
 /// Bytes between both from which they are computed together.
 const LEAST_BYTES: usize = 512 << 10;
 
@@ -60,7 +63,7 @@ impl ExpandedDepthwise {
             shape: expand,
             matrix: forward_matrix(&expand),
             size,
-            bands: Bands::new(windows, BAND_BYTES),
+            bands: Bands::new(windows, BAND_BYTES, HELD_BANDS),
             level,
             cold: is_cold(depthwise.output_len()),
         }

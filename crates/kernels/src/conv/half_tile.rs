@@ -28,6 +28,7 @@ impl Product<'_> {
         for tile in panel.tile..panel.tile + count {
             let place = walk.next_even(&self.rows, 2 * PAIRS);
             let out = out.wrapping_add(place.to + panel.column);
+            // A line of each row's one and a half.
             if self.cold {
                 for row in 0..2 * PAIRS {
                     isa.prefetch(out.wrapping_add((2 * PAIRS + row) * to));

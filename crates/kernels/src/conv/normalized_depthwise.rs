@@ -55,7 +55,7 @@ impl NormalizedDepthwise {
     pub fn new(shape: ConvShape, level: Level) -> Self {
         let windows = Windows::of_input(&shape).expect("it suits");
         let data = DataTiles::new(&shape).expect("it suits");
-        let (forward, backward) = (Bands::new(windows, FORWARD_BYTES), Bands::new(windows, BACKWARD_BYTES));
+        let (forward, backward) = (Bands::new(windows, FORWARD_BYTES, 1), Bands::new(windows, BACKWARD_BYTES, 1));
         NormalizedDepthwise { level, forward, backward, data, cold: is_cold(shape.output_len()) }
     }
 

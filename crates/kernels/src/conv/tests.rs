@@ -358,6 +358,7 @@ pub(super) const SHAPES: &[ConvShape] = &[
     plain([9, 7, 20], 24, [1, 1]),
     plain([4, 11, 130], 56, [1, 1]),
     plain([5, 6, 24], 40, [1, 1]),
+    plain([5, 3, 20], 14, [1, 1]),
     strided([10, 7, 2], 5, [2, 2], [3, 3]),
     ConvShape { padding: [1, 1, 1, 1], ..strided([8, 8, 5], 16, [3, 3], [2, 2]) },
     ConvShape { padding: [3, 2, 3, 2], ..strided([11, 10, 3], 8, [7, 7], [2, 2]) },
