@@ -2,13 +2,17 @@
 //!
 //! | written | becomes |
 //! |---|---|
-//! | convolution with bias, then addition of an earlier value, optional ReLU or ReLU6 | `ResidualConv2d` |
+//! | convolution with bias, then addition of an earlier value, optional ReLU or ReLU6 | `InferenceConv2d` with a shortcut |
+//! | in single precision: 1x1 convolution with bias whose image comes from batch normalisation | `InferenceConv2d` that knows it |
 //! | in single precision: 1x1 convolution, then depthwise convolution, with much between them | `ExpandedDepthwise` |
 //! | zeros around an image that has no negative number, then max-pool | max-pool with them as its padding |
 
 use crate::fuse::Fused;
 use crate::graph::Source;
-use crate::ops::{Add, AddRectified, Conv2d, Epilogue, ExpandedDepthwise, MaxPool2d, ResidualConv2d, ZeroPad2d};
+use crate::ops::{
+    Activate, AdaptiveAveragePool2d, Add, AddRectified, AveragePool2d, BatchNorm, Concat, Conv2d, Epilogue,
+    ExpandedDepthwise, FoldBatchNorm, InferenceConv2d, MaxPool2d, PooledConv2d, ZeroPad2d,
+};
 use crate::{Graph, GraphError, Node, Op, Precision, Spec, Value};
 use std::sync::Arc;
 
@@ -48,6 +52,8 @@ struct Joiner<'a> {
     /// For each convolution the addition behind it that it takes in, and the other way round.
     absorbs: Vec<Option<usize>>,
     absorbed: Vec<bool>,
+    /// For each value whether it is of about unit size, since it comes from batch normalisation.
+    normalized: Vec<bool>,
 }
 
 impl<'a> Joiner<'a> {
@@ -66,7 +72,11 @@ impl<'a> Joiner<'a> {
             kept: is_kept,
             absorbs: vec![None; nodes],
             absorbed: vec![false; nodes],
+            normalized: vec![false; graph.values.len()],
         };
+        for node in &graph.nodes {
+            joiner.normalized[node.outputs[0].index()] = joiner.is_normalized(node);
+        }
         for index in 0..nodes {
             if let Some(conv) = joiner.convolution(index) {
                 joiner.absorbs[conv] = Some(index);
@@ -88,7 +98,8 @@ impl<'a> Joiner<'a> {
             let add = &self.graph.nodes[add];
             let conv = node.op.is::<Conv2d>()?.clone();
             let epilogue = added(&*add.op)?;
-            let op = Arc::new(ResidualConv2d { conv: Conv2d { epilogue, ..conv } });
+            let normalized = self.multiplies_normalized(node);
+            let op = Arc::new(InferenceConv2d { conv: Conv2d { epilogue, ..conv }, shortcut: true, normalized });
             let inputs = [&node.inputs[..], &[other(add, node.outputs[0])]].concat();
             return Some(Node { op, inputs, outputs: add.outputs.clone(), place: node.place.clone() });
         }
@@ -109,7 +120,38 @@ impl<'a> Joiner<'a> {
             let inputs = [&self.graph.nodes[before].inputs[..], &node.inputs[1..]].concat();
             return Some(Node { op: Arc::new(op), inputs, ..node.clone() });
         }
+        if let Some(conv) = node.op.is::<Conv2d>()
+            && self.multiplies_normalized(node)
+        {
+            let op = Arc::new(InferenceConv2d { conv: conv.clone(), shortcut: false, normalized: true });
+            return Some(Node { op, ..node.clone() });
+        }
         Some(node.clone())
+    }
+
+    /// Whether the node is a 1x1 convolution with bias of a normalised image, in single precision.
+    fn multiplies_normalized(&self, node: &Node) -> bool {
+        let inputs: Vec<&Spec> = node.inputs.iter().map(|&v| self.graph.spec(v)).collect();
+        let pointwise = node.op.is::<Conv2d>().is_some() && node.op.is_pixelwise(&inputs) && inputs.len() == 3;
+        pointwise && self.precision == Precision::F32 && self.normalized[node.inputs[0].index()]
+    }
+
+    /// Whether what the node gives is normalised, if what it reads is known to be or not.
+    fn is_normalized(&self, node: &Node) -> bool {
+        let op = &*node.op;
+        if op.is::<Conv2d>().is_some() || op.is::<PooledConv2d>().is_some() {
+            let kernel = self.made_by(node.inputs[1]);
+            return kernel.is_some_and(|kernel| self.graph.nodes[kernel].op.is::<FoldBatchNorm>().is_some());
+        }
+        let passes = op.is::<Add>().is_some()
+            || op.is::<AddRectified>().is_some()
+            || op.is::<Activate>().is_some()
+            || op.is::<Concat>().is_some()
+            || op.is::<MaxPool2d>().is_some()
+            || op.is::<AveragePool2d>().is_some()
+            || op.is::<AdaptiveAveragePool2d>().is_some()
+            || op.is::<ZeroPad2d>().is_some();
+        op.is::<BatchNorm>().is_some() || passes && node.inputs.iter().all(|v| self.normalized[v.index()])
     }
 
     /// The depthwise convolution that can take in this 1x1 convolution, and both as one.

@@ -16,6 +16,7 @@ mod dense;
 mod dropout;
 mod expanded_depthwise;
 mod fold_batch_norm;
+mod inference_conv2d;
 mod layer_norm;
 mod loss;
 mod multiply_channels;
@@ -24,7 +25,6 @@ mod pool2d;
 mod pooled_conv2d;
 mod quantized;
 mod reshape;
-mod residual_conv2d;
 mod sample_mean;
 mod softmax;
 mod zero_pad2d;
@@ -44,6 +44,7 @@ pub use dense::Dense;
 pub use dropout::{Dropout, DropoutUnit};
 pub(crate) use expanded_depthwise::ExpandedDepthwise;
 pub(crate) use fold_batch_norm::FoldBatchNorm;
+pub(crate) use inference_conv2d::InferenceConv2d;
 pub use layer_norm::LayerNorm;
 pub use loss::{
     BinaryCrossEntropy, CategoricalCrossEntropy, MeanSquaredError, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy,
@@ -54,7 +55,6 @@ pub use pool2d::{AveragePool2d, GlobalAveragePool2d, GlobalMaxPool2d, MaxPool2d}
 pub use pooled_conv2d::PooledConv2d;
 pub(crate) use quantized::{Bytes, Kind, Quantize, Quantized};
 pub use reshape::Reshape;
-pub(crate) use residual_conv2d::ResidualConv2d;
 pub use sample_mean::SampleMean;
 pub use softmax::Softmax;
 pub use zero_pad2d::ZeroPad2d;

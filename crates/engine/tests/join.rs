@@ -46,6 +46,14 @@ impl Net {
         self.graph.add(op, &[x, w, b]).unwrap()
     }
 
+    /// A convolution and a batch normalisation by moving averages.
+    fn normalized(&mut self, x: Value, filters: usize, size: usize, op: Conv2d) -> Value {
+        let x = self.conv(x, filters, size, op);
+        let [gamma, beta, mean, variance] = [1.0, 0.5, 0.1, 0.5].map(|scale| self.weight(&[filters], scale));
+        // Random variances are negative, too.
+        batch_norm_inference(&mut self.graph, x, gamma, beta, mean, variance, 1.0).unwrap()
+    }
+
     fn activate(&mut self, x: Value, activation: Activation) -> Value {
         self.graph.add(Activate(activation), &[x]).unwrap()
     }
@@ -112,6 +120,19 @@ const CASES: &[(&str, [usize; 3], Body, &[&str])] = &[
             let y = net.conv(x, 3, 3, conv2d(1));
             let y = net.graph.add(Add, &[y, name]).unwrap();
             net.graph.add(Concat, &[x, y]).unwrap()
+        },
+        &["ResidualConv2d"],
+    ),
+    (
+        "normalized images",
+        [9, 8, 64],
+        |net, x| {
+            let x = net.normalized(x, 64, 1, conv2d(0));
+            let y = net.activate(x, Activation::Relu6);
+            let y = net.normalized(y, 96, 1, conv2d(0));
+            let y = net.normalized(y, 64, 1, conv2d(0));
+            let y = net.graph.add(Add, &[y, x]).unwrap();
+            net.conv(y, 33, 1, conv2d(0))
         },
         &["ResidualConv2d"],
     ),
@@ -212,6 +233,30 @@ fn joining_does_not_change_inference() {
             assert_eq!(other, got, "{name} in {precision:?}: {threads} threads, {slots:?} slots");
         }
     }
+}
+
+#[test]
+fn convolutions_know_that_their_images_are_normalized() {
+    let body: Body = |net, x| {
+        // The input may be anything, and so may what comes from it without normalisation.
+        let a = net.conv(x, 64, 1, conv2d(0));
+        let b = net.normalized(a, 64, 1, conv2d(0));
+        let c = net.activate(b, Activation::Relu);
+        let d = net.normalized(c, 64, 1, conv2d(0));
+        let sum = net.graph.add(Add, &[d, c]).unwrap();
+        let e = net.normalized(sum, 64, 1, conv2d(0));
+        let sum = net.graph.add(Add, &[e, a]).unwrap();
+        // Larger kernels have a way of their own.
+        let f = net.normalized(sum, 64, 3, conv2d(1));
+        net.normalized(f, 64, 3, conv2d(1))
+    };
+    let known = |precision| {
+        let (_, [_, joined]) = both(body, [5, 4, 64], precision);
+        let convolutions = joined.graph.nodes().iter().filter(|node| node.op.name().contains("Conv2d"));
+        convolutions.map(|node| format!("{:?}", node.op).contains("normalized: true")).collect::<Vec<_>>()
+    };
+    assert_eq!(known(Precision::F32), [false, false, true, true, false, false]);
+    assert!(!known(Precision::Bf16).contains(&true), "pairs are multiplied");
 }
 
 #[test]

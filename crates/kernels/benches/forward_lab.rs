@@ -102,11 +102,13 @@ fn main() {
     let level = lab::level();
     let peak = peak::fma_gflops(level, 20) * 1e9;
     println!("{level:?}, {samples} samples, {threads} threads, multiply-add peak of one {:.1} GFLOP/s", peak * 1e-9);
+    let crossed = std::env::var_os("CROSSED").is_some();
     let mut pool = Pool::new(threads);
     let peak = peak * threads as f64;
     let (mut sum, mut ideal) = (0.0, 0.0);
     for &(name, times, shape) in LAYERS.iter().filter(|layer| layer.0.contains(&only)) {
         let forward = Forward::new(shape, level, Precision::F32);
+        let forward = if crossed { forward.crossed() } else { forward };
         let x = noise(1, samples * shape.input_len());
         let w = noise(3, shape.weights_len());
         let bias = noise(4, shape.filters);

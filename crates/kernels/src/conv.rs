@@ -11,6 +11,7 @@
 //! |---|---|---|
 //! | matrix tiles whose rows are arbitrary offsets into the input, so that no image is ever unrolled | everything | `tile`, `pooled_tile` |
 //! | two rows share a vector for their halves | 24 columns in vectors of 16 | `half_tile` |
+//! | sums of four products with three multiplications | 1x1 kernels behind batch normalisation, inference, on processors that add beside multiplying | `crossed_tile` |
 //! | strips whose pixels are read once for a kernel row | 1 or 3 channels, kernels three columns wide: first layers, pooled or not | `row_tile` |
 //! | minimal filtering: 16 multiplications for 36, or 36 for 144; of few channels, 12 for 18 | 3x3, unit strides | `winograd` |
 //! | tile instructions, sixteen by sixteen sums of sixteen pairs at a time | bf16 on processors with AMX: all that has pairs, pooled or not, in one group | `amx_product`, `amx_weights` |
@@ -41,6 +42,9 @@ mod amx_weights;
 mod backward_data;
 mod backward_weights;
 mod blocked_weights;
+#[cfg(test)]
+mod crossed_tests;
+mod crossed_tile;
 mod depthwise;
 mod depthwise_bands;
 mod depthwise_data;
@@ -180,12 +184,12 @@ impl ConvShape {
         winograd::suits(self, [self.input[0], self.input[1]])
     }
 
-    /// Positions of the kernel.
     /// Whether each pixel of the output is made of the pixel at its place.
     fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1] && self.strides == [1, 1] && self.padding == [0; 4]
     }
 
+    /// Positions of the kernel.
     fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }

@@ -169,6 +169,11 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn sqrt(self, a: Self::F32) -> Self::F32;
     /// `a * b + c`, rounded once where the level has fused multiply-add.
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// [`mul_add`](Self::mul_add) for a loop in which neither `a` nor `b` is read again, so that the sum stays in its register.
+    #[inline(always)]
+    fn mul_add_onto(self, a: Self::F32, b: Self::F32, sum: Self::F32) -> Self::F32 {
+        self.mul_add(a, b, sum)
+    }
     /// The larger value; `b` where either is NaN.
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The smaller value; `b` where either is NaN.

@@ -13,6 +13,8 @@ use crate::{Level, Precision};
 pub(super) trait Factors {
     /// Values of the reduction in one slot.
     const VALUES: usize;
+    /// Whether half of them are multiplied crosswise (see [`crossed_tile`](super::crossed_tile)).
+    const CROSSED: bool = false;
     /// Whether the level has instructions for them, so that large tiles are worth their code.
     fn native<I: Isa>() -> bool;
     /// `a * b + sum` of what the slots hold.
@@ -28,6 +30,27 @@ pub(super) struct Singles;
 
 impl Factors for Singles {
     const VALUES: usize = 1;
+    #[inline(always)]
+    fn native<I: Isa>() -> bool {
+        true
+    }
+    #[inline(always)]
+    fn multiply_add<I: Isa>(isa: I, a: I::F32, b: I::F32, sum: I::F32) -> I::F32 {
+        isa.mul_add(a, b, sum)
+    }
+    #[inline(always)]
+    unsafe fn store<I: Isa>(isa: I, to: *mut f32, values: I::F32) {
+        // SAFETY: the caller's promise.
+        unsafe { isa.store(to, values) }
+    }
+}
+
+/// Single-precision values, half of which are multiplied crosswise.
+pub(super) struct Crossed;
+
+impl Factors for Crossed {
+    const VALUES: usize = 1;
+    const CROSSED: bool = true;
     #[inline(always)]
     fn native<I: Isa>() -> bool {
         true

@@ -1,5 +1,6 @@
 //! Weights in the order that the tiles read: panels of a few vectors' columns, all of the reduction's rows in each.
 
+use super::crossed_tile::{BESIDES, cross};
 use super::factors::pair_rows;
 use super::geometry::Tap;
 use crate::isa::{Isa, Kernel};
@@ -73,15 +74,27 @@ impl Matrix {
         packed: &mut [f32],
         pairs: bool,
     ) {
-        self.pack_transformed(level, pool, taps, weights, packed, taps.len(), |panel, width| {
+        let depth = taps.len() * self.channels;
+        self.pack_transformed(level, pool, taps, weights, packed, [depth, 0], |panel, width| {
             if pairs {
                 pair_rows(level, panel, taps.len(), self.channels, width);
             }
         });
     }
 
-    /// As [`pack`](Self::pack), but panels have room for `parts` taps, the last of which are given to `transform` together
-    /// with the panel's width.
+    /// Values of the panels of [`pack_crossed`](Self::pack_crossed).
+    pub(super) fn crossed_len(&self, size: TileSize) -> usize {
+        (self.channels + BESIDES) * size.padded(self.columns)
+    }
+
+    /// Packs a 1x1 kernel of one group for crossed tiles.
+    pub(super) fn pack_crossed(&self, level: Level, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
+        let (taps, rows) = ([Tap { offset: 0, position: 0 }], [self.channels + BESIDES, 0]);
+        self.pack_transformed(level, pool, &taps, weights, packed, rows, cross);
+    }
+
+    /// As [`pack`](Self::pack), but panels have `depth` rows, the taps' from row `at` on, and are given to `transform` together with
+    /// their width.
     #[allow(clippy::too_many_arguments, reason = "all of them are of one packing")]
     pub(super) fn pack_transformed(
         &self,
@@ -90,13 +103,12 @@ impl Matrix {
         taps: &[Tap],
         weights: &[f32],
         packed: &mut [f32],
-        parts: usize,
+        [depth, at]: [usize; 2],
         transform: impl Fn(&mut [f32], usize) + Sync,
     ) {
         let size = TileSize::of(level);
-        let depth = parts * self.channels;
         let panels = self.columns.div_ceil(size.columns);
-        let group_len = self.group_len(parts, size);
+        let group_len = depth * size.padded(self.columns);
         assert_eq!(packed.len(), self.groups * group_len, "packed length");
         let packed = Disjoint(packed.as_mut_ptr());
         pool.run(self.groups * panels, &|_, task| {
@@ -107,7 +119,7 @@ impl Matrix {
             let panel = unsafe { packed.range(start, start + depth * width) };
             let from = &weights[group * self.group_stride + column * self.column_stride..];
             let used = width.min(self.columns - column);
-            let untransformed = &mut panel[(parts - taps.len()) * self.channels * width..];
+            let untransformed = &mut panel[at * width..];
             level.dispatch(Panel { matrix: self, taps, from, used, width, panel: untransformed });
             transform(panel, width);
         });

@@ -6,7 +6,7 @@ use crate::{Level, Pool, Precision, ValuesMut, bf16};
 use std::ops::Range;
 
 /// Every way to cut `len` values into pieces of whole units that is worth a test.
-fn cuts(len: usize, unit: usize) -> Vec<Vec<Range<usize>>> {
+pub(super) fn cuts(len: usize, unit: usize) -> Vec<Vec<Range<usize>>> {
     let units = len.div_ceil(unit);
     let cut = |each: usize| {
         let first = (0..units).step_by(each);

@@ -5,7 +5,8 @@
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
 use super::Epilogue;
-use super::factors::{Factors, Pairs, Singles};
+use super::crossed_tile::{BESIDES, CROSSED_ROWS, OWN_LEN, OWN_ROWS};
+use super::factors::{Crossed, Factors, Pairs, Singles};
 use super::geometry::{LINE, Segment};
 use super::pack::TileSize;
 use crate::Level;
@@ -149,6 +150,12 @@ impl Product<'_> {
         level.dispatch_bf16(PairProduct(self));
     }
 
+    /// The same of weights that were [crossed](super::crossed_tile::cross), and of rows that lie evenly, as samples of one row each.
+    #[inline(never)]
+    pub(super) fn run_crossed_on(self, level: Level) {
+        level.dispatch(CrossedProduct(self));
+    }
+
     /// Asserts that every read and write below is inside its slice.
     fn check(&self, size: TileSize) {
         let rows = &self.rows;
@@ -196,6 +203,21 @@ impl Kernel for PairProduct<'_> {
     }
 }
 
+struct CrossedProduct<'a>(Product<'a>);
+
+impl Kernel for CrossedProduct<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let size = TileSize { lanes: I::LANES, rows: I::TILE_ROWS, columns: I::LANES * I::TILE_VECTORS };
+        self.0.check_crossed();
+        match self.0.few_weights(size) {
+            true => self.0.tiles::<I, Crossed, true, false, true>(isa),
+            false => self.0.tiles::<I, Crossed, true, true, true>(isa),
+        }
+    }
+}
+
 impl Product<'_> {
     #[inline(always)]
     fn by_layout<I: Isa, F: Factors>(self, isa: I) {
@@ -230,20 +252,28 @@ impl Product<'_> {
         self.check(size);
         let total = self.rows.input.len() * self.rows.samples;
         // Then some rows are done for all columns before the next ones, since memory takes neighbouring lines faster.
-        let (whole_rows, depth) = (self.few_weights(size), self.reduction.depth());
+        let whole_rows = self.few_weights(size);
+        let depth = self.reduction.depth() + if F::CROSSED { BESIDES } else { 0 };
         let strip = STRIP_BYTES / (4 * self.columns.max(1));
         // Whole tiles, of either height.
         let tiles = 2 * I::TILE_ROWS;
         let strip = if whole_rows { (strip / tiles).max(1) * tiles } else { total };
+        let strip = if F::CROSSED { strip.min(OWN_ROWS) } else { strip };
+        let mut own = [0.0; OWN_LEN];
         let mut first = Walk::default();
         while first.done < total && self.columns > 0 {
             // What is left for the last strips is no flat tile.
             let left = total - first.done;
             let end = first.done + if left >= strip + I::TILE_ROWS { strip } else { left };
             let mut walk = first;
+            if F::CROSSED {
+                // SAFETY: `check` has bounded every offset of the rows.
+                unsafe { self.own_products(isa, first.done..end, &mut own) };
+            }
             for column in (0..self.columns).step_by(size.columns) {
                 let width = size.panel(column, self.columns);
-                let most = self.most_rows(size, width / I::LANES);
+                let most =
+                    self.most_rows(size, width / I::LANES).min(if F::CROSSED { CROSSED_ROWS } else { MOST_ROWS });
                 let (start, pitch) = match self.layout {
                     Columns::Packed { depth } => (column * depth, width),
                     Columns::Plain { pitch } => (column, pitch),
@@ -251,7 +281,8 @@ impl Product<'_> {
                 let b = self.b[start.min(self.b.len())..].as_ptr();
                 let columns = (self.columns - column).min(size.columns);
                 let tiles = (end - first.done).div_ceil(most);
-                let mut panel = Panel { b, pitch, depth, column, columns, tile: 0, tiles };
+                let own = own.as_ptr().wrapping_sub(first.done);
+                let mut panel = Panel { b, pitch, depth, own, column, columns, tile: 0, tiles };
                 walk = first;
                 while walk.done < end {
                     let left = end - walk.done;
@@ -280,7 +311,7 @@ impl Product<'_> {
 /// A way through the rows of a product.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Walk {
-    done: usize,
+    pub(super) done: usize,
     sample: usize,
     row: usize,
 }
@@ -342,10 +373,12 @@ pub(super) struct Panel {
     pub(super) pitch: usize,
     /// Its rows.
     pub(super) depth: usize,
-    /// The first of them.
+    /// Where the rows' own products are counted from, if factors are crossed.
+    pub(super) own: *const f32,
+    /// The first of the columns.
     pub(super) column: usize,
     /// How many are stored.
-    columns: usize,
+    pub(super) columns: usize,
     /// The next tile's number, of so many.
     pub(super) tile: usize,
     pub(super) tiles: usize,
@@ -429,6 +462,10 @@ impl Product<'_> {
         walk: &mut Walk,
         out: *mut f32,
     ) {
+        if F::CROSSED {
+            // SAFETY: the caller's promise.
+            return unsafe { self.any_crossed_tiles::<I, AHEAD>(isa, panel, [rows, vectors], count, walk, out) };
+        }
         let halves = I::HALVES && F::native::<I>() && ONCE && EVEN && 2 * panel.columns == 3 * I::LANES;
         macro_rules! dispatch {
             (halves: $($even:literal)*; $($vectors:literal: $($rows:literal)*;)*) => {

@@ -200,7 +200,8 @@ impl Winograd {
         if let Some(lines) = &self.lines {
             return lines.pack(pool, matrix, taps, weights, packed);
         }
-        matrix.pack_transformed(self.level, pool, taps, weights, packed, self.parts(), |panel, width| {
+        let rows = [self.parts(), self.parts() - taps.len()].map(|parts| parts * self.channels());
+        matrix.pack_transformed(self.level, pool, taps, weights, packed, rows, |panel, width| {
             if self.tile == 4 {
                 return self.level.dispatch(four::TransformWeights { channels: self.channels(), width, panel });
             }

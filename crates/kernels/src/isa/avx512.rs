@@ -19,6 +19,12 @@ impl Avx512 {
         found.then(|| Avx512 { has_bf16: is_x86_feature_detected!("avx512bf16") })
     }
 
+    /// Whether the processor adds in units of their own while others multiply: AMD's do, of which those with AVX-512 begin with Zen 4.
+    pub(super) fn adds_beside(self) -> bool {
+        let vendor = __cpuid(0);
+        [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+    }
+
     /// The proof that the processor has AVX512_BF16, too.
     pub(super) fn with_bf16(self) -> Option<Avx512<true>> {
         self.has_bf16.then_some(Avx512 { has_bf16: true })
@@ -61,6 +67,23 @@ unsafe fn round_to_bf16(value: __m512) -> __m512i {
         let denormal = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f80_0000));
         _mm512_mask_and_epi32(rounded, denormal, bits, _mm512_set1_epi32(i32::MIN))
     }
+}
+
+/// `a * b + sum` in the register of `sum`. The compiler's own choice may be that of `a`, and in a loop a copy back for every sum.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn mul_add_onto(a: __m512, b: __m512, mut sum: __m512) -> __m512 {
+    // SAFETY: the instruction exists and has no other effect.
+    unsafe {
+        std::arch::asm!(
+            "vfmadd231ps {sum}, {a}, {b}",
+            sum = inout(zmm_reg) sum,
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
 }
 
 /// Word `i` of each half becomes word `2 i` and `2 i + 1`.
@@ -216,6 +239,10 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     #[inline(always)]
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn mul_add_onto(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+        unsafe { mul_add_onto(a, b, sum) }
     }
     #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {

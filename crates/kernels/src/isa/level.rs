@@ -12,7 +12,16 @@ use std::fmt;
 
 /// An instruction set that this machine was found to have.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Level(Token, Option<Amx>);
+pub struct Level(Token, Beside);
+
+/// What a processor has beside the vectors of its level, where that makes a level of its own: sums come about in another order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    Tiles(Amx),
+    /// Units that add while others multiply.
+    Adders,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Token {
@@ -60,13 +69,16 @@ impl Level {
         let mut levels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            levels.extend(Avx512::detect().and_then(|isa| Some(Level(Token::Avx512(isa), Some(Amx::detect(isa)?)))));
-            levels.extend(Avx512::detect().map(|isa| Level(Token::Avx512(isa), None)));
-            levels.extend(Avx2::detect().map(|isa| Level(Token::Avx2(isa), None)));
+            if let Some(isa) = Avx512::detect() {
+                levels.extend(Amx::detect(isa).map(|tiles| Level(Token::Avx512(isa), Beside::Tiles(tiles))));
+                levels.extend(isa.adds_beside().then_some(Level(Token::Avx512(isa), Beside::Adders)));
+                levels.push(Level(Token::Avx512(isa), Beside::Nothing));
+            }
+            levels.extend(Avx2::detect().map(|isa| Level(Token::Avx2(isa), Beside::Nothing)));
         }
         #[cfg(target_arch = "aarch64")]
-        levels.extend(Neon::detect().map(|isa| Level(Token::Neon(isa), None)));
-        levels.push(Level(Token::Portable(Portable::detect()), None));
+        levels.extend(Neon::detect().map(|isa| Level(Token::Neon(isa), Beside::Nothing)));
+        levels.push(Level(Token::Portable(Portable::detect()), Beside::Nothing));
         levels
     }
 
@@ -75,7 +87,7 @@ impl Level {
         Level::available()[0]
     }
 
-    /// The level of that name: `amx`, `avx512`, `avx2`, `neon` or `portable`.
+    /// The level of that name: `amx`, `zen` (AVX-512 and units that add while others multiply), `avx512`, `avx2`, `neon` or `portable`.
     ///
     /// # Errors
     /// Where the name is unknown or the machine lacks it.
@@ -90,12 +102,14 @@ impl Level {
     pub fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Token::Avx512(_) if self.1.is_some() => "amx",
+            Token::Avx512(_) => match self.1 {
+                Beside::Nothing => "avx512",
+                Beside::Tiles(_) => "amx",
+                Beside::Adders => "zen",
+            },
             Token::Portable(_) => "portable",
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(_) => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Token::Avx512(_) => "avx512",
             #[cfg(target_arch = "aarch64")]
             Token::Neon(_) => "neon",
         }
@@ -120,7 +134,15 @@ impl Level {
 
     /// Matrix tiles for products of bf16 pairs, where the level has them.
     pub(crate) fn tiles(self) -> Option<Amx> {
-        self.1
+        match self.1 {
+            Beside::Tiles(tiles) => Some(tiles),
+            Beside::Nothing | Beside::Adders => None,
+        }
+    }
+
+    /// Whether additions take no time beside multiplications, so that [crossed factors](crate::conv::Forward::crossed) gain.
+    pub fn adds_beside(self) -> bool {
+        self.1 == Beside::Adders
     }
 
     /// The best way to multiply bytes on this level.
@@ -156,7 +178,9 @@ impl Level {
     pub(crate) fn available_and_emulated() -> Vec<Level> {
         #[cfg(target_arch = "x86_64")]
         let emulated = match Level::detect().0 {
-            Token::Avx512(isa) if isa.with_bf16().is_some() => Some(Level(Token::Avx512(isa.without_bf16()), None)),
+            Token::Avx512(isa) if isa.with_bf16().is_some() => {
+                Some(Level(Token::Avx512(isa.without_bf16()), Beside::Nothing))
+            }
             _ => None,
         };
         #[cfg(not(target_arch = "x86_64"))]
@@ -169,7 +193,7 @@ impl Level {
     pub(crate) fn with_emulated_tiles() -> Option<Level> {
         #[cfg(target_arch = "x86_64")]
         if let Token::Avx512(isa) = Level::detect().0 {
-            return Some(Level(Token::Avx512(isa), Some(Amx::Emulated(isa))));
+            return Some(Level(Token::Avx512(isa), Beside::Tiles(Amx::Emulated(isa))));
         }
         None
     }

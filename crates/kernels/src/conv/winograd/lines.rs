@@ -71,7 +71,8 @@ impl Lines {
     /// Packs the nine taps of the matrix, given in the order of the window, as `[panel][kernel row][part][pair of channels][panel columns]`.
     pub(super) fn pack(&self, pool: &mut Pool, matrix: &Matrix, taps: &[Tap], weights: &[f32], packed: &mut [f32]) {
         let channels = self.image[2];
-        matrix.pack_transformed(self.level, pool, taps, weights, packed, PARTS * TAPS, |panel, width| {
+        let rows = [PARTS * TAPS * channels, (PARTS * TAPS - taps.len()) * channels];
+        matrix.pack_transformed(self.level, pool, taps, weights, packed, rows, |panel, width| {
             self.level.dispatch(TransformWeights { channels, width, panel: &mut *panel });
             pair_rows(self.level, panel, PARTS * TAPS, channels, width);
         });
