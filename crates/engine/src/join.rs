@@ -151,7 +151,11 @@ impl<'a> Joiner<'a> {
             || op.is::<AveragePool2d>().is_some()
             || op.is::<AdaptiveAveragePool2d>().is_some()
             || op.is::<ZeroPad2d>().is_some();
-        op.is::<BatchNorm>().is_some() || passes && node.inputs.iter().all(|v| self.normalized[v.index()])
+        if op.is::<BatchNorm>().is_some() {
+            // Its own five inputs, and perhaps what is added to the result.
+            return node.inputs[5..].iter().all(|v| self.normalized[v.index()]);
+        }
+        passes && node.inputs.iter().all(|v| self.normalized[v.index()])
     }
 
     /// The depthwise convolution that can take in this 1x1 convolution, and both as one.

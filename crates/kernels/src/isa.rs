@@ -83,6 +83,8 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     type Mask: Copy;
     /// One small integer for each lane.
     type Index: Copy;
+    /// One number in `0..=255` for each lane, in the form that takes the fewest instructions to select and to store.
+    type Position: Copy;
 
     fn splat(self, value: f32) -> Self::F32;
     #[inline(always)]
@@ -142,6 +144,15 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// `to` must be writable for `count` bytes.
     unsafe fn store_bytes(self, to: *mut u8, count: usize, value: Self::F32);
+
+    /// The same number in all lanes.
+    fn position(self, number: u8) -> Self::Position;
+    /// `yes` in the lanes of the mask, `no` elsewhere.
+    fn select_position(self, mask: Self::Mask, yes: Self::Position, no: Self::Position) -> Self::Position;
+    /// Stores the first `count` lanes (at most `LANES`) as bytes.
+    /// # Safety
+    /// `to` must be writable for `count` bytes.
+    unsafe fn store_positions(self, to: *mut u8, count: usize, value: Self::Position);
 
     /// Lanes that hold integers in `0..=255`, as indices.
     fn to_index(self, value: Self::F32) -> Self::Index;
@@ -302,6 +313,18 @@ mod tests {
                     // A half goes to the even neighbour.
                     let rounded = if bytes[i].is_multiple_of(2) { bytes[i] } else { bytes[i] - 1 };
                     assert_eq!(out[i], if i < count { rounded } else { 7 }, "store_bytes {count}");
+                }
+            }
+            for count in 0..=n {
+                let mut out = vec![7u8; n];
+                // SAFETY: the output has `LANES` bytes.
+                unsafe {
+                    let position = isa.select_position(isa.greater(a, b), isa.position(200), isa.position(1));
+                    isa.store_positions(out.as_mut_ptr(), count, position);
+                }
+                for i in 0..n {
+                    let want = if self.a[i] > self.b[i] { 200 } else { 1 };
+                    assert_eq!(out[i], if i < count { want } else { 7 }, "store_positions {count}");
                 }
             }
             let table: Vec<f32> = (0..16).map(|i| i as f32 * 1.5).collect();

@@ -266,7 +266,7 @@ impl AmxProduct<'_> {
                             let to = pixels[0] + column;
                             let (best, position) = maximum(isa, results, n * *window, *window, bias, *relu);
                             isa.store_masked(isa.first(used), maxima.add(to), best);
-                            isa.store_bytes(positions.add(to), used, position);
+                            isa.store_positions(positions.add(to), used, position);
                         }
                     }
                 }
@@ -334,16 +334,16 @@ unsafe fn maximum<I: Isa>(
     window: usize,
     bias: I::F32,
     relu: bool,
-) -> (I::F32, I::F32) {
+) -> (I::F32, I::Position) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut best = isa.load(results.add(place(first)));
-        let mut position = isa.zero();
+        let mut position = isa.position(0);
         for i in 1..window {
             let pixel = isa.load(results.add(place(first + i)));
             let greater = isa.greater(pixel, best);
             best = isa.max(pixel, best);
-            position = isa.select(greater, isa.splat(i as f32), position);
+            position = isa.select_position(greater, isa.position(i as u8), position);
         }
         activated(isa, best, position, bias, relu)
     }

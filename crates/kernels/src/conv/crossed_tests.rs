@@ -6,15 +6,19 @@ use super::*;
 use crate::{Level, Pool, Precision};
 
 /// Image, filters and samples: whole and partial vectors, tiles, strips and periods.
-const CASES: [([usize; 3], usize, usize); 7] = [
+const CASES: [([usize; 3], usize, usize); 10] = [
     ([1, 2, 64], 32, 1),
     ([5, 5, 64], 33, 3),
     ([7, 7, 68], 64, 2),
-    ([3, 1, 76], 40, 5),
+    ([5, 5, 32], 40, 2),
+    ([4, 2, 36], 33, 3),
+    ([3, 2, 76], 40, 5),
     ([7, 13, 80], 100, 1),
     ([2, 3, 132], 48, 7),
     // Copies of pixels that would drive each other out of the cache.
-    ([4, 3, 512], 130, 2),
+    ([4, 3, 1024], 130, 2),
+    // The same, some pixels at a time.
+    ([13, 11, 1024], 130, 1),
 ];
 
 /// What a sum should be, and what its rounding may come to.
@@ -61,7 +65,7 @@ fn crossed_factors_agree_with_the_definition() {
                 .collect();
             for level in Level::available() {
                 let forward = Forward::new(shape, level, Precision::F32).crossed();
-                assert!(forward.packed_len().is_multiple_of(channels + 2), "crossed: {shape:?}");
+                assert!(forward.crossed && forward.gathered.is_some() == (channels == 1024), "{shape:?}");
                 let mut packed = dirty(forward.packed_len());
                 forward.pack(&mut Pool::new(3), &w, &mut packed);
                 let near = |y: &[f32], shortcut: Option<&[f32]>, [low, high]: [f64; 2]| {

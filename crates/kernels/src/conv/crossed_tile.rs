@@ -6,12 +6,13 @@
 //!
 //! Sums of squares come and go in these sums, so that rounding errors grow where the factors are of different size. Columns of `b` are
 //! therefore scaled by a power of two to a mean square of about 1, which rows of `a` are expected to have. With a root mean square of `s`
-//! instead, errors are about `(s + 1 / s) / 2` times as large: see the tests for a bound.
+//! instead, errors are about `(s + 1 / s) / 2` times as large: see the tests for a bound. They are compiled for every level, so that they can
+//! be tested anywhere.
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
 use super::Epilogue;
-use super::tile::{Ahead, Columns, Panel, Product, Walk, unfollowed};
+use super::tile::{Ahead, Columns, MOST_ROWS, Panel, Product, Walk, unfollowed};
 use crate::isa::{Isa, MOST_LANES};
 use std::ops::Range;
 
@@ -24,17 +25,17 @@ pub(super) const CROSSED_ROWS: usize = 9;
 /// Rows of a panel behind those of the reduction: what a column's sums begin with, and what they are multiplied by in the end.
 pub(super) const BESIDES: usize = 2;
 
-/// Rows whose own products are kept at a time, a multiple of any tile's, and room for some more.
-pub(super) const OWN_ROWS: usize = if cfg!(test) { 24 } else { 480 };
-pub(super) const OWN_LEN: usize = OWN_ROWS + 32;
+/// Rows whose own products are kept at a time, a multiple of 8 and 9, and room for a tile more.
+pub(super) const OWN_ROWS: usize = if cfg!(test) { 72 } else { 504 };
+pub(super) const OWN_LEN: usize = OWN_ROWS + MOST_ROWS;
 
 /// Brings a panel of `width` columns, whose last [`BESIDES`] rows are to be written, into the form that crossed tiles read.
 pub(super) fn cross(panel: &mut [f32], width: usize) {
     let (rows, besides) = panel.split_at_mut(panel.len() - BESIDES * width);
     for column in 0..width {
-        let values = rows.iter_mut().skip(column).step_by(width);
+        let values = rows.iter().skip(column).step_by(width);
         let count = values.len().max(1);
-        let squares: f64 = values.map(|&mut value| f64::from(value).powi(2)).sum();
+        let squares: f64 = values.map(|&value| f64::from(value).powi(2)).sum();
         let scale = scale(squares / count as f64);
         rows.iter_mut().skip(column).step_by(width).for_each(|value| *value *= scale);
         let row = |k: usize| f64::from(rows[k * width + column]);
@@ -50,7 +51,7 @@ fn scale(mean_square: f64) -> f32 {
     }
     // Rounded: half of the logarithm of twice the mean square.
     let exponent = ((2.0 * mean_square).to_bits() >> 52) as i32 - 1023;
-    (-exponent.div_euclid(2).clamp(-60, 60) as f32).exp2()
+    f32::from_bits(((127 - exponent.div_euclid(2).clamp(-60, 60)) as u32) << 23)
 }
 
 impl Product<'_> {
@@ -58,7 +59,7 @@ impl Product<'_> {
     pub(super) fn check_crossed(&self) {
         let [segment] = self.reduction.segments else { panic!("one segment") };
         assert!(self.rows.input.len() == 1 && self.rows.output.len() == 1, "even rows");
-        assert!(segment.k == 0 && segment.len.is_multiple_of(PERIOD), "whole periods");
+        assert!(segment.k == 0 && segment.len > 0 && segment.len.is_multiple_of(PERIOD), "whole periods");
         let Columns::Packed { depth } = self.layout else { panic!("packed columns") };
         assert_eq!(depth, segment.len + BESIDES, "rows of a panel");
     }
@@ -94,7 +95,7 @@ impl Product<'_> {
     /// # Safety
     /// See [`tiles_of_crossed`](Self::tiles_of_crossed); so many rows and vectors are those of a tile of this level.
     #[inline(always)]
-    pub(super) unsafe fn any_crossed_tiles<I: Isa, const AHEAD: bool>(
+    pub(super) unsafe fn any_crossed_tiles<I: Isa>(
         &self,
         isa: I,
         panel: &Panel,
@@ -108,7 +109,7 @@ impl Product<'_> {
                 match (vectors, rows) {
                     $($(($vectors, $rows) if $rows <= I::TILE_ROWS && $vectors <= I::TILE_VECTORS =>
                         // SAFETY: the caller's promise.
-                        unsafe { self.tiles_of_crossed::<I, $rows, $vectors, AHEAD>(isa, panel, count, walk, out) },)*)*
+                        unsafe { self.tiles_of_crossed::<I, $rows, $vectors>(isa, panel, count, walk, out) },)*)*
                     _ => unreachable!("{rows} rows of {vectors} vectors are no tile"),
                 }
             };
@@ -126,7 +127,7 @@ impl Product<'_> {
     /// # Safety
     /// The offsets of the rows that the walk gives, and of the panel, lie inside the slices, as `check` asserts.
     #[inline(always)]
-    unsafe fn tiles_of_crossed<I: Isa, const ROWS: usize, const VECTORS: usize, const AHEAD: bool>(
+    unsafe fn tiles_of_crossed<I: Isa, const ROWS: usize, const VECTORS: usize>(
         &self,
         isa: I,
         panel: &Panel,
@@ -162,14 +163,12 @@ impl Product<'_> {
                 let a: [*const f32; ROWS] =
                     std::array::from_fn(|r| self.a.as_ptr().add(place.from + r * from + segment.a));
                 let mut b = panel.b;
-                let mut ahead = AHEAD.then(|| panel.ahead(tile));
+                let Ahead { mut at, step } = panel.ahead(tile);
                 let mut k = 0;
                 while k < segment.len {
-                    if let Some(Ahead { at, step }) = &mut ahead {
-                        for _ in 0..PERIOD {
-                            isa.prefetch(*at);
-                            *at = at.wrapping_add(*step);
-                        }
+                    for _ in 0..PERIOD {
+                        isa.prefetch(at);
+                        at = at.wrapping_add(step);
                     }
                     let column = |k: usize, v: usize| isa.load(b.add(k * panel.pitch + v * I::LANES));
                     let crossed: [[I::F32; VECTORS]; 2] =
@@ -193,6 +192,7 @@ impl Product<'_> {
                     k = unfollowed(k + PERIOD);
                     b = b.wrapping_add(PERIOD * panel.pitch);
                 }
+                // Loops of their own for each choice: no branch for each sum.
                 let part = |from: *const f32, v: usize| match v + 1 < VECTORS {
                     true => isa.load(from.add(v * I::LANES)),
                     false => isa.load_masked(last, from.add(v * I::LANES)),
@@ -201,19 +201,38 @@ impl Product<'_> {
                     let scale = isa.load(besides.add(panel.pitch + v * I::LANES));
                     let bias = self.bias.map_or(isa.zero(), |bias| part(bias.as_ptr().add(panel.column), v));
                     for r in 0..ROWS {
-                        let to = out.add(r * to);
-                        let before = if self.accumulate { isa.add(part(to, v), bias) } else { bias };
-                        let mut sum = isa.mul_add(sums[r][v], scale, before);
-                        // The sum is the second operand of `max`, so that NaN stays NaN.
-                        if self.epilogue != Epilogue::Linear {
-                            sum = isa.max(isa.zero(), sum);
-                        }
-                        if self.epilogue == Epilogue::Relu6 {
-                            sum = isa.min(isa.splat(6.0), sum);
-                        }
-                        let to = to.add(v * I::LANES);
-                        if v + 1 < VECTORS || whole { isa.store(to, sum) } else { isa.store_masked(last, to, sum) }
+                        sums[r][v] = isa.mul_add(sums[r][v], scale, bias);
                     }
+                }
+                if self.accumulate {
+                    for r in 0..ROWS {
+                        for v in 0..VECTORS {
+                            sums[r][v] = isa.add(part(out.add(r * to), v), sums[r][v]);
+                        }
+                    }
+                }
+                // The sum is the second operand of `max`, so that NaN stays NaN.
+                if self.epilogue != Epilogue::Linear {
+                    for r in 0..ROWS {
+                        for v in 0..VECTORS {
+                            sums[r][v] = isa.max(isa.zero(), sums[r][v]);
+                        }
+                    }
+                }
+                if self.epilogue == Epilogue::Relu6 {
+                    for r in 0..ROWS {
+                        for v in 0..VECTORS {
+                            sums[r][v] = isa.min(isa.splat(6.0), sums[r][v]);
+                        }
+                    }
+                }
+                for r in 0..ROWS {
+                    let to = out.add(r * to);
+                    for v in 0..VECTORS - 1 {
+                        isa.store(to.add(v * I::LANES), sums[r][v]);
+                    }
+                    let (to, value) = (to.add((VECTORS - 1) * I::LANES), sums[r][VECTORS - 1]);
+                    if whole { isa.store(to, value) } else { isa.store_masked(last, to, value) }
                 }
             }
         }

@@ -53,16 +53,16 @@ impl Factors for Crossed {
     const CROSSED: bool = true;
     #[inline(always)]
     fn native<I: Isa>() -> bool {
-        true
+        Singles::native::<I>()
     }
     #[inline(always)]
     fn multiply_add<I: Isa>(isa: I, a: I::F32, b: I::F32, sum: I::F32) -> I::F32 {
-        isa.mul_add(a, b, sum)
+        Singles::multiply_add(isa, a, b, sum)
     }
     #[inline(always)]
     unsafe fn store<I: Isa>(isa: I, to: *mut f32, values: I::F32) {
         // SAFETY: the caller's promise.
-        unsafe { isa.store(to, values) }
+        unsafe { Singles::store(isa, to, values) }
     }
 }
 

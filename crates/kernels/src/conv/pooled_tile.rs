@@ -188,7 +188,7 @@ impl PooledProduct<'_> {
                     } else {
                         isa.store_masked(mask, self.maxima.as_mut_ptr().add(to), best);
                     }
-                    isa.store_bytes(self.positions.as_mut_ptr().add(to), used, position);
+                    isa.store_positions(self.positions.as_mut_ptr().add(to), used, position);
                 }
             }
         }
@@ -202,25 +202,31 @@ pub(super) fn maximum<I: Isa, const WINDOW: usize>(
     pixels: [I::F32; WINDOW],
     bias: I::F32,
     relu: bool,
-) -> (I::F32, I::F32) {
+) -> (I::F32, I::Position) {
     let mut best = pixels[0];
-    let mut position = isa.zero();
+    let mut position = isa.position(0);
     for i in 1..WINDOW {
         let greater = isa.greater(pixels[i], best);
         best = isa.max(pixels[i], best);
-        position = isa.select(greater, isa.splat(i as f32), position);
+        position = isa.select_position(greater, isa.position(i as u8), position);
     }
     activated(isa, best, position, bias, relu)
 }
 
 /// The largest of a window's pixels, given without the bias, and its position, as [`maximum`] gives them.
 #[inline(always)]
-pub(super) fn activated<I: Isa>(isa: I, best: I::F32, position: I::F32, bias: I::F32, relu: bool) -> (I::F32, I::F32) {
+pub(super) fn activated<I: Isa>(
+    isa: I,
+    best: I::F32,
+    position: I::Position,
+    bias: I::F32,
+    relu: bool,
+) -> (I::F32, I::Position) {
     // The same number added to all of them leaves the largest where it is.
     let best = isa.add(best, bias);
     if !relu {
         return (best, position);
     }
-    let position = isa.select(isa.greater(best, isa.zero()), position, isa.splat(f32::from(CLOSED)));
+    let position = isa.select_position(isa.greater(best, isa.zero()), position, isa.position(CLOSED));
     (isa.max(isa.zero(), best), position)
 }

@@ -360,7 +360,7 @@ impl Strips<'_> {
                     } else {
                         isa.store_masked(mask, maxima.as_mut_ptr().add(to), best);
                     }
-                    isa.store_bytes(positions.as_mut_ptr().add(to), filters.used, position);
+                    isa.store_positions(positions.as_mut_ptr().add(to), filters.used, position);
                 }
             }
         }

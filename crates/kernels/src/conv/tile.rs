@@ -209,12 +209,8 @@ impl Kernel for CrossedProduct<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let size = TileSize { lanes: I::LANES, rows: I::TILE_ROWS, columns: I::LANES * I::TILE_VECTORS };
         self.0.check_crossed();
-        match self.0.few_weights(size) {
-            true => self.0.tiles::<I, Crossed, true, false, true>(isa),
-            false => self.0.tiles::<I, Crossed, true, true, true>(isa),
-        }
+        self.0.tiles::<I, Crossed, true, true, true>(isa);
     }
 }
 
@@ -267,7 +263,7 @@ impl Product<'_> {
             let end = first.done + if left >= strip + I::TILE_ROWS { strip } else { left };
             let mut walk = first;
             if F::CROSSED {
-                // SAFETY: `check` has bounded every offset of the rows.
+                // SAFETY: `check` has bounded every offset of the rows, of which a strip has less than a tile too many.
                 unsafe { self.own_products(isa, first.done..end, &mut own) };
             }
             for column in (0..self.columns).step_by(size.columns) {
@@ -464,7 +460,7 @@ impl Product<'_> {
     ) {
         if F::CROSSED {
             // SAFETY: the caller's promise.
-            return unsafe { self.any_crossed_tiles::<I, AHEAD>(isa, panel, [rows, vectors], count, walk, out) };
+            return unsafe { self.any_crossed_tiles::<I>(isa, panel, [rows, vectors], count, walk, out) };
         }
         let halves = I::HALVES && F::native::<I>() && ONCE && EVEN && 2 * panel.columns == 3 * I::LANES;
         macro_rules! dispatch {

@@ -53,6 +53,7 @@ impl Isa for Avx2 {
     type F32 = __m256;
     type Mask = __m256;
     type Index = __m256i;
+    type Position = __m256;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m256 {
@@ -110,6 +111,19 @@ impl Isa for Avx2 {
                 std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
             }
         }
+    }
+    #[inline(always)]
+    fn position(self, number: u8) -> __m256 {
+        self.splat(f32::from(number))
+    }
+    #[inline(always)]
+    fn select_position(self, mask: Self::Mask, yes: __m256, no: __m256) -> __m256 {
+        self.select(mask, yes, no)
+    }
+    #[inline(always)]
+    unsafe fn store_positions(self, to: *mut u8, count: usize, value: __m256) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store_bytes(to, count, value) }
     }
     #[inline(always)]
     fn to_index(self, value: __m256) -> __m256i {

@@ -109,6 +109,7 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     type F32 = __m512;
     type Mask = __mmask16;
     type Index = __m512i;
+    type Position = __m128i;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {
@@ -171,6 +172,24 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
                 _mm_storeu_si128(to.cast(), bytes);
             } else {
                 _mm_mask_storeu_epi8(to.cast(), self.first(count), bytes);
+            }
+        }
+    }
+    #[inline(always)]
+    fn position(self, number: u8) -> __m128i {
+        unsafe { _mm_set1_epi8(number.cast_signed()) }
+    }
+    #[inline(always)]
+    fn select_position(self, mask: __mmask16, yes: __m128i, no: __m128i) -> __m128i {
+        unsafe { _mm_mask_blend_epi8(mask, no, yes) }
+    }
+    #[inline(always)]
+    unsafe fn store_positions(self, to: *mut u8, count: usize, value: __m128i) {
+        unsafe {
+            if count >= 16 {
+                _mm_storeu_si128(to.cast(), value);
+            } else {
+                _mm_mask_storeu_epi8(to.cast(), self.first(count), value);
             }
         }
     }

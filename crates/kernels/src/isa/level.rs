@@ -18,6 +18,7 @@ pub struct Level(Token, Beside);
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Beside {
     Nothing,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no tiles there"))]
     Tiles(Amx),
     /// Units that add while others multiply.
     Adders,

@@ -32,6 +32,7 @@ impl Isa for Neon {
     type F32 = float32x4_t;
     type Mask = uint32x4_t;
     type Index = [usize; 4];
+    type Position = float32x4_t;
 
     #[inline(always)]
     fn splat(self, value: f32) -> float32x4_t {
@@ -86,6 +87,19 @@ impl Isa for Neon {
         for i in 0..count.min(4) {
             unsafe { *to.add(i) = lanes[i].round_ties_even() as u8 };
         }
+    }
+    #[inline(always)]
+    fn position(self, number: u8) -> float32x4_t {
+        self.splat(f32::from(number))
+    }
+    #[inline(always)]
+    fn select_position(self, mask: Self::Mask, yes: float32x4_t, no: float32x4_t) -> float32x4_t {
+        self.select(mask, yes, no)
+    }
+    #[inline(always)]
+    unsafe fn store_positions(self, to: *mut u8, count: usize, value: float32x4_t) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store_bytes(to, count, value) }
     }
     #[inline(always)]
     fn to_index(self, value: float32x4_t) -> [usize; 4] {

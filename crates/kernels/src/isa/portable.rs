@@ -35,6 +35,7 @@ impl Isa for Portable {
     type F32 = V;
     type Mask = [bool; LANES];
     type Index = [usize; LANES];
+    type Position = V;
 
     #[inline(always)]
     fn splat(self, value: f32) -> V {
@@ -89,6 +90,19 @@ impl Isa for Portable {
             // SAFETY: the caller's promise.
             unsafe { *to.add(i) = value[i].round_ties_even() as u8 };
         }
+    }
+    #[inline(always)]
+    fn position(self, number: u8) -> V {
+        self.splat(f32::from(number))
+    }
+    #[inline(always)]
+    fn select_position(self, mask: Self::Mask, yes: V, no: V) -> V {
+        self.select(mask, yes, no)
+    }
+    #[inline(always)]
+    unsafe fn store_positions(self, to: *mut u8, count: usize, value: V) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store_bytes(to, count, value) }
     }
     #[inline(always)]
     fn to_index(self, value: V) -> [usize; LANES] {

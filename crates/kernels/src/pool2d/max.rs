@@ -96,10 +96,11 @@ impl<const ARGMAX: bool> Forward<'_, ARGMAX> {
         let whole = lanes >= I::LANES;
         let (mask, last) = (isa.first(lanes), lanes.min(I::LANES));
         let mut best = [isa.splat(f32::NEG_INFINITY); V];
-        let mut position = [isa.splat(window.first as f32); V];
+        let mut position = [isa.position(window.first as u8); V];
         for (ky, row) in window.rows.clone().enumerate() {
             for (kx, column) in window.columns.clone().enumerate() {
-                let here = isa.splat((window.first + ky * self.shape.size[1] + kx) as f32);
+                // At most 254.
+                let here = isa.position((window.first + ky * self.shape.size[1] + kx) as u8);
                 for v in 0..V {
                     // SAFETY: row and column lie in the image, and the vector's lanes in its channels.
                     let value = unsafe {
@@ -107,7 +108,7 @@ impl<const ARGMAX: bool> Forward<'_, ARGMAX> {
                         if whole { isa.load(at) } else { isa.load_masked(mask, at) }
                     };
                     if ARGMAX {
-                        position[v] = isa.select(isa.greater(value, best[v]), here, position[v]);
+                        position[v] = isa.select_position(isa.greater(value, best[v]), here, position[v]);
                     }
                     // In this order a window of nothing but NaN gives NaN.
                     best[v] = isa.max(best[v], value);
@@ -116,11 +117,11 @@ impl<const ARGMAX: bool> Forward<'_, ARGMAX> {
         }
         for v in 0..V {
             let range = out + v * I::LANES..out + v * I::LANES + last;
-            // SAFETY: the slices have `last` values, as the mask has lanes; positions are at most 254.
+            // SAFETY: the slices have `last` values, as the mask has lanes.
             unsafe {
                 isa.store_masked(mask, self.y[range.clone()].as_mut_ptr(), best[v]);
                 if ARGMAX {
-                    isa.store_bytes(self.argmax[range].as_mut_ptr(), last, position[v]);
+                    isa.store_positions(self.argmax[range].as_mut_ptr(), last, position[v]);
                 }
             }
         }

@@ -267,7 +267,7 @@ impl Run<'_> {
                             } else {
                                 isa.store_masked(mask, maxima.as_mut_ptr().add(to), best);
                             }
-                            isa.store_bytes(positions.as_mut_ptr().add(to), used, position);
+                            isa.store_positions(positions.as_mut_ptr().add(to), used, position);
                         }
                     }
                     Output::Plain { epilogue, sums } => {
