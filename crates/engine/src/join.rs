@@ -143,6 +143,10 @@ impl<'a> Joiner<'a> {
             let kernel = self.made_by(node.inputs[1]);
             return kernel.is_some_and(|kernel| self.graph.nodes[kernel].op.is::<FoldBatchNorm>().is_some());
         }
+        if op.is::<BatchNorm>().is_some() {
+            // Its own five inputs, and perhaps what is added to the result.
+            return node.inputs[5..].iter().all(|v| self.normalized[v.index()]);
+        }
         let passes = op.is::<Add>().is_some()
             || op.is::<AddRectified>().is_some()
             || op.is::<Activate>().is_some()
@@ -151,10 +155,6 @@ impl<'a> Joiner<'a> {
             || op.is::<AveragePool2d>().is_some()
             || op.is::<AdaptiveAveragePool2d>().is_some()
             || op.is::<ZeroPad2d>().is_some();
-        if op.is::<BatchNorm>().is_some() {
-            // Its own five inputs, and perhaps what is added to the result.
-            return node.inputs[5..].iter().all(|v| self.normalized[v.index()]);
-        }
         passes && node.inputs.iter().all(|v| self.normalized[v.index()])
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Rates count the operations of the definition, so minimal filtering can exceed the peak.
 //!
-//! `cargo bench -p ocellus-kernels --bench forward_lab -- [part of a name [samples [threads]]]`
+//! `cargo bench -p ocellus-kernels --bench forward_lab -- [part of a name [samples [threads]]]`; with `CROSSED=1` in the environment 1x1
+//! convolutions have crossed factors where they gain, on any level.
 #![allow(clippy::print_stdout, reason = "a lab prints its table")]
 
 mod lab;

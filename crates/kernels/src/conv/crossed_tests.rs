@@ -109,6 +109,27 @@ fn crossed_factors_agree_with_the_definition() {
 }
 
 #[test]
+fn bands_of_rows_are_computed_as_the_whole() {
+    for width in [1, 2, 5] {
+        let whole = ConvShape { input: [6, width, 64], ..ConvShape::dense(64, 40) };
+        let (x, w) = (noise(1, whole.input_len()), noise(2, whole.weights_len()));
+        for level in Level::available() {
+            let run = |rows: usize| {
+                let shape = ConvShape { input: [rows, width, 64], ..whole };
+                let forward = Forward::new(shape, level, Precision::F32).crossed();
+                let mut packed = dirty(forward.packed_len());
+                forward.pack(&mut Pool::new(1), &w, &mut packed);
+                let weights = ConvWeights { packed: &packed, bias: None, epilogue: Epilogue::Linear };
+                let bands = x.chunks(shape.input_len());
+                bands.map(|x| convolved(&forward, &shape, 1, x, weights)).collect::<Vec<_>>().concat()
+            };
+            assert_eq!(run(1), run(6), "{width} columns on {level:?}");
+            assert_eq!(run(2), run(6), "{width} columns on {level:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_not_a_number_stays_in_its_pixel() {
     let shape = ConvShape { input: [3, 3, 64], ..ConvShape::dense(64, 32) };
     for level in Level::available() {

@@ -6,8 +6,8 @@
 //!
 //! Sums of squares come and go in these sums, so that rounding errors grow where the factors are of different size. Columns of `b` are
 //! therefore scaled by a power of two to a mean square of about 1, which rows of `a` are expected to have. With a root mean square of `s`
-//! instead, errors are about `(s + 1 / s) / 2` times as large: see the tests for a bound. They are compiled for every level, so that they can
-//! be tested anywhere.
+//! instead, errors are about `(s + 1 / s) / 2` times as large: see the tests for a bound. These tiles are compiled for every level,
+//! so that they can be tested anywhere.
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
