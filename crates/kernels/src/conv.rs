@@ -98,6 +98,7 @@ pub use quantized::{Addend, Destination, QuantizedForward};
 
 #[cfg(doc)]
 use crate::Level;
+use crate::isa::Isa;
 
 /// What is convolved with what: the shape of one sample and of the kernel that slides over it.
 ///
@@ -241,6 +242,33 @@ impl Epilogue {
             Epilogue::Relu => (0.0, f32::INFINITY),
             Epilogue::Relu6 => (0.0, 6.0),
         }
+    }
+
+    /// Applies it to the sums of a tile: loops of their own for each choice, so that there is no branch for each sum, and by indices, since sums
+    /// that iterators borrow leave their registers.
+    #[allow(clippy::needless_range_loop, reason = "the indices of a tile are registers")]
+    #[inline(always)]
+    fn apply<I: Isa, const ROWS: usize, const VECTORS: usize>(
+        self,
+        isa: I,
+        mut sums: [[I::F32; VECTORS]; ROWS],
+    ) -> [[I::F32; VECTORS]; ROWS] {
+        // The sum is the second operand of `max`, so that NaN stays NaN.
+        if self != Epilogue::Linear {
+            for r in 0..ROWS {
+                for v in 0..VECTORS {
+                    sums[r][v] = isa.max(isa.zero(), sums[r][v]);
+                }
+            }
+        }
+        if self == Epilogue::Relu6 {
+            for r in 0..ROWS {
+                for v in 0..VECTORS {
+                    sums[r][v] = isa.min(isa.splat(6.0), sums[r][v]);
+                }
+            }
+        }
+        sums
     }
 }
 

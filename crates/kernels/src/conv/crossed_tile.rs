@@ -11,7 +11,6 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
-use super::Epilogue;
 use super::tile::{Ahead, Columns, MOST_ROWS, Panel, Product, Walk, unfollowed};
 use crate::isa::{Isa, MOST_LANES};
 use std::ops::Range;
@@ -192,7 +191,6 @@ impl Product<'_> {
                     k = unfollowed(k + PERIOD);
                     b = b.wrapping_add(PERIOD * panel.pitch);
                 }
-                // Loops of their own for each choice: no branch for each sum.
                 let part = |from: *const f32, v: usize| match v + 1 < VECTORS {
                     true => isa.load(from.add(v * I::LANES)),
                     false => isa.load_masked(last, from.add(v * I::LANES)),
@@ -211,21 +209,7 @@ impl Product<'_> {
                         }
                     }
                 }
-                // The sum is the second operand of `max`, so that NaN stays NaN.
-                if self.epilogue != Epilogue::Linear {
-                    for r in 0..ROWS {
-                        for v in 0..VECTORS {
-                            sums[r][v] = isa.max(isa.zero(), sums[r][v]);
-                        }
-                    }
-                }
-                if self.epilogue == Epilogue::Relu6 {
-                    for r in 0..ROWS {
-                        for v in 0..VECTORS {
-                            sums[r][v] = isa.min(isa.splat(6.0), sums[r][v]);
-                        }
-                    }
-                }
+                sums = self.epilogue.apply(isa, sums);
                 for r in 0..ROWS {
                     let to = out.add(r * to);
                     for v in 0..VECTORS - 1 {

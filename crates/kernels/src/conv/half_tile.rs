@@ -2,7 +2,6 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
-use super::Epilogue;
 use super::factors::Factors;
 use super::tile::{Ahead, Panel, Product, Walk, unfollowed};
 use crate::isa::Isa;
@@ -75,16 +74,8 @@ impl Product<'_> {
                         b = b.wrapping_add(panel.pitch);
                     }
                 }
+                sums = self.epilogue.apply(isa, sums);
                 for p in 0..PAIRS {
-                    for sum in &mut sums[p] {
-                        // The sum is the second operand of `max`, so that NaN stays NaN.
-                        if self.epilogue != Epilogue::Linear {
-                            *sum = isa.max(isa.zero(), *sum);
-                        }
-                        if self.epilogue == Epilogue::Relu6 {
-                            *sum = isa.min(isa.splat(6.0), *sum);
-                        }
-                    }
                     let (first, second) = (out.add(2 * p * to), out.add((2 * p + 1) * to));
                     isa.store(first, sums[p][0]);
                     isa.store(second, sums[p][1]);

@@ -300,17 +300,7 @@ impl Strips<'_> {
                         sums[p] = isa.add(sums[p], bias);
                     }
                 }
-                // The sum is the second operand of `max`, so that NaN stays NaN.
-                if epilogue != Epilogue::Linear {
-                    for p in 0..PIXELS {
-                        sums[p] = isa.max(isa.zero(), sums[p]);
-                    }
-                }
-                if epilogue == Epilogue::Relu6 {
-                    for p in 0..PIXELS {
-                        sums[p] = isa.min(isa.splat(6.0), sums[p]);
-                    }
-                }
+                let [sums] = epilogue.apply(isa, [sums]);
                 let mut to = out;
                 if filters.used == I::LANES {
                     for p in 0..PIXELS {

@@ -573,21 +573,7 @@ impl Product<'_> {
             let a: [*const f32; ROWS] = std::array::from_fn(|r| self.a.as_ptr().add(place.from + input(r)));
             let (b, pitch) = (panel.b, panel.pitch);
             sums = multiply_add::<I, F, ROWS, VECTORS, ONCE>(isa, &self.reduction, a, b, pitch, ahead, sums);
-            // The sum is the second operand of `max`, so that NaN stays NaN.
-            if self.epilogue != Epilogue::Linear {
-                for r in 0..ROWS {
-                    for v in 0..VECTORS {
-                        sums[r][v] = isa.max(isa.zero(), sums[r][v]);
-                    }
-                }
-            }
-            if self.epilogue == Epilogue::Relu6 {
-                for r in 0..ROWS {
-                    for v in 0..VECTORS {
-                        sums[r][v] = isa.min(isa.splat(6.0), sums[r][v]);
-                    }
-                }
-            }
+            sums = self.epilogue.apply(isa, sums);
             for r in 0..ROWS {
                 let to = out.add(output(r));
                 for v in 0..VECTORS - 1 {
