@@ -8,6 +8,7 @@
 //! | batch normalisation, then addition of a value that is known by then | the same with a shortcut |
 //! | that, or batch normalisation, then ReLU or ReLU6 | the same with it as epilogue |
 //! | for training: batch normalisation without a shortcut, optional zeros around it, then depthwise convolution | `NormalizedDepthwise` |
+//! | that or a convolution, then sums for batch normalisation | the same that sums what it gives |
 //! | addition of two values, then ReLU or ReLU6 | `AddRectified` |
 //! | softmax, then categorical cross-entropy | `SoftmaxCrossEntropy` |
 //! | sigmoid, then binary cross-entropy | `SigmoidBinaryCrossEntropy` |
@@ -20,8 +21,8 @@ use crate::graph::Source;
 use crate::op::Op;
 use crate::ops::{
     Activate, Activation, Add, AddRectified, BatchNorm, BinaryCrossEntropy, CategoricalCrossEntropy, Conv2d, Dense,
-    Epilogue, FoldBatchNorm, MaxPool2d, NormalizedDepthwise, PooledConv2d, SigmoidBinaryCrossEntropy, Softmax,
-    SoftmaxCrossEntropy, ZeroPad2d,
+    Epilogue, FoldBatchNorm, MaxPool2d, MeasuredConv2d, Moments, NormalizedDepthwise, PooledConv2d,
+    SigmoidBinaryCrossEntropy, Softmax, SoftmaxCrossEntropy, ZeroPad2d,
 };
 use crate::{Graph, GraphError, Node, Value};
 use std::sync::Arc;
@@ -147,10 +148,22 @@ impl<'a> Fuser<'a> {
         if let Some(norm) = joined.norm {
             inputs = self.folded(norm, &inputs)?;
         }
+        let measured = self.measured(&*op, self.old.nodes[joined.last].outputs[0]);
+        let (op, moments) = match measured {
+            Some((moments, shift, op)) => {
+                inputs.push(shift);
+                self.done[moments] = true;
+                (op, Some(moments))
+            }
+            None => (op, None),
+        };
         let outputs = self.new.add_node(op, &inputs)?;
         self.done[index] = true;
         for (&old, &new) in self.old.nodes[joined.last].outputs.iter().zip(&outputs) {
             self.map[old.index()] = Some(new);
+        }
+        if let Some(moments) = moments {
+            self.map[self.old.nodes[moments].outputs[0].index()] = Some(outputs[1]);
         }
         if let Some(loss_input) = self.loss_input(node) {
             // The loss gives the probabilities, too, now.
@@ -272,7 +285,21 @@ impl<'a> Fuser<'a> {
         let folds = self.only_reader(next.outputs[0]).is_some_and(|after| self.foldable(next, &self.old.nodes[after]));
         let suits = NormalizedDepthwise::suits(&conv, self.old.spec(node.inputs[0]), self.old.spec(kernel));
         let learns = !matches!(self.fold, Fold::Always);
-        (bare && suits && learns && !folds).then_some((NormalizedDepthwise { norm, conv }, index))
+        (bare && suits && learns && !folds).then_some((NormalizedDepthwise { norm, conv, measured: false }, index))
+    }
+
+    /// The sums for batch normalisation that are taken of what this convolution gives, where the shift is in the new graph, and the convolution
+    /// that gives them, too.
+    fn measured(&self, op: &dyn Op, output: Value) -> Option<(usize, Value, Arc<dyn Op>)> {
+        let is_moments = |&&reader: &&usize| self.old.nodes[reader].op.is::<Moments>().is_some();
+        let &moments = self.readers[output.index()].iter().find(is_moments)?;
+        let shift = self.map[self.old.nodes[moments].inputs[1].index()]?;
+        let op: Arc<dyn Op> = match (op.is::<Conv2d>(), op.is::<NormalizedDepthwise>()) {
+            (Some(conv), _) if conv.epilogue == Epilogue::Linear => Arc::new(MeasuredConv2d(conv.clone())),
+            (_, Some(both)) => Arc::new(NormalizedDepthwise { measured: true, ..both.clone() }),
+            _ => return None,
+        };
+        Some((moments, shift, op))
     }
 
     fn positions_unread(&self, index: usize) -> bool {

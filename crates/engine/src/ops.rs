@@ -19,6 +19,7 @@ mod fold_batch_norm;
 mod inference_conv2d;
 mod layer_norm;
 mod loss;
+mod measured_conv2d;
 mod multiply_channels;
 mod normalized_depthwise;
 mod pool2d;
@@ -49,6 +50,7 @@ pub use layer_norm::LayerNorm;
 pub use loss::{
     BinaryCrossEntropy, CategoricalCrossEntropy, MeanSquaredError, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy,
 };
+pub(crate) use measured_conv2d::MeasuredConv2d;
 pub use multiply_channels::MultiplyChannels;
 pub(crate) use normalized_depthwise::NormalizedDepthwise;
 pub use pool2d::{AveragePool2d, GlobalAveragePool2d, GlobalMaxPool2d, MaxPool2d};

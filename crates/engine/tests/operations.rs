@@ -171,6 +171,19 @@ const BODIES: &[(&str, BodyFn)] = &[
         let w = net.weight(&[5, 5, 1, 4], 0.5);
         net.graph.add(Conv2d { groups: 4, ..conv2d(0) }, &[y, w])
     }),
+    ("batch norm of what is added", |net, x| {
+        let y = net.conv(x, 4, 3, 1)?;
+        let y = net.graph.add(Add, &[x, y])?;
+        batch_norm(net, y)
+    }),
+    ("batch norm of grouped convolutions without bias", |net, x| {
+        let w = net.weight(&[3, 3, 2, 6], 0.5);
+        let y = net.graph.add(Conv2d { groups: 2, ..conv2d(1) }, &[x, w])?;
+        let y = batch_norm(net, y)?;
+        let w = net.weight(&[2, 2, 1, 6], 0.5);
+        let y = net.graph.add(Conv2d { groups: 6, strides: [2, 2], ..conv2d(0) }, &[y, w])?;
+        batch_norm(net, y)
+    }),
     ("addition of two, relu", |net, x| {
         let y = net.conv(x, 4, 3, 1)?;
         let y = net.graph.add(Add, &[y, x])?;
@@ -298,11 +311,30 @@ fn batch_norm_is_one_with_the_depthwise_convolution_behind_it() {
     for (name, want) in
         [("inverted residuals", [5, 2, 5, 0]), ("depthwise with strides behind batch norms", [0, 2, 1, 0])]
     {
-        let (net, logits, total) = build(&body(name), cross_entropy);
-        let fused = fuse(&net.graph, &[logits, total]).unwrap();
-        let count = |op: &str| fused.graph.nodes().iter().filter(|node| node.op.name() == op).count();
+        let count = |op: &str| fused_names(name).iter().filter(|name| name.split('+').next() == Some(op)).count();
         assert_eq!(["BatchNorm", "NormalizedDepthwise", "Conv2d", "ZeroPad2d"].map(count), want, "{name}");
     }
+}
+
+#[test]
+fn convolutions_sum_what_the_batch_norm_behind_them_needs() {
+    // Convolutions that do, depthwise ones with the normalisation before them that do, and sums on their own.
+    for (name, want) in [
+        ("conv, batch norm, relu, twice", [2, 0, 0]),
+        ("residual block with batch norm", [3, 0, 0]),
+        ("inverted residuals", [5, 2, 0]),
+        ("depthwise with strides behind batch norms", [1, 1, 0]),
+        ("batch norm of what is added", [0, 0, 1]),
+    ] {
+        let count = |op: &str| fused_names(name).iter().filter(|name| **name == op).count();
+        assert_eq!(["Conv2d+Moments", "NormalizedDepthwise+Moments", "Moments"].map(count), want, "{name}");
+    }
+}
+
+/// The operations of a body, fused.
+fn fused_names(name: &str) -> Vec<&'static str> {
+    let (net, logits, total) = build(&body(name), cross_entropy);
+    fuse(&net.graph, &[logits, total]).unwrap().graph.nodes().iter().map(|node| node.op.name()).collect()
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Batch normalisation over `[rows][channels]` (Ioffe and Szegedy, arXiv:1502.03167), with what stands behind it: a
 //! shortcut that is added, and a rectifier.
 //!
-//! Each array of rows may hold bf16 values ([`Values`]); arithmetic and sums are single precision. Statistics are sums, so that parts of a batch can be summed apart and added: [`moments`] then [`finish`]; and
+//! Each array of rows may hold bf16 values ([`Values`]); arithmetic and sums are single precision. Statistics are sums, so that parts of a batch can be summed apart and added: [`moments`], or [`MomentSums`] as a kernel makes the rows, then [`finish`]; and
 //! [`backward_sums`] then [`backward`].
+
+mod moment_sums;
+
+pub use moment_sums::MomentSums;
 
 use crate::columns::{self, ChannelMap, ChannelSum};
 use crate::conv::Epilogue;

@@ -14,7 +14,7 @@ const FOLD_ROWS: usize = 32;
 
 /// How many rows are taken as one.
 #[inline(always)]
-fn merged(channels: usize, lanes: usize, rows: usize) -> usize {
+pub(crate) fn merged(channels: usize, lanes: usize, rows: usize) -> usize {
     let enough = |merge: usize| (merge * channels).is_multiple_of(lanes) && merge * channels >= 4 * lanes;
     let most = (CHUNK / channels).min(rows / 4).max(1);
     (1..=most).find(|&merge| enough(merge)).unwrap_or(1)

@@ -173,7 +173,7 @@ pub(super) struct RunForward {
 }
 
 impl RunForward {
-    fn weights<'a>(&self, inputs: &Inputs<'a>) -> ConvWeights<'a> {
+    pub(super) fn weights<'a>(&self, inputs: &Inputs<'a>) -> ConvWeights<'a> {
         ConvWeights { packed: inputs.f32(1), bias: self.bias.then(|| inputs.f32(2)), epilogue: self.epilogue }
     }
 }

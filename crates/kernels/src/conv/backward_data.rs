@@ -299,6 +299,7 @@ impl BackwardData {
                     epilogue: Epilogue::Linear,
                     accumulate: false,
                     cold: is_cold(shape.input_len()),
+                    moments: None,
                     out: &mut dx[group * channels..],
                 };
                 if self.pairs { product.run_pairs_on(self.level) } else { product.run_on(self.level) }

@@ -230,6 +230,7 @@ impl BackwardWeights {
                     epilogue: Epilogue::Linear,
                     accumulate,
                     cold: false,
+                    moments: None,
                     out,
                 }
                 .run_on(self.level);

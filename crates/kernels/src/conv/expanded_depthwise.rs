@@ -143,6 +143,7 @@ impl ExpandedDepthwise {
                     epilogue: expand.epilogue,
                     accumulate: false,
                     cold: false,
+                    moments: None,
                     out: to,
                 }
                 .run_on(self.level);

@@ -11,12 +11,16 @@ use super::row_tile::{self, RowOutput, RowProduct};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Filtering, Output, Winograd};
 use super::{ConvShape, Epilogue};
+use crate::batch_norm::MomentSums;
 use crate::isa::Amx;
 use crate::{Level, Pool, Precision, ValuesMut};
 use std::ops::Range;
 
 /// Bytes of input that go through all of the weights together: half of a common second-level cache.
 const BLOCK_BYTES: usize = 512 << 10;
+
+/// Bytes of outputs that are computed before what batch normalisation needs of them is summed.
+const MEASURED_BYTES: usize = if cfg!(test) { 2 << 10 } else { 128 << 10 };
 
 /// Channels and filters from which crossed factors gain: with 32 channels 7% at 28x28, with 24 and 16 nothing; 24 filters leave vectors half empty.
 const CROSSED_CHANNELS: usize = 32;
@@ -82,6 +86,8 @@ pub enum Sums<'a> {
     New(ValuesMut<'a>),
     /// They are added to what is there before the epilogue: a residual block's shortcut. Not depthwise.
     Onto(&'a mut [f32]),
+    /// They are written, and what batch normalisation needs to know of them is summed while they are in the first-level cache.
+    Measured(&'a mut [f32], MomentSums<'a>),
 }
 
 impl<'a> Sums<'a> {
@@ -89,12 +95,21 @@ impl<'a> Sums<'a> {
     pub(super) fn len(&self) -> usize {
         match self {
             Sums::New(y) => y.len(),
-            Sums::Onto(y) => y.len(),
+            Sums::Onto(y) | Sums::Measured(y, _) => y.len(),
         }
     }
 
     pub(super) fn is_bf16(&self) -> bool {
         matches!(self, Sums::New(ValuesMut::Bf16(_)))
+    }
+
+    /// The same for a shorter time.
+    pub(super) fn reborrow(&mut self) -> Sums<'_> {
+        match self {
+            Sums::New(y) => Sums::New(y.reborrow()),
+            Sums::Onto(y) => Sums::Onto(y),
+            Sums::Measured(y, moments) => Sums::Measured(y, *moments),
+        }
     }
 
     /// The first values, and the rest.
@@ -108,6 +123,10 @@ impl<'a> Sums<'a> {
                 let (first, rest) = y.split_at_mut(at);
                 (Sums::Onto(first), Sums::Onto(rest))
             }
+            Sums::Measured(y, moments) => {
+                let (first, rest) = y.split_at_mut(at);
+                (Sums::Measured(first, moments), Sums::Measured(rest, moments))
+            }
         }
     }
 
@@ -116,18 +135,26 @@ impl<'a> Sums<'a> {
         matches!(self, Sums::Onto(_))
     }
 
+    /// What else is summed.
+    pub(super) fn moments(&self) -> Option<MomentSums<'a>> {
+        match self {
+            Sums::Measured(_, moments) => Some(*moments),
+            _ => None,
+        }
+    }
+
     /// Where they start, whatever they are.
     pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
         match self {
             Sums::New(y) => y.as_mut_ptr(),
-            Sums::Onto(y) => y.as_mut_ptr(),
+            Sums::Onto(y) | Sums::Measured(y, _) => y.as_mut_ptr(),
         }
     }
 
     /// Single-precision values to write or add to.
-    fn single(self) -> &'a mut [f32] {
+    pub(super) fn single(self) -> &'a mut [f32] {
         match self {
-            Sums::New(ValuesMut::F32(y)) | Sums::Onto(y) => y,
+            Sums::New(ValuesMut::F32(y)) | Sums::Onto(y) | Sums::Measured(y, _) => y,
             Sums::New(ValuesMut::Bf16(_)) => unreachable!("only minimal filtering writes bf16"),
         }
     }
@@ -283,6 +310,13 @@ impl Forward {
     /// # Panics
     /// Where a slice does not have the shape's length, and where the shape does not allow these sums or this piece.
     pub fn run(&self, extent: Extent, x: &[f32], weights: ConvWeights<'_>, sums: Sums<'_>, scratch: &mut [f32]) {
+        let sums = match sums {
+            Sums::Measured(y, moments) if !self.measures() => {
+                self.run(extent, x, weights, Sums::New((&mut *y).into()), scratch);
+                return moments.add_rows(self.level, y);
+            }
+            sums => sums,
+        };
         let (shape, unit) = (&self.shape, self.unit());
         let ConvWeights { packed, bias, epilogue } = weights;
         let (samples, values) = match &extent {
@@ -311,9 +345,7 @@ impl Forward {
             };
         }
         if let Some(windows) = &self.depthwise {
-            let (layout, cold, y) = (Layout::Packed, self.cold, sums.single());
-            return Tiles { windows, rows, samples, x, weights: packed, layout, bias, epilogue, cold, y }
-                .run_on(self.level);
+            return self.run_windows(windows, rows, samples, x, weights, sums);
         }
         match piece {
             false => self.run_samples(samples, x, weights, sums, scratch),
@@ -323,6 +355,39 @@ impl Forward {
             true => {
                 assert!(values.end.is_multiple_of(unit), "whole pixels of {shape:?}");
                 self.run_pixels(rows, x, weights, sums, scratch);
+            }
+        }
+    }
+
+    /// Whether the kernel itself sums what [`Sums::Measured`] asks for.
+    fn measures(&self) -> bool {
+        self.amx.is_none() && (self.shape.groups == 1 || self.depthwise.is_some())
+    }
+
+    /// These rows of the output of a depthwise convolution that has tiles.
+    fn run_windows(
+        &self,
+        windows: &Windows,
+        rows: Range<usize>,
+        samples: usize,
+        x: &[f32],
+        weights: ConvWeights<'_>,
+        sums: Sums<'_>,
+    ) {
+        let ConvWeights { packed: weights, bias, epilogue } = weights;
+        let (layout, cold, moments, y) = (Layout::Packed, self.cold, sums.moments(), sums.single());
+        let tiles = |rows, samples, x: &[f32], y: &mut [f32]| {
+            Tiles { windows, rows, samples, x, weights, layout, bias, epilogue, cold, y }.run_on(self.level);
+        };
+        let Some(moments) = moments else { return tiles(rows, samples, x, y) };
+        // Tiles are two rows high.
+        let each = (MEASURED_BYTES / (4 * windows.row_len())).next_multiple_of(2).max(2);
+        let samples = x.chunks_exact(windows.input_len()).zip(y.chunks_exact_mut(rows.len() * windows.row_len()));
+        for (x, y) in samples {
+            for (n, y) in y.chunks_mut(each * windows.row_len()).enumerate() {
+                let first = rows.start + n * each;
+                tiles(first..(first + each).min(rows.end), 1, x, y);
+                moments.add_rows(self.level, y);
             }
         }
     }
@@ -392,6 +457,7 @@ impl Forward {
             epilogue,
             accumulate: sums.is_onto(),
             cold: false,
+            moments: sums.moments(),
             out: sums.single(),
         };
         if self.pairs { product.run_pairs_on(self.level) } else { product.run_on(self.level) }
@@ -477,7 +543,7 @@ impl Forward {
             return AmxProduct { rows, samples, stride, segments, slots, a, b, depth, columns, bias, output }
                 .run_on(tiles);
         }
-        let (accumulate, y) = (sums.is_onto(), sums.single());
+        let (accumulate, moments, y) = (sums.is_onto(), sums.moments(), sums.single());
         let slots = self.source.channels / shape.groups;
         if is_depthwise(shape) {
             let (taps, channels) = (&self.taps, shape.groups);
@@ -493,9 +559,13 @@ impl Forward {
                 pitch: self.source.pitch(),
                 b: packed,
                 bias,
-                output: RowOutput::Plain { epilogue, accumulate, cold: self.cold, out: y },
+                output: RowOutput::Plain { epilogue, accumulate, cold: self.cold, out: &mut *y },
             };
-            return product.run_on(shape, self.level);
+            product.run_on(shape, self.level);
+            if let Some(moments) = moments {
+                moments.add_rows(self.level, y);
+            }
+            return;
         }
         let rows = if shape.is_pointwise() { rows.as_samples() } else { rows };
         let (depth, group_len) = match self.crossed {
@@ -514,6 +584,7 @@ impl Forward {
                 epilogue,
                 accumulate,
                 cold: self.cold,
+                moments,
                 out: &mut y[group * filters..],
             };
             match (self.pairs, self.crossed) {

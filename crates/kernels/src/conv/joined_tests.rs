@@ -3,7 +3,7 @@
 
 use super::tests::{SHAPES, convolved, dirty, every_way, noise};
 use super::*;
-use crate::batch_norm::{self, Norm};
+use crate::batch_norm::{self, MomentSums, Norm};
 use crate::{Level, Pool, Precision, Values};
 
 #[test]
@@ -44,6 +44,46 @@ fn a_shortcut_is_added_before_the_epilogue() {
                 forward.run(Extent::Piece(part), x, weights, Sums::Onto(y), &mut scratch);
             }
             assert_eq!(cut[..shape.output_len()], y[..shape.output_len()], "{context:?}");
+        }
+    }
+}
+
+#[test]
+fn outputs_are_measured_for_batch_normalization() {
+    for (&shape, (level, precision)) in SHAPES.iter().flat_map(|shape| every_way().map(move |way| (shape, way))) {
+        let context = (shape, level, precision);
+        let forward = Forward::new(shape, level, precision);
+        let samples = 3;
+        let (x, w) = (noise(1, samples * shape.input_len()), noise(2, shape.weights_len()));
+        let (bias, shift) = (noise(3, shape.filters), noise(4, shape.filters));
+        let mut packed = dirty(forward.packed_len());
+        forward.pack(&mut Pool::new(1), &w, &mut packed);
+        let weights = ConvWeights { packed: &packed, bias: Some(&bias), epilogue: Epilogue::Linear };
+        let want = convolved(&forward, &shape, samples, &x, weights);
+        let mut sums = dirty(MomentSums::scratch_len(level, shape.filters));
+        let moments = MomentSums::new(level, &shift, &mut sums);
+        let (mut y, mut scratch) = (dirty(want.len()), dirty(forward.scratch_len(samples)));
+        forward.run(Extent::Samples(samples), &x, weights, Sums::Measured(&mut y, moments), &mut scratch);
+        assert_eq!(y, want, "{context:?}");
+        assert_moments(&context, moments, &shift, &want);
+    }
+}
+
+/// Checks sums of `x - shift` and of its square, written and added.
+fn assert_moments(context: &dyn std::fmt::Debug, moments: MomentSums<'_>, shift: &[f32], x: &[f32]) {
+    let channels = shift.len();
+    for (accumulate, before) in [(false, 0.0), (true, 7.0)] {
+        let mut got = vec![7.0; 2 * channels];
+        moments.finish(&mut got, accumulate);
+        for (i, &got) in got.iter().enumerate() {
+            let terms = x.iter().skip(i % channels).step_by(channels).map(|&x| {
+                let d = f64::from(x) - f64::from(shift[i % channels]);
+                if i < channels { d } else { d * d }
+            });
+            let (sum, magnitude) = terms.fold((before, before), |(sum, all), term| (sum + term, all + term.abs()));
+            let error = (f64::from(got) - sum).abs();
+            let most = 40.0 + 512.0 / channels as f64;
+            assert!(error <= most * f64::from(f32::EPSILON) * magnitude, "{got} instead of {sum} at {i}: {context:?}");
         }
     }
 }
@@ -154,11 +194,21 @@ fn normalisation_and_depthwise_convolution_together() {
                     let mut y = dirty(want.len());
                     for (at, y) in (0..rows).step_by(each).zip(y.chunks_mut(each * unit)) {
                         let rows = at..(at + each).min(rows);
-                        both.run_rows(rows, x, &norm, &w, y, &mut dirty(both.scratch_len()));
+                        both.run_rows(rows, x, &norm, &w, Sums::New(y.into()), &mut dirty(both.scratch_len()));
                     }
                     assert_eq!(y, want, "{each} rows of {context:?}");
                 }
             }
+            let shift = noise(9, channels);
+            let mut scratch = dirty(MomentSums::scratch_len(level, channels));
+            let moments = MomentSums::new(level, &shift, &mut scratch);
+            let mut y = dirty(want.len());
+            for (x, y) in x.chunks(len).zip(y.chunks_mut(shape.output_len())) {
+                let scratch = &mut dirty(both.scratch_len());
+                both.run_rows(0..rows, Values::F32(x), &norm, &w, Sums::Measured(y, moments), scratch);
+            }
+            assert_eq!(y, want, "measured {context:?}");
+            assert_moments(&context, moments, &shift, &want);
 
             let data = BackwardData::new(shape, level, Precision::F32);
             let mut packed = dirty(data.packed_len());

@@ -46,6 +46,7 @@ pub(crate) fn multiply(
         epilogue: Epilogue::Linear,
         accumulate: false,
         cold: false,
+        moments: None,
         out,
     };
     product.run_on(level);

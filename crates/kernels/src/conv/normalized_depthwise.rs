@@ -7,7 +7,7 @@ use super::depthwise_tile::{Layout, Tiles, Windows};
 use super::depthwise_weights::TileWeights;
 use super::geometry::is_cold;
 use super::pack::TileSize;
-use super::{ConvShape, Epilogue};
+use super::{ConvShape, Epilogue, Sums};
 use crate::batch_norm::{self, Norm};
 use crate::{Level, Values};
 use std::ops::Range;
@@ -69,20 +69,22 @@ impl NormalizedDepthwise {
         self.forward.windows().row_len()
     }
 
-    /// Computes these rows of one sample's output. The weights are as they are, `[tap][channel]`.
+    /// Computes these rows of one sample's output, in single precision. The weights are as they are, `[tap][channel]`.
     pub fn run_rows(
         &self,
         rows: Range<usize>,
         x: Values<'_>,
         norm: &Norm<'_>,
         weights: &[f32],
-        y: &mut [f32],
+        sums: Sums<'_>,
         scratch: &mut [f32],
     ) {
-        let unit = self.unit();
+        assert!(!sums.is_onto(), "no shortcut in a depthwise convolution");
+        let (unit, moments, y) = (self.unit(), sums.moments(), sums.single());
         assert_eq!(y.len(), rows.len() * unit, "outputs of these rows");
         let held = &mut scratch[..self.scratch_len()];
         self.forward.sweep(rows.clone(), held, self.normalized(x, norm), |band| {
+            let y = &mut y[(band.rows.start - rows.start) * unit..(band.rows.end - rows.start) * unit];
             Tiles {
                 windows: &band.windows,
                 rows: 0..band.rows.len(),
@@ -93,9 +95,12 @@ impl NormalizedDepthwise {
                 bias: None,
                 epilogue: Epilogue::Linear,
                 cold: self.cold,
-                y: &mut y[(band.rows.start - rows.start) * unit..(band.rows.end - rows.start) * unit],
+                y: &mut *y,
             }
             .run_on(self.level);
+            if let Some(moments) = moments {
+                moments.add_rows(self.level, y);
+            }
         });
     }
 

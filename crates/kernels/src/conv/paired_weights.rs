@@ -120,6 +120,7 @@ impl PairedWeights {
                     epilogue: Epilogue::Linear,
                     accumulate: accumulate || first > 0,
                     cold: false,
+                    moments: None,
                     out: &mut *dw,
                 }
                 .run_pairs_on(self.level);

@@ -159,6 +159,7 @@ impl PooledForward {
                 epilogue: Epilogue::Linear,
                 accumulate: false,
                 cold: false,
+                moments: None,
                 out: &mut full[group * filters..],
             }
             .run_on(self.level);

@@ -10,6 +10,7 @@ use super::factors::{Crossed, Factors, Pairs, Singles};
 use super::geometry::{LINE, Segment};
 use super::pack::TileSize;
 use crate::Level;
+use crate::batch_norm::MomentSums;
 use crate::isa::{Isa, Kernel};
 
 /// The rows of a product: where each starts in `a` and in the output, for one sample, and how often that repeats.
@@ -134,6 +135,8 @@ pub(super) struct Product<'a> {
     pub(super) accumulate: bool,
     /// Whether the output is hardly in the second-level cache, so that it is asked for before it is written.
     pub(super) cold: bool,
+    /// What is summed of the outputs, whose rows then lie one behind the other.
+    pub(super) moments: Option<MomentSums<'a>>,
     pub(super) out: &'a mut [f32],
 }
 
@@ -182,6 +185,12 @@ impl Product<'_> {
         let last = greatest(rows.output) + again * rows.output_stride + self.columns;
         assert!(last <= self.out.len(), "rows inside the output");
         assert!(self.bias.is_none_or(|bias| bias.len() >= self.columns), "a bias for each column");
+        if let Some(moments) = &self.moments {
+            let pitch = moments.channels();
+            assert!(pitch == self.columns && rows.input.len() * rows.samples * pitch <= self.out.len(), "whole rows");
+            debug_assert!(rows.output.iter().enumerate().all(|(n, &row)| row as usize == n * pitch), "even rows");
+            debug_assert!(rows.samples == 1 || rows.output_stride == rows.output.len() * pitch, "even samples");
+        }
     }
 }
 
@@ -277,6 +286,7 @@ impl Product<'_> {
                 let b = self.b[start.min(self.b.len())..].as_ptr();
                 let columns = (self.columns - column).min(size.columns);
                 let tiles = (end - first.done).div_ceil(most);
+                let measured = MEASURED_BYTES / (4 * columns);
                 let own = own.as_ptr().wrapping_sub(first.done);
                 let mut panel = Panel { b, pitch, depth, own, column, columns, tile: 0, tiles };
                 walk = first;
@@ -285,6 +295,9 @@ impl Product<'_> {
                     let rows = tile_rows(left, most);
                     // As many tiles of full height as there are before the last two.
                     let count = (left / most).saturating_sub(1).max(1);
+                    // What is measured must still be in the first-level cache.
+                    let count = if self.moments.is_some() { count.min((measured / most).max(1)) } else { count };
+                    let done = walk.done;
                     // SAFETY: `check` has bounded every offset of the rows, the reduction and the panel.
                     unsafe {
                         self.any_tiles::<I, F, ONCE, AHEAD, EVEN>(
@@ -297,6 +310,11 @@ impl Product<'_> {
                         )
                     };
                     panel.tile += count;
+                    if let Some(moments) = &self.moments {
+                        let from = out.wrapping_add(done * self.columns + column);
+                        // SAFETY: `check` has found all rows in the output, one behind the other.
+                        unsafe { moments.add(isa, from, walk.done - done, column..column + columns) };
+                    }
                 }
             }
             first = walk;
@@ -429,6 +447,9 @@ const ROWS_AHEAD: usize = 32;
 /// Products of a short reduction, and the most rows of its tiles.
 const SHORT: usize = 96;
 const SHORT_ROWS: usize = 8;
+
+/// Bytes of a panel's outputs that are computed before what batch normalisation needs of them is summed; few in tests, so that these have several.
+const MEASURED_BYTES: usize = if cfg!(test) { 4 << 10 } else { 16 << 10 };
 
 /// Weights that take no more than so many bytes are read again from the first-level cache: half of a common one.
 const WHOLE_ROWS_BYTES: usize = 16 << 10;

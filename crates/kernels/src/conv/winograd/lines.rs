@@ -104,11 +104,13 @@ impl Lines {
             let x = &x[sample * len..(sample + 1) * len];
             for first in rows.clone().step_by(self.rows) {
                 let rows = first..rows.end.min(first + self.rows);
-                let (part, rest) = sums.split_at_mut(rows.len() * self.row_len());
+                let (mut part, rest) = sums.split_at_mut(rows.len() * self.row_len());
                 sums = rest;
-                let bounds = epilogue.bounds();
-                Block { plan: self, rows, x, packed, bias, bounds, sums: part, patches: &mut *patches }
-                    .run_on(self.level);
+                let (bounds, sums) = (epilogue.bounds(), part.reborrow());
+                Block { plan: self, rows, x, packed, bias, bounds, sums, patches: &mut *patches }.run_on(self.level);
+                if let Some(moments) = part.moments() {
+                    moments.add_rows(self.level, part.single());
+                }
             }
         }
     }

@@ -65,6 +65,7 @@ impl Run<'_> {
                 assert!(!sums.is_bf16() || plan.precision == Precision::Bf16, "bf16 outputs of bf16 factors");
                 let pixels = self.size[0] * self.size[1];
                 assert_eq!(sums.len(), self.samples * pixels * plan.filters, "outputs of every pixel");
+                assert!(sums.moments().is_none_or(|sums| sums.channels() == plan.filters), "sums for each filter");
             }
             Output::Pooled { maxima, positions, .. } => {
                 assert!(plan.tile == 2, "tiles that are pooling windows");
@@ -117,6 +118,7 @@ impl Run<'_> {
                     } else {
                         self.finish::<I, F>(isa, first, count, column);
                     }
+                    self.measure(isa, first, count, column);
                 }
             }
         }
@@ -344,6 +346,38 @@ impl Run<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Sums what batch normalisation needs to know of the outputs of some tiles, which were just stored.
+    ///
+    /// # Safety
+    /// As for [`transform`](Self::transform).
+    #[inline(always)]
+    unsafe fn measure<I: Isa>(&mut self, isa: I, first: usize, count: usize, column: usize) {
+        let plan = self.plan;
+        let Output::Plain { sums, .. } = &mut self.output else { return };
+        let Some(moments) = sums.moments() else { return };
+        let ([height, width], [down, across]) = (self.size, self.tiles);
+        let columns = column..plan.filters.min(column + plan.size.columns);
+        let mut done = 0;
+        while done < count {
+            let [sample, row, tile] = TilePlace::new(first + done, self.tiles).next_tile();
+            // Whole rows of tiles, whose pixels lie one behind the other; or what there is of one.
+            let whole = if tile == 0 { ((count - done) / across).min(down - row) } else { 0 };
+            let tiles = if whole > 0 { whole * across } else { (count - done).min(across - tile) };
+            let rows = (plan.tile * (row + whole.max(1))).min(height) - plan.tile * row;
+            let pixels = (plan.tile * (tile + tiles)).min(width) - (plan.tile * tile).min(width);
+            let (rows, pixels) = if whole > 0 { (1, rows * width) } else { (rows, pixels) };
+            for i in 0..rows {
+                let pixel = (sample * height + plan.tile * row + i) * width + plan.tile * tile;
+                let from = sums.as_mut_ptr().wrapping_add(pixel * plan.filters + column);
+                // SAFETY: the caller's promise: the tiles' pixels are outputs.
+                unsafe { moments.add(isa, from, pixels, columns.clone()) };
+            }
+            done += tiles;
         }
     }
 }

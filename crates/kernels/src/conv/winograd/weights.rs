@@ -182,6 +182,7 @@ impl WinogradWeights {
                             epilogue: Epilogue::Linear,
                             accumulate,
                             cold: false,
+                            moments: None,
                             out,
                         };
                         match self.precision {
