@@ -39,7 +39,7 @@ pub use value::{DType, Role, Spec, Value};
 
 pub use ocellus_kernels::peak;
 pub use ocellus_kernels::update::Rule;
-pub use ocellus_kernels::{Buffer, Level, Pool, Precision, UnknownLevel};
+pub use ocellus_kernels::{Buffer, Level, Packing, Pool, Precision, UnknownLevel};
 
 /// Values in a cache line: what elementwise operations are cut into.
 pub(crate) const LINE: usize = 16;

@@ -3,7 +3,7 @@
 use crate::graph::Source;
 use crate::ops::Add;
 use crate::{DType, Graph, GraphError, Inputs, Spec, Value};
-use ocellus_kernels::{Buffer, Level, Pool, Precision, ValuesMut};
+use ocellus_kernels::{Buffer, Level, Packing, Precision, ValuesMut};
 use std::any::Any;
 use std::fmt::Debug;
 use std::ops::Range;
@@ -91,13 +91,10 @@ pub trait Run: Debug + Send + Sync {
         0
     }
 
-    /// The shared input that is read in a packed form, and the length of that form.
-    fn packed(&self) -> Option<(usize, usize)> {
+    /// The shared input that is read in a packed form, and what brings it into that whenever it changes.
+    fn packing(&self) -> Option<(usize, &dyn Packing)> {
         None
     }
-
-    /// Brings the input named by [`packed`](Self::packed) into its packed form; done whenever that input changes.
-    fn pack(&self, _pool: &mut Pool, _from: &[f32], _packed: &mut [f32]) {}
 
     /// Values in the smallest piece that a sample's outputs, all of one length, can be cut into, so that several workers
     /// share a large sample; 0 where they cannot be cut.

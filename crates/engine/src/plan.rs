@@ -14,7 +14,7 @@ mod recompute;
 use crate::graph::MovingAverage;
 use crate::op::MOST_PARTS;
 use crate::{Clip, DType, ParameterId, Run, Spec, Update, Value};
-use ocellus_kernels::{Level, Precision};
+use ocellus_kernels::{Level, Packing, Precision};
 use std::fmt;
 
 /// What a plan is made for.
@@ -95,6 +95,10 @@ pub struct Plan {
     pub(crate) share_above: u64,
     pub(crate) guard: Option<Value>,
     pub(crate) updates: Vec<Update>,
+    /// Steps that read in packed form a parameter which nothing in a run changes but an update.
+    pub(crate) packs: Vec<usize>,
+    /// For each update, those of them that read its parameter.
+    pub(crate) update_packs: Vec<Vec<usize>>,
     pub(crate) moving_averages: Vec<MovingAverage>,
     pub(crate) clip: Clip,
     specs: Vec<Spec>,
@@ -137,6 +141,14 @@ pub(crate) struct Step {
     pub(crate) shared: bool,
 }
 
+impl Step {
+    /// What packs its input, which input that is, and the shared buffer that the packed form lies in.
+    pub(crate) fn packing(&self) -> (&dyn Packing, usize, usize) {
+        let ((input, packing), (_, buffer)) = self.run.packing().zip(self.packed).expect("the step packs an input");
+        (packing, input, buffer)
+    }
+}
+
 /// A step that takes longer than this, nanoseconds, is worth a meeting of all workers, which takes a fifth of it; five times as long
 /// a worker that sleeps takes to wake.
 const SHARE_ABOVE: u64 = 10_000;
@@ -158,7 +170,7 @@ pub(crate) struct Stage {
     pub(crate) sums: Vec<(Value, usize)>,
     /// Steps that run once, after the sums were gathered.
     pub(crate) once: Vec<usize>,
-    /// Steps whose packed input is then ready to be packed.
+    /// Steps whose packed input is then ready to be packed: one that is computed, or a moving average.
     pub(crate) packs: Vec<usize>,
     /// Whether nothing is summed over samples.
     pub(crate) separate: bool,

@@ -4,7 +4,8 @@ use crate::inputs::{Input, Inputs, Memory};
 use crate::op::{At, MOST_PARTS, Output, Part, Piece, Scalars};
 use crate::plan::{Place, Plan, Step};
 use crate::{DType, Parameters, Role, Value};
-use ocellus_kernels::{Buffer, Pool, reduce, update};
+use ocellus_kernels::update::{self, MOST_PACKED};
+use ocellus_kernels::{Buffer, Packed, Pool, reduce};
 use std::time::{Duration, Instant};
 
 /// Most slots that a plan can have.
@@ -23,8 +24,10 @@ pub struct Runner {
     slots: Vec<Slot>,
     workers: Vec<Worker>,
     shared: Vec<Buffer>,
-    /// The parameters' version that packed weights were made from.
+    /// The parameters' version whose packed forms there are: updates make them anew.
     packed: u64,
+    /// The version that the first stage was computed from: what follows from the parameters alone.
+    computed: u64,
     samples: usize,
     /// The gradients of the parts before, for each update; empty until a step has parts.
     gathered: Vec<Buffer>,
@@ -91,6 +94,7 @@ impl Runner {
             workers: workers.collect(),
             shared: plan.shared_len.iter().map(|&len| Buffer::new(len)).collect(),
             packed: 0,
+            computed: 0,
             samples: 0,
             gathered: Vec::new(),
             update_scratch: Buffer::new(plan.update_scratch_len()),
@@ -123,17 +127,21 @@ impl Runner {
         self.check(pool, inputs, samples);
         assert!(scalars.part < scalars.parts, "part {} of {}", scalars.part, scalars.parts);
         self.cut(samples);
-        let changed = self.packed != parameters.version();
+        let version = parameters.version();
+        if self.packed != version {
+            (0..self.plan.packs.len()).for_each(|i| self.pack(self.plan.packs[i], pool, parameters, inputs));
+        }
         for number in 0..self.plan.stages.len() {
-            if number == 0 && !changed {
+            if number == 0 && self.computed == version {
                 continue;
             }
             self.run_samples(number, pool, parameters, inputs, scalars);
             self.gather(number);
             self.run_once(number, parameters, inputs, scalars);
-            self.pack(number, pool, parameters, inputs);
+            let packs = self.plan.stages[number].packs.len();
+            (0..packs).for_each(|i| self.pack(self.plan.stages[number].packs[i], pool, parameters, inputs));
         }
-        self.packed = parameters.version();
+        (self.packed, self.computed) = (version, version);
         if self.plan.guard.is_some_and(|guard| !self.sum(guard).iter().all(|v| v.is_finite())) {
             return Outcome::NotFinite;
         }
@@ -144,6 +152,8 @@ impl Runner {
         } else {
             self.update(pool, parameters, scalars);
         }
+        // What has changed was packed, or belongs to the first stage.
+        self.packed = parameters.version();
         self.update_time += start.elapsed();
         Outcome::Done
     }
@@ -318,18 +328,16 @@ impl Runner {
         }
     }
 
-    fn pack(&mut self, number: usize, pool: &mut Pool, parameters: &Parameters, batch: &[Input<'_>]) {
-        for i in 0..self.plan.stages[number].packs.len() {
-            let start = Instant::now();
-            let index = self.plan.stages[number].packs[i];
-            let step = &self.plan.steps[index];
-            let Some((input, buffer)) = step.packed else { continue };
-            let mut packed = std::mem::take(&mut self.shared[buffer]);
-            let from = self.shared_memory(parameters, batch).f32(step.inputs[input]);
-            step.run.pack(pool, from, packed.f32_mut());
-            self.shared[buffer] = packed;
-            self.once_times[index] += start.elapsed();
-        }
+    /// Packs the input of a step.
+    fn pack(&mut self, index: usize, pool: &mut Pool, parameters: &Parameters, batch: &[Input<'_>]) {
+        let start = Instant::now();
+        let step = &self.plan.steps[index];
+        let (packing, input, buffer) = step.packing();
+        let mut packed = std::mem::take(&mut self.shared[buffer]);
+        let from = self.shared_memory(parameters, batch).f32(step.inputs[input]);
+        packing.pack(pool, from, packed.f32_mut());
+        self.shared[buffer] = packed;
+        self.once_times[index] += start.elapsed();
     }
 
     /// The memory as steps see it that belong to no sample.
@@ -401,9 +409,20 @@ impl Runner {
             step.gradient_scale = scale_to(limit, squares, parts);
         }
         let mut scratch = std::mem::take(&mut self.update_scratch);
-        for (number, u) in self.plan.updates.iter().enumerate() {
+        for number in 0..self.plan.updates.len() {
+            let (u, packs) = (&self.plan.updates[number], &self.plan.update_packs[number]);
             let learning_rate = scalars.learning_rate * u.learning_rate;
             step = update::Step { learning_rate, l1: parts * u.l1, l2: parts * u.l2, decay: u.decay, ..step };
+            let mut forms: [Buffer; MOST_PACKED] = Default::default();
+            for (form, &step) in forms.iter_mut().zip(packs) {
+                let (.., buffer) = self.plan.steps[step].packing();
+                *form = std::mem::take(&mut self.shared[buffer]);
+            }
+            let mut packed: [Option<Packed<'_>>; MOST_PACKED] = Default::default();
+            for ((packed, form), &step) in packed.iter_mut().zip(&mut forms).zip(packs) {
+                let (packing, ..) = self.plan.steps[step].packing();
+                *packed = Some(Packed { packing, to: form.f32_mut() });
+            }
             let mut gradients = NO_GRADIENTS;
             let gradients = self.gradients(number, scalars.part, &mut gradients);
             let mut parameter = std::mem::take(&mut parameters.entries[u.parameter.0].values);
@@ -418,11 +437,17 @@ impl Runner {
             let [a, b, c] = &mut states;
             let slices = [a, b, c].map(|state| if state.is_empty() { None } else { Some(state.f32_mut()) });
             let (values, scratch) = (parameter.f32_mut(), scratch.f32_mut());
-            update::apply(pool, self.plan.level, u.rule, &step, gradients, values, slices, scratch);
+            update::apply(pool, self.plan.level, u.rule, &step, gradients, values, slices, scratch, packed);
             parameters.entries[u.parameter.0].values = parameter;
             for (state, id) in states.iter_mut().zip(&u.state) {
                 parameters.entries[id.0].values = std::mem::take(state);
             }
+            for (form, &step) in forms.iter_mut().zip(packs) {
+                let (.., buffer) = self.plan.steps[step].packing();
+                self.shared[buffer] = std::mem::take(form);
+            }
+            let left = MOST_PACKED.min(packs.len())..packs.len();
+            left.for_each(|i| self.pack(self.plan.update_packs[number][i], pool, parameters, &[]));
         }
         self.update_scratch = scratch;
         parameters.touch();

@@ -24,8 +24,12 @@ fn check_gradient_of(way: Way, body: Body<'_>, loss: LossOf) {
         let direction = numbers(len, 99);
         let along: f64 = direction.iter().zip(&results.gradients[n]).map(|(&d, &g)| f64::from(d) * f64::from(g)).sum();
         let at = |h: f32| {
-            let mut moved =
-                Net { graph: net.graph.clone(), parameters: net.parameters.clone(), weights: net.weights.clone() };
+            let mut moved = Net {
+                graph: net.graph.clone(),
+                parameters: net.parameters.clone(),
+                weights: net.weights.clone(),
+                averages: Vec::new(),
+            };
             moved.parameters.values_mut(id).iter_mut().zip(&direction).for_each(|(p, d)| *p += h * d);
             f64::from(run(&moved, logits, total, plain()).total)
         };

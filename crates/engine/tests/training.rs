@@ -3,11 +3,13 @@
 #[allow(dead_code, reason = "the rest of it is for the other tests")]
 mod harness;
 
-use harness::{BATCH, Body, CLASSES, Net, activate, assert_close, batch_inputs, build, cross_entropy};
+use harness::{
+    BATCH, Body, CLASSES, Net, activate, assert_close, batch_inputs, batch_norm, build, conv2d, cross_entropy,
+};
 use ocellus_engine::ops::*;
 use ocellus_engine::{
-    Clip, DType, Graph, GraphError, Input, Level, Outcome, ParameterKind, Parameters, Plan, PlanOptions, Pool, Rule,
-    Runner, Scalars, Update, Value,
+    Clip, DType, Graph, GraphError, Input, Level, Outcome, ParameterKind, Parameters, Plan, PlanOptions, Pool,
+    Precision, Rule, Runner, Scalars, Update, Value, fuse_for_training,
 };
 
 const ADAM: Rule = Rule::Adam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7, weight_decay: 0.0, amsgrad: false };
@@ -23,9 +25,17 @@ fn convolution(net: &mut Net, x: Value) -> Result<Value, GraphError> {
 /// A net whose weights all learn by this rule, and its total loss.
 fn learner(body: Body<'_>, rule: Rule, clip: Clip) -> (Net, Value) {
     let (mut net, _, total) = build(body, cross_entropy);
-    let wrt: Vec<Value> = net.weights.iter().map(|w| w.1).collect();
+    teach(&mut net, total, rule, |_| true);
+    net.graph.set_clip(clip);
+    (net, total)
+}
+
+/// Lets those of the net's weights learn.
+fn teach(net: &mut Net, total: Value, rule: Rule, learns: impl Fn(usize) -> bool) {
+    let taught: Vec<_> = (0..net.weights.len()).filter(|&n| learns(n)).map(|n| net.weights[n]).collect();
+    let wrt: Vec<Value> = taught.iter().map(|w| w.1).collect();
     let gradients = net.graph.gradients(total, &wrt).unwrap();
-    for (&(parameter, _), gradient) in net.weights.iter().zip(gradients) {
+    for (&(parameter, _), gradient) in taught.iter().zip(gradients) {
         let shape = net.parameters.get(parameter).shape.clone();
         let zeros = vec![0.0; shape.iter().product()];
         let state = (0..rule.state_count()).map(|i| {
@@ -44,8 +54,6 @@ fn learner(body: Body<'_>, rule: Rule, clip: Clip) -> (Net, Value) {
             decay: 0.0,
         });
     }
-    net.graph.set_clip(clip);
-    (net, total)
 }
 
 fn runner(net: &Net, total: Value, threads: usize) -> Runner {
@@ -170,4 +178,138 @@ fn a_loss_that_is_not_finite_changes_nothing() {
     let outcome = runner.run(&mut Pool::new(1), &mut net.parameters, &inputs, BATCH, &scalars);
     assert_eq!(outcome, Outcome::NotFinite);
     assert_eq!(all_values(&net.parameters), before);
+}
+
+/// Weights that are packed by parts of their rows, or as a whole, or too small for more than one thread.
+fn filtered(net: &mut Net, x: Value) -> Result<Value, GraphError> {
+    let y = net.conv(x, 40, 1, 0)?;
+    let y = batch_norm(net, y)?;
+    let y = activate(net, y, Activation::Relu)?;
+    let y = net.conv(y, 48, 3, 1)?;
+    let y = activate(net, y, Activation::Tanh)?;
+    let depthwise = net.weight(&[3, 3, 1, 48], 0.5);
+    let y = net.graph.add(Conv2d { groups: 48, ..conv2d(1) }, &[y, depthwise])?;
+    let y = net.conv(y, 50, 3, 1)?;
+    let y = activate(net, y, Activation::Relu)?;
+    net.graph.add(MaxPool2d { size: [2, 2], strides: [2, 2], padding: [0; 4] }, &[y])
+}
+
+/// One kernel read by more convolutions than an update packs for.
+fn repeated(net: &mut Net, x: Value) -> Result<Value, GraphError> {
+    let mut y = net.conv(x, 40, 1, 0)?;
+    let kernel = net.weight(&[3, 3, 40, 40], 0.05);
+    for _ in 0..3 {
+        y = net.graph.add(conv2d(1), &[y, kernel])?;
+        y = activate(net, y, Activation::Tanh)?;
+    }
+    let pointwise = net.graph.add(Reshape { shape: vec![1, 1, 120, 120] }, &[kernel])?;
+    let y = net.graph.add(Concat, &[y, y, y])?;
+    net.graph.add(conv2d(0), &[y, pointwise])
+}
+
+/// Kernels that are not learned: one that follows the batches' means, and one that is computed from parameters.
+fn followed(net: &mut Net, x: Value) -> Result<Value, GraphError> {
+    let (id, mean) = net.statistic(4, 0.1);
+    let (_, variance) = net.statistic(4, 1.0);
+    let (gamma, beta) = (net.statistic(4, 0.9).1, net.statistic(4, 0.2).1);
+    let kernel = net.statistic(9 * 4 * 4, 0.05).1;
+    let kernel = net.graph.add(Reshape { shape: vec![3, 3, 4, 4] }, &[kernel])?;
+    let y = net.graph.add(conv2d(1), &[x, kernel])?;
+    let y = batch_norm_inference(&mut net.graph, y, gamma, beta, mean, variance, 1e-3)?;
+    let (z, batch_mean, _) = batch_norm_training(&mut net.graph, x, gamma, beta, mean, 1e-3)?;
+    net.average(id, batch_mean);
+    let kernel = net.graph.add(Reshape { shape: vec![1, 1, 4, 1] }, &[mean])?;
+    let z = net.graph.add(conv2d(0), &[z, kernel])?;
+    let y = net.graph.add(Concat, &[x, y, z])?;
+    net.conv(y, 300, 1, 0)
+}
+
+/// A training: what is trained, and how.
+#[derive(Clone, Copy)]
+struct Training<'a> {
+    body: Body<'a>,
+    learns: fn(usize) -> bool,
+    rule: Rule,
+    precision: Precision,
+    threads: usize,
+    /// Batches for a step.
+    parts: usize,
+}
+
+/// Six steps, between some of which there is all that may come between: parameters that others change, runs of another plan, a loss that is not finite. Losses and
+/// parameters after each; with a runner that has packed nothing yet for each step, or one for all.
+fn train(training: Training<'_>, anew: bool) -> Vec<Vec<f32>> {
+    let Training { body, learns, rule, precision, threads, parts } = training;
+    let (mut net, _, total) = build(body, cross_entropy);
+    let learned: Vec<Value> = net.weights.iter().enumerate().filter(|&(n, _)| learns(n)).map(|(_, w)| w.1).collect();
+    let kept: Vec<Value> = net.averages.iter().map(|average| average.1).chain([total]).collect();
+    let fused = fuse_for_training(&net.graph, &kept, &learned).unwrap();
+    net.graph = fused.graph.clone();
+    net.averages.iter().for_each(|&(id, value)| net.graph.moving_average(id, fused.value(value).unwrap(), 0.5));
+    net.weights.iter_mut().for_each(|weight| weight.1 = fused.value(weight.1).unwrap_or(weight.1));
+    let total = fused.value(total).unwrap();
+    let evaluated = net.graph.clone();
+    teach(&mut net, total, rule, learns);
+    let new_runner = |graph: &Graph| {
+        let level = Level::detect();
+        let options = PlanOptions { guard: Some(total), slots: Some(3), precision, ..PlanOptions::new(BATCH, level) };
+        Runner::new(Plan::new(graph, &[total], options).unwrap(), threads)
+    };
+    let (mut runner, mut evaluation) = (new_runner(&net.graph), new_runner(&evaluated));
+    let (pixels, targets, weights) = batch_inputs();
+    let (mut pool, mut results) = (Pool::new(threads), Vec::new());
+    for step in 1..=6 {
+        if anew {
+            (runner, evaluation) = (new_runner(&net.graph), new_runner(&evaluated));
+        }
+        for part in 0..parts {
+            let scalars = Scalars { step, learning_rate: 0.01, part, parts, ..Scalars::default() };
+            let inputs = [Input::U8(&pixels), Input::F32(&targets), Input::F32(&weights)];
+            assert_eq!(runner.run(&mut pool, &mut net.parameters, &inputs, BATCH, &scalars), Outcome::Done);
+            results.push(runner.sum(total).to_vec());
+        }
+        match step {
+            1 => {
+                let (id, _) = net.weights[net.weights.len() / 2];
+                net.parameters.values_mut(id).iter_mut().for_each(|v| *v *= 0.75);
+            }
+            2 => {
+                let bad = [Input::U8(&pixels), Input::F32(&targets), Input::F32(&[f32::NAN; BATCH])];
+                let outcome = runner.run(&mut pool, &mut net.parameters, &bad, BATCH, &Scalars::default());
+                assert_eq!(outcome, Outcome::NotFinite);
+            }
+            _ => {}
+        }
+        if step == 2 || step == 3 {
+            let inputs = [Input::U8(&pixels), Input::F32(&targets), Input::F32(&weights)];
+            evaluation.run(&mut pool, &mut net.parameters, &inputs, BATCH, &Scalars::default());
+            results.push(evaluation.sum(total).to_vec());
+        }
+        results.extend(all_values(&net.parameters));
+    }
+    results
+}
+
+#[test]
+fn what_updates_have_packed_is_what_is_packed_anew() {
+    let lamb = Rule::Lamb { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7, weight_decay: 0.01 };
+    let bodies: [(&str, Body<'_>); 4] =
+        [("convolution", &convolution), ("filtered", &filtered), ("repeated", &repeated), ("followed", &followed)];
+    let learns: [fn(usize) -> bool; 2] = [|_| true, |n| n % 3 != 2];
+    for (name, body) in bodies {
+        let plain = Training { body, learns: learns[0], rule: ADAM, precision: Precision::F32, threads: 1, parts: 1 };
+        let ways = [
+            plain,
+            Training { rule: lamb, ..plain },
+            Training { precision: Precision::Bf16, ..plain },
+            Training { learns: learns[1], parts: 2, ..plain },
+        ];
+        for (n, way) in ways.into_iter().enumerate() {
+            let want = train(way, true);
+            for threads in 1..=3 {
+                let got = train(Training { threads, ..way }, false);
+                assert!(got == want, "{name}, way {n}, {threads} threads");
+            }
+        }
+    }
 }

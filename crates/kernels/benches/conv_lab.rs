@@ -14,7 +14,7 @@ mod lab;
 use lab::noise;
 use ocellus_kernels::conv::*;
 use ocellus_kernels::quantize::Encoding;
-use ocellus_kernels::{Buffer, Level, Pool, Precision, peak};
+use ocellus_kernels::{Buffer, Level, Packing, Pool, Precision, peak};
 use std::time::{Duration, Instant};
 
 /// Bytes of input and output that are worked on at a time, where a sample has less.

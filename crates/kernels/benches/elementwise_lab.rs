@@ -242,12 +242,22 @@ fn run(lab: &Lab) {
         let gradients = vec![dy; parts];
         lab.row(&format!("sgd, {parts} parts"), (parts + 2) * once, || {
             let rule = Rule::Sgd { momentum: 0.0, nesterov: false };
-            update::apply(&mut pool, level, rule, &step, black_box(&gradients), y, [None, None, None], &mut []);
+            update::apply(
+                &mut pool,
+                level,
+                rule,
+                &step,
+                black_box(&gradients),
+                y,
+                [None, None, None],
+                &mut [],
+                Default::default(),
+            );
         });
         lab.row(&format!("adam, {parts} parts"), (parts + 6) * once, || {
             let rule = Rule::Adam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7, weight_decay: 0.0, amsgrad: false };
             let state = [Some(&mut first[..]), Some(&mut second[..]), None];
-            update::apply(&mut pool, level, rule, &step, black_box(&gradients), y, state, &mut []);
+            update::apply(&mut pool, level, rule, &step, black_box(&gradients), y, state, &mut [], Default::default());
         });
         lab.row(&format!("gradient_square_sum, {parts} parts"), parts * once, || {
             black_box(update::gradient_square_sum(&mut pool, level, &step, black_box(&gradients), y));

@@ -10,7 +10,7 @@ mod lab;
 
 use lab::noise;
 use ocellus_kernels::conv::*;
-use ocellus_kernels::{Buffer, Pool, Precision, peak};
+use ocellus_kernels::{Buffer, Packing, Pool, Precision, peak};
 use std::time::{Duration, Instant};
 
 /// The best of several timings in seconds. Activations are warm as after the layer before, the weights are cold if they are

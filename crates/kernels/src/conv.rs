@@ -62,6 +62,8 @@ mod joined_tests;
 pub(crate) mod matrix;
 mod normalized_depthwise;
 mod pack;
+#[cfg(test)]
+mod packing_tests;
 mod paired_weights;
 mod patch_weights;
 #[cfg(test)]
@@ -99,6 +101,7 @@ pub use quantized::{Addend, Destination, QuantizedForward};
 #[cfg(doc)]
 use crate::Level;
 use crate::isa::Isa;
+use crate::packing::Cut;
 
 /// What is convolved with what: the shape of one sample and of the kernel that slides over it.
 ///
@@ -198,6 +201,11 @@ impl ConvShape {
     /// Input pixels that a window spans, down and across.
     fn extent(&self) -> [usize; 2] {
         [(self.kernel[0] - 1) * self.dilation[0] + 1, (self.kernel[1] - 1) * self.dilation[1] + 1]
+    }
+
+    /// Where the weights, of one group, can be cut into rows.
+    fn cut(&self, unit: usize) -> Cut {
+        Cut { taps: self.taps(), rows: self.group_channels(), columns: self.filters, unit }
     }
 
     fn group_channels(&self) -> usize {

@@ -161,13 +161,6 @@ impl Pool {
             resume_unwind(panic);
         }
     }
-
-    /// Cuts `len` values into as many runs of whole cache lines as there are workers and runs `job(start, end)` on each.
-    pub(crate) fn for_ranges(&mut self, len: usize, smallest: usize, job: impl Fn(usize, usize) + Sync) {
-        let pieces = self.threads().min(len.div_ceil(smallest.max(1))).max(1);
-        let piece = len.div_ceil(pieces).next_multiple_of(32);
-        self.run(len.div_ceil(piece.max(1)), &|_, task| job(task * piece, ((task + 1) * piece).min(len)));
-    }
 }
 
 impl Drop for Pool {
@@ -280,6 +273,15 @@ impl<T> Disjoint<T> {
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), end - start) }
     }
+
+    /// The elements from `start` on.
+    ///
+    /// # Safety
+    /// `start` must lie in the slice, or be its end.
+    pub(crate) unsafe fn after(&self, start: usize) -> Self {
+        // SAFETY: the caller's promise.
+        Disjoint(unsafe { self.0.add(start) })
+    }
 }
 
 /// While it lives, this thread's arithmetic treats denormal numbers as zero: some processors are 50 times slower on
@@ -368,20 +370,6 @@ mod tests {
                 }
             });
             assert_eq!(shares, if backwards { [2, 5, 8] } else { [0, 3, 6] });
-        }
-    }
-
-    #[test]
-    fn ranges_cover_everything() {
-        let mut pool = Pool::new(3);
-        for len in [0usize, 1, 31, 33, 1000] {
-            let mut seen = vec![0u8; len];
-            let cells = Disjoint(seen.as_mut_ptr());
-            pool.for_ranges(len, 16, |start, end| {
-                // SAFETY: ranges do not overlap.
-                unsafe { cells.range(start, end) }.iter_mut().for_each(|v| *v += 1);
-            });
-            assert!(seen.iter().all(|&v| v == 1), "{len}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Optimizer steps: sum of the parts' gradients, regulariser, clipping and update in one pass over each parameter.
+//! Optimizer steps: sum of the parts' gradients, regulariser, clipping and update in one pass over each parameter, which packs it, too.
 //!
 //! Definitions are Keras 3's, operation for operation. The result does not depend on the number of threads.
 
@@ -7,6 +7,7 @@ mod muon;
 
 use crate::Pool;
 use crate::isa::{Isa, Kernel, Level};
+use crate::packing::{Cut, Packed, Packing, WeightRows};
 use crate::pool::Disjoint;
 use crate::reduce::parts_sum;
 use formula::{Adagrad, Adam, Formula, LambDirection, Lion, Momentum, Nadam, RmsProp, Sgd};
@@ -164,9 +165,16 @@ pub struct Step {
 /// Values for which another thread is worth waking.
 const SMALLEST: usize = 8192;
 
+/// Values that are moved and then packed while they are in the first-level cache, together with their gradients and state.
+const CHUNK: usize = 2048;
+
+/// Most packed forms of a parameter that [`apply`] makes.
+pub const MOST_PACKED: usize = 4;
+
 /// Moves `parameter` by one step. `parts` are gradients of parts of the batch, which are summed in their order; `state`
 /// holds [`Rule::state_count`] arrays as long as the parameter, in the rule's order, then `None`; `scratch` is at least as long as
-/// [`Rule::scratch_len`] says and holds finite numbers.
+/// [`Rule::scratch_len`] says and holds finite numbers. Its `packed` forms are made from what it then is: where all of them allow it, each
+/// thread packs the rows that it has moved.
 #[allow(clippy::too_many_arguments, reason = "what a step is made of, and the memory for it")]
 pub fn apply(
     pool: &mut Pool,
@@ -177,9 +185,18 @@ pub fn apply(
     parameter: &mut [f32],
     state: [Option<&mut [f32]>; 3],
     scratch: &mut [f32],
+    mut packed: [Option<Packed<'_>>; MOST_PACKED],
 ) {
     let lr = step.learning_rate;
-    let mut job = Job { pool, level, step, parts, parameter, state };
+    // These move a parameter in several passes.
+    let cut = match rule {
+        Rule::Lamb { .. } | Rule::Muon { .. } => None,
+        _ => Cut::of_forms(&packed),
+    };
+    let mut job = Job::new(pool, level, step, parts, parameter, state);
+    if let Some(cut) = cut {
+        job.pack(cut, &mut packed);
+    }
     match rule {
         Rule::Sgd { momentum: 0.0, .. } => job.run(Sgd { lr }),
         Rule::Sgd { momentum, nesterov: false } => job.run(Momentum::<false> { lr, momentum }),
@@ -207,6 +224,9 @@ pub fn apply(
             muon::apply(job, Muon { momentum, nesterov, weight_decay, inputs, outputs }, scratch);
         }
     }
+    if cut.is_none() {
+        packed.iter_mut().flatten().for_each(|form| form.packing.pack(pool, parameter, form.to));
+    }
 }
 
 struct Job<'a> {
@@ -216,9 +236,42 @@ struct Job<'a> {
     parts: &'a [&'a [f32]],
     parameter: &'a mut [f32],
     state: [Option<&'a mut [f32]>; 3],
+    cut: Cut,
+    forms: [Option<Form<'a>>; MOST_PACKED],
 }
 
-impl Job<'_> {
+/// A packed form that threads write together.
+#[derive(Clone, Copy)]
+struct Form<'a> {
+    packing: &'a dyn Packing,
+    to: Disjoint<f32>,
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        pool: &'a mut Pool,
+        level: Level,
+        step: &'a Step,
+        parts: &'a [&'a [f32]],
+        parameter: &'a mut [f32],
+        state: [Option<&'a mut [f32]>; 3],
+    ) -> Self {
+        let cut = Cut::of_values(parameter.len());
+        Job { pool, level, step, parts, parameter, state, cut, forms: [None; MOST_PACKED] }
+    }
+
+    /// From now on, [`run`](Self::run) makes these forms, too.
+    fn pack(&mut self, cut: Cut, packed: &'a mut [Option<Packed<'_>>; MOST_PACKED]) {
+        assert_eq!(cut.len(), self.parameter.len(), "the parameter of {cut:?}");
+        self.cut = cut;
+        for (form, packed) in self.forms.iter_mut().zip(packed) {
+            *form = packed.as_mut().map(|Packed { packing, to }| {
+                assert_eq!(to.len(), packing.packed_len(), "packed length");
+                Form { packing: *packing, to: Disjoint(to.as_mut_ptr()) }
+            });
+        }
+    }
+
     /// Moves against the last array of state, as far as the parameter is long, times the learning rate.
     fn follow_at_own_length(&mut self, lr: f32) {
         let [_, _, Some(direction)] = &mut self.state else { panic!("three arrays of state") };
@@ -229,7 +282,7 @@ impl Job<'_> {
         let ratio = if of_parameter > 0.0 && of_direction > 0.0 { of_parameter / of_direction } else { 1.0 };
         let (lr, parts) = ((f64::from(lr) * ratio) as f32, &[direction][..]);
         let state = [None, None, None];
-        Job { pool: self.pool, level: self.level, step: &plain, parts, parameter, state }.run(Sgd { lr });
+        Job::new(self.pool, self.level, &plain, parts, parameter, state).run(Sgd { lr });
     }
 
     fn run<F: Formula<N>, const N: usize>(&mut self, formula: F) {
@@ -249,12 +302,33 @@ impl Job<'_> {
         }
         assert_eq!(given, N, "the rule's number of arrays of state");
         let (level, step, parts) = (self.level, self.step, self.parts);
+        let (cut, forms) = (self.cut, self.forms);
         let parameter = Disjoint(self.parameter.as_mut_ptr());
-        self.pool.for_ranges(len, SMALLEST, |start, end| {
-            // SAFETY: ranges do not overlap and end at `len`, the length of each slice, all of which stay borrowed.
-            let (parameter, state) =
-                unsafe { (parameter.range(start, end), pointers.each_ref().map(|s| s.range(start, end))) };
-            level.dispatch(Apply { formula, step, parts, start, parameter, state });
+        let shares = self.pool.threads().min(len.div_ceil(SMALLEST)).max(1);
+        let share = cut.rows.div_ceil(shares).next_multiple_of(cut.unit);
+        let chunk = match forms.iter().any(Option::is_some) {
+            true => cut.unit * (CHUNK / (cut.unit * cut.row_len())).max(1),
+            false => share,
+        };
+        self.pool.run(cut.rows.div_ceil(share.max(1)), &|_, task| {
+            let end = ((task + 1) * share).min(cut.rows);
+            for first in (task * share..end).step_by(chunk) {
+                let rows = first..(first + chunk).min(end);
+                for tap in 0..cut.taps {
+                    let values = cut.values(tap, &rows);
+                    // SAFETY: rows are one task's, and their values lie in each slice, all of which are `len` long and stay borrowed.
+                    let (parameter, state) = unsafe {
+                        let state = pointers.each_ref().map(|s| s.range(values.start, values.end));
+                        (parameter.range(values.start, values.end), state)
+                    };
+                    level.dispatch(Apply { formula, step, parts, start: values.start, parameter, state });
+                }
+                for form in forms.iter().flatten() {
+                    // SAFETY: as above. The cut is the kernel's, but for units that are multiples of its own; the form is as long as it
+                    // says, and the places of a unit in it are the unit's alone.
+                    unsafe { form.packing.pack_rows(&WeightRows::new(parameter, cut, rows.clone(), form.to)) };
+                }
+            }
         });
     }
 }

@@ -73,7 +73,17 @@ fn optimizers_step_as_keras_does() {
                 }
                 let mut arrays = state.iter_mut().map(Vec::as_mut_slice);
                 let arrays = [arrays.next(), arrays.next(), arrays.next()];
-                update::apply(&mut pool, level, rule, &step, &[gradient], &mut parameter, arrays, &mut []);
+                update::apply(
+                    &mut pool,
+                    level,
+                    rule,
+                    &step,
+                    &[gradient],
+                    &mut parameter,
+                    arrays,
+                    &mut [],
+                    Default::default(),
+                );
                 close(&format!("{level:?} {name}{number}"), &parameter, golden.get(&format!("{name}{number}")), 2e-6);
             }
         }

@@ -6,7 +6,7 @@ use super::{activate::ActivateBackward, count, image};
 use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec, Target, Value};
 use ocellus_kernels::activation::Activation;
 use ocellus_kernels::conv::{BackwardData, BackwardWeights, ConvShape, ConvWeights, Epilogue, Extent, Forward, Sums};
-use ocellus_kernels::{Level, Pool, reduce};
+use ocellus_kernels::{Level, Packing, reduce};
 use std::ops::Range;
 
 /// Inputs: image `[h, w, c]`, kernel `[kh, kw, c / groups, filters]`, optionally bias `[filters]`.
@@ -182,11 +182,8 @@ impl Run for RunForward {
     fn scratch_len(&self, samples: usize) -> usize {
         self.kernel.scratch_len(samples)
     }
-    fn packed(&self) -> Option<(usize, usize)> {
-        Some((1, self.kernel.packed_len()))
-    }
-    fn pack(&self, pool: &mut Pool, from: &[f32], packed: &mut [f32]) {
-        self.kernel.pack(pool, from, packed);
+    fn packing(&self) -> Option<(usize, &dyn Packing)> {
+        Some((1, &self.kernel))
     }
     fn unit(&self) -> usize {
         self.kernel.unit()
@@ -251,11 +248,8 @@ impl Run for RunBackwardData {
     fn scratch_len(&self, samples: usize) -> usize {
         self.0.scratch_len(samples)
     }
-    fn packed(&self) -> Option<(usize, usize)> {
-        Some((1, self.0.packed_len()))
-    }
-    fn pack(&self, pool: &mut Pool, from: &[f32], packed: &mut [f32]) {
-        self.0.pack(pool, from, packed);
+    fn packing(&self) -> Option<(usize, &dyn Packing)> {
+        Some((1, &self.0))
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], scratch: &mut [f32], at: &At<'_>) {
         self.0.run(at.samples, inputs.f32(0), inputs.f32(1), outputs[0].values(), scratch);

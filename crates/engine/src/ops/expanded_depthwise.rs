@@ -2,7 +2,7 @@
 
 use super::{Conv2d, count, shared};
 use crate::{At, Inputs, Op, Output, Piece, Run, Spec, Target};
-use ocellus_kernels::Pool;
+use ocellus_kernels::Packing;
 use ocellus_kernels::conv::{ConvWeights, Epilogue, ExpandedDepthwise as Kernel};
 
 /// Inputs: image, kernel and bias of the 1x1 convolution, kernel and bias of the depthwise one.
@@ -80,11 +80,8 @@ impl Run for RunExpanded {
     fn scratch_len(&self, _samples: usize) -> usize {
         self.kernel.scratch_len()
     }
-    fn packed(&self) -> Option<(usize, usize)> {
-        Some((1, self.kernel.packed_len()))
-    }
-    fn pack(&self, pool: &mut Pool, from: &[f32], packed: &mut [f32]) {
-        self.kernel.pack(pool, from, packed);
+    fn packing(&self) -> Option<(usize, &dyn Packing)> {
+        Some((1, &self.kernel))
     }
     fn unit(&self) -> usize {
         self.kernel.unit()

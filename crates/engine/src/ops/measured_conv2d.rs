@@ -6,7 +6,7 @@ use super::{Conv2d, Epilogue, count, shared};
 use crate::{At, Backward, GraphError, Inputs, Op, Output, Run, Spec, Target};
 use ocellus_kernels::batch_norm::{self, MomentSums};
 use ocellus_kernels::conv::{Extent, Forward, Sums};
-use ocellus_kernels::{Level, Pool, Values, ValuesMut};
+use ocellus_kernels::{Level, Packing, Values, ValuesMut};
 
 /// Inputs: image, kernel, optionally bias, shift `[filters]`. Outputs: the convolution, and the sums of what it differs from the shift by and of
 /// the square of that, `[2 filters]`.
@@ -66,11 +66,8 @@ impl Run for RunMeasured {
     fn scratch_len(&self, samples: usize) -> usize {
         MomentSums::scratch_len(self.level, self.filters) + self.forward.scratch_len(samples)
     }
-    fn packed(&self) -> Option<(usize, usize)> {
-        self.forward.packed()
-    }
-    fn pack(&self, pool: &mut Pool, from: &[f32], packed: &mut [f32]) {
-        self.forward.pack(pool, from, packed);
+    fn packing(&self) -> Option<(usize, &dyn Packing)> {
+        self.forward.packing()
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], scratch: &mut [f32], at: &At<'_>) {
         let [y, sums] = outputs else { unreachable!("it has two outputs") };

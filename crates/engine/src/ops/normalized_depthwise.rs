@@ -5,7 +5,7 @@ use super::{BatchNorm, Conv2d, batch_norm_backward, count, shared};
 use crate::{At, Backward, DType, GraphError, Inputs, Op, Output, Piece, Run, Spec, Target};
 use ocellus_kernels::batch_norm::MomentSums;
 use ocellus_kernels::conv::{ConvShape, NormalizedDepthwise as Kernel, NormalizedGradients, Sums};
-use ocellus_kernels::{Level, Pool};
+use ocellus_kernels::{Level, Packing};
 
 /// Inputs: x, mean, variance, gamma, beta, kernel; if it is measured, shift. Outputs: the convolution of normalised x; if it is measured, the
 /// sums that [`Moments`](super::Moments) would give of that.
@@ -159,11 +159,8 @@ impl Run for RunGradients {
     fn scratch_len(&self, _samples: usize) -> usize {
         self.kernel.backward_scratch_len()
     }
-    fn packed(&self) -> Option<(usize, usize)> {
-        Some((5, self.kernel.packed_len()))
-    }
-    fn pack(&self, _pool: &mut Pool, from: &[f32], packed: &mut [f32]) {
-        self.kernel.pack(from, packed);
+    fn packing(&self) -> Option<(usize, &dyn Packing)> {
+        Some((5, &self.kernel))
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], scratch: &mut [f32], at: &At<'_>) {
         let [dn, dbeta, dgamma, dw] = outputs else { unreachable!("it has four outputs") };

@@ -5,7 +5,7 @@
 
 use super::Conv2d;
 use crate::{At, Backward, GraphError, Inputs, Op, Output, Piece, Run, Spec, Target};
-use ocellus_kernels::Pool;
+use ocellus_kernels::Packing;
 use ocellus_kernels::conv::{
     ConvShape, Epilogue, PooledBackwardData, PooledBackwardWeights, PooledForward, PooledShape,
 };
@@ -78,11 +78,8 @@ impl Run for RunForward {
     fn scratch_len(&self, samples: usize) -> usize {
         self.kernel.scratch_len(samples)
     }
-    fn packed(&self) -> Option<(usize, usize)> {
-        Some((1, self.kernel.packed_len()))
-    }
-    fn pack(&self, pool: &mut Pool, from: &[f32], packed: &mut [f32]) {
-        self.kernel.pack(pool, from, packed);
+    fn packing(&self) -> Option<(usize, &dyn Packing)> {
+        Some((1, &self.kernel))
     }
     fn unit(&self) -> usize {
         self.kernel.unit()
@@ -128,11 +125,8 @@ impl Run for RunBackwardData {
     fn scratch_len(&self, samples: usize) -> usize {
         self.0.scratch_len(samples)
     }
-    fn packed(&self) -> Option<(usize, usize)> {
-        Some((1, self.0.packed_len()))
-    }
-    fn pack(&self, pool: &mut Pool, from: &[f32], packed: &mut [f32]) {
-        self.0.pack(pool, from, packed);
+    fn packing(&self) -> Option<(usize, &dyn Packing)> {
+        Some((1, &self.0))
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], scratch: &mut [f32], at: &At<'_>) {
         self.0.run(at.samples, inputs.f32(0), inputs.u8(2), inputs.f32(1), outputs[0].f32(), scratch);

@@ -4,7 +4,7 @@ use super::{Conv2d, Epilogue, count, dense};
 use crate::{At, DType, Inputs, Op, Output, Role, Run, Spec, Target};
 use ocellus_kernels::conv::{Addend, ConvShape, Destination, PooledShape, QuantizedForward};
 use ocellus_kernels::quantize::{Encoding, to_bytes};
-use ocellus_kernels::{Level, Pool};
+use ocellus_kernels::{Level, Packing};
 
 /// Numbers as bytes: the nearest in the encoding.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,11 +144,8 @@ impl Run for RunQuantized {
     fn scratch_len(&self, samples: usize) -> usize {
         self.kernel.scratch_len(samples)
     }
-    fn packed(&self) -> Option<(usize, usize)> {
-        Some((1, self.kernel.packed_len()))
-    }
-    fn pack(&self, pool: &mut Pool, from: &[f32], packed: &mut [f32]) {
-        self.kernel.pack(pool, from, packed);
+    fn packing(&self) -> Option<(usize, &dyn Packing)> {
+        Some((1, &self.kernel))
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], scratch: &mut [f32], at: &At<'_>) {
         let bias = self.op.bias.then(|| inputs.f32(2));

@@ -420,8 +420,18 @@ impl<'a> Builder<'a> {
                 steps.push(step);
             }
         }
+        let (updates, averages) = (&self.graph.updates, &self.graph.moving_averages);
+        let (mut parameter_packs, mut update_packs) = (Vec::new(), vec![Vec::new(); updates.len()]);
         for (stage, step) in packs {
-            stages[stage].packs.push(step);
+            let (_, input, _) = steps[step].packing();
+            match self.places[steps[step].inputs[input].index()] {
+                Some(Place::Parameter(id)) if averages.iter().all(|average| average.parameter != id) => {
+                    parameter_packs.push(step);
+                    let of_update = updates.iter().zip(&mut update_packs).filter(|(update, _)| update.parameter == id);
+                    of_update.for_each(|(_, packs)| packs.push(step));
+                }
+                _ => stages[stage].packs.push(step),
+            }
         }
         Plan {
             batch: self.options.batch,
@@ -437,6 +447,8 @@ impl<'a> Builder<'a> {
             share_above: self.options.share_above,
             guard: self.options.guard,
             updates: self.graph.updates.clone(),
+            packs: parameter_packs,
+            update_packs,
             moving_averages: self.graph.moving_averages.clone(),
             clip: self.graph.clip,
             specs: self.graph.values.iter().map(|v| v.spec.clone()).collect(),
@@ -454,9 +466,9 @@ impl<'a> Builder<'a> {
         let target = Target { level: self.options.level, precision: self.options.precision };
         let run =
             node.op.prepare(&input_bands.iter().collect::<Vec<_>>(), &output_bands.iter().collect::<Vec<_>>(), target);
-        let packed = run.packed().map(|(input, len)| {
+        let packed = run.packing().map(|(input, packing)| {
             packs.push((self.value_stage[node.inputs[input].index()], number));
-            (input, self.new_shared(len))
+            (input, self.new_shared(packing.packed_len()))
         });
         let len = outputs.first().map_or(0, |spec| spec.len());
         let alike = |spec: &&Spec| spec.role == Role::Sample && spec.len() == len;

@@ -22,6 +22,8 @@ pub(crate) struct Net {
     pub(crate) graph: Graph,
     pub(crate) parameters: Parameters,
     pub(crate) weights: Vec<(ParameterId, Value)>,
+    /// Statistics that follow a value.
+    pub(crate) averages: Vec<(ParameterId, Value)>,
 }
 
 impl Net {
@@ -38,6 +40,11 @@ impl Net {
         let name = format!("s{}", self.parameters.len());
         let id = self.parameters.add(name, &[channels], ParameterKind::Statistic, &vec![value; channels]);
         (id, self.graph.parameter(id, &[channels]))
+    }
+
+    pub(crate) fn average(&mut self, statistic: ParameterId, value: Value) {
+        self.graph.moving_average(statistic, value, 0.99);
+        self.averages.push((statistic, value));
     }
 
     pub(crate) fn conv(
@@ -70,7 +77,7 @@ pub(crate) fn cross_entropy(graph: &mut Graph, logits: Value, target: Value) -> 
 /// The image goes through a 1x1 convolution with weights (so that the body's own data gradient is needed), the body, and
 /// a dense layer into the loss.
 pub(crate) fn build(body: Body<'_>, loss: LossOf) -> (Net, Value, Value) {
-    let mut net = Net { graph: Graph::new(), parameters: Parameters::new(), weights: Vec::new() };
+    let mut net = Net { graph: Graph::new(), parameters: Parameters::new(), weights: Vec::new(), averages: Vec::new() };
     let image = net.graph.input(&IMAGE, DType::U8);
     let target = net.graph.input(&[CLASSES], DType::F32);
     let weight = net.graph.input(&[1], DType::F32);
@@ -271,8 +278,8 @@ pub(crate) fn batch_norm(net: &mut Net, x: Value) -> Result<Value, GraphError> {
     let (mean_id, mean) = net.statistic(channels, 0.1);
     let (variance_id, _) = net.statistic(channels, 1.0);
     let (y, batch_mean, batch_variance) = batch_norm_training(&mut net.graph, x, gamma, beta, mean, 1e-3)?;
-    net.graph.moving_average(mean_id, batch_mean, 0.99);
-    net.graph.moving_average(variance_id, batch_variance, 0.99);
+    net.average(mean_id, batch_mean);
+    net.average(variance_id, batch_variance);
     Ok(y)
 }
 

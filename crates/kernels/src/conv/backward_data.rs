@@ -13,6 +13,7 @@ use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Filtering, Output, Winograd};
 use super::{ConvShape, Epilogue, Sums};
 use crate::isa::Amx;
+use crate::packing::{Cut, Packing, WeightRows};
 use crate::{Level, Pool, Precision, ValuesMut};
 use std::ops::Range;
 
@@ -190,9 +191,10 @@ impl BackwardData {
     fn phase_len(&self, phase: &Phase) -> usize {
         phase_len(&self.shape, &self.matrix, phase.taps.len(), self.size)
     }
+}
 
-    /// Values that [`pack`](Self::pack) writes.
-    pub fn packed_len(&self) -> usize {
+impl Packing for BackwardData {
+    fn packed_len(&self) -> usize {
         if let Some(winograd) = &self.winograd {
             return winograd.packed_len();
         }
@@ -202,8 +204,7 @@ impl BackwardData {
         self.phases.iter().map(|phase| self.phase_len(phase)).sum()
     }
 
-    /// Brings `weights` (HWIO) into the order that [`run`](Self::run) reads.
-    pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
+    fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
         assert_eq!(weights.len(), self.shape.weights_len(), "weights of {:?}", self.shape);
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {:?}", self.shape);
         if let Some(depthwise) = self.depthwise.as_deref() {
@@ -222,6 +223,27 @@ impl BackwardData {
         }
     }
 
+    fn cut(&self) -> Option<Cut> {
+        let direct = self.winograd.is_none() && !self.pairs && self.depthwise.is_none();
+        let apart = self.shape.groups == 1 && (direct || self.winograd.as_ref().is_some_and(Winograd::can_be_cut));
+        apart.then(|| self.shape.cut(self.size.lanes))
+    }
+
+    unsafe fn pack_rows(&self, weights: &WeightRows) {
+        for Phase { taps, packed, .. } in &self.phases {
+            let (place, depth) = ([0..self.shape.filters, weights.range()], taps.len() * self.shape.filters);
+            // SAFETY: the caller's promise; kernels of minimal filtering have one phase.
+            unsafe {
+                match &self.winograd {
+                    Some(winograd) => winograd.pack_rows(&self.matrix, taps, weights, place),
+                    None => self.matrix.pack_rows(self.level, taps, weights, place, [*packed, depth, 0], |_| {}),
+                }
+            }
+        }
+    }
+}
+
+impl BackwardData {
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
         match &self.winograd {

@@ -3,7 +3,7 @@
 use super::piece_tests::cuts;
 use super::tests::{convolved, dirty, noise};
 use super::*;
-use crate::{Level, Pool, Precision};
+use crate::{Level, Packing, Pool, Precision};
 
 /// Image, filters and samples: whole and partial vectors, tiles, strips and periods.
 const CASES: [([usize; 3], usize, usize); 10] = [

@@ -13,7 +13,7 @@ use super::geometry::{Segment, Tap, is_cold};
 use super::pack::{Matrix, TileSize};
 use super::tile::{Columns, Product, Reduction, Rows};
 use super::{ConvShape, ConvWeights};
-use crate::{Level, Pool};
+use crate::{Level, Packing, Pool};
 use std::ops::Range;
 
 /// Bytes of a panel's rows between both, a small part of a second-level cache: with fewer rows more of them are kept from one band for the next.
@@ -36,6 +36,17 @@ pub struct ExpandedDepthwise {
     level: Level,
     /// Whether a sample's outputs are too many for a second-level cache.
     cold: bool,
+}
+
+/// Of the weights of the 1x1 convolution.
+impl Packing for ExpandedDepthwise {
+    fn packed_len(&self) -> usize {
+        self.matrix.group_len(1, self.size)
+    }
+
+    fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
+        self.matrix.pack(self.level, pool, &[Tap { offset: 0, position: 0 }], weights, packed, false);
+    }
 }
 
 impl ExpandedDepthwise {
@@ -67,16 +78,6 @@ impl ExpandedDepthwise {
             level,
             cold: is_cold(depthwise.output_len()),
         }
-    }
-
-    /// Values that [`pack`](Self::pack) writes.
-    pub fn packed_len(&self) -> usize {
-        self.matrix.group_len(1, self.size)
-    }
-
-    /// Brings the weights of the 1x1 convolution into the order that [`run`](Self::run) reads.
-    pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
-        self.matrix.pack(self.level, pool, &[Tap { offset: 0, position: 0 }], weights, packed, false);
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.

@@ -13,6 +13,7 @@ use super::winograd::{self, Filtering, Output, Winograd};
 use super::{ConvShape, Epilogue};
 use crate::batch_norm::MomentSums;
 use crate::isa::Amx;
+use crate::packing::{Cut, Packing, WeightRows};
 use crate::{Level, Pool, Precision, ValuesMut};
 use std::ops::Range;
 
@@ -242,9 +243,10 @@ impl Forward {
         let gains = long && shape.filters >= CROSSED_FILTERS && shape.output()[1] > 1;
         Forward { crossed: direct && gains && shape.is_pointwise(), ..self }
     }
+}
 
-    /// Values that [`pack`](Self::pack) writes.
-    pub fn packed_len(&self) -> usize {
+impl Packing for Forward {
+    fn packed_len(&self) -> usize {
         if let Some(winograd) = &self.winograd {
             return winograd.packed_len();
         }
@@ -257,8 +259,7 @@ impl Forward {
         self.shape.groups * self.matrix.group_len(self.taps.len(), self.size)
     }
 
-    /// Brings `weights` (HWIO) into the order that [`run`](Self::run) reads.
-    pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
+    fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
         assert_eq!(weights.len(), self.shape.weights_len(), "weights of {:?}", self.shape);
         if let Some(winograd) = &self.winograd {
             return winograd.pack(pool, &self.matrix, &self.taps, weights, packed);
@@ -272,6 +273,26 @@ impl Forward {
         self.matrix.pack(self.level, pool, &self.taps, weights, packed, self.pairs);
     }
 
+    fn cut(&self) -> Option<Cut> {
+        let direct = self.winograd.is_none() && !self.pairs && !self.crossed;
+        let apart = self.shape.groups == 1 && (direct || self.winograd.as_ref().is_some_and(Winograd::can_be_cut));
+        apart.then(|| self.shape.cut(1))
+    }
+
+    unsafe fn pack_rows(&self, weights: &WeightRows) {
+        let place = [weights.range(), 0..self.shape.filters];
+        let depth = self.taps.len() * self.shape.input[2];
+        // SAFETY: the caller's promise.
+        unsafe {
+            match &self.winograd {
+                Some(winograd) => winograd.pack_rows(&self.matrix, &self.taps, weights, place),
+                None => self.matrix.pack_rows(self.level, &self.taps, weights, place, [0, depth, 0], |_| {}),
+            }
+        }
+    }
+}
+
+impl Forward {
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
         match (&self.winograd, self.gathered) {

@@ -4,7 +4,7 @@
 use super::tests::{SHAPES, convolved, dirty, every_way, noise};
 use super::*;
 use crate::batch_norm::{self, MomentSums, Norm};
-use crate::{Level, Pool, Precision, Values};
+use crate::{Level, Packing, Pool, Precision, Values};
 
 #[test]
 fn a_shortcut_is_added_before_the_epilogue() {
@@ -216,7 +216,7 @@ fn normalisation_and_depthwise_convolution_together() {
             let mut want_dn = dirty(x.len());
             data.run(samples, &dy, &packed, want_dn.as_mut_slice().into(), &mut dirty(data.scratch_len(samples)));
             let mut packed = dirty(both.packed_len());
-            both.pack(&w, &mut packed);
+            both.pack(&mut Pool::new(1), &w, &mut packed);
             let weights = BackwardWeights::new(shape, level, Precision::F32);
             // What they hold is added to or written over.
             for accumulate in [false, true] {

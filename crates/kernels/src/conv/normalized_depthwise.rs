@@ -9,7 +9,7 @@ use super::geometry::is_cold;
 use super::pack::TileSize;
 use super::{ConvShape, Epilogue, Sums};
 use crate::batch_norm::{self, Norm};
-use crate::{Level, Values};
+use crate::{Level, Packing, Pool, Values};
 use std::ops::Range;
 
 /// Bytes of normalised rows in the forward pass, which reads as many of the image: half of a common second-level cache together.
@@ -113,16 +113,6 @@ impl NormalizedDepthwise {
         }
     }
 
-    /// Values that [`pack`](Self::pack) writes.
-    pub fn packed_len(&self) -> usize {
-        self.data.packed_len(TileSize::of(self.level).lanes)
-    }
-
-    /// Brings the weights into the order that [`backward`](Self::backward) reads.
-    pub fn pack(&self, weights: &[f32], packed: &mut [f32]) {
-        self.data.pack(TileSize::of(self.level).lanes, weights, packed);
-    }
-
     /// Values that [`backward`](Self::backward) needs besides; what they hold does not matter.
     pub fn backward_scratch_len(&self) -> usize {
         self.backward.held_len()
@@ -183,5 +173,16 @@ impl NormalizedDepthwise {
             |row: usize| ((row * windows.stride) as isize - windows.before[0]).clamp(0, height as isize) as usize;
         let start = if band.rows.start == 0 { 0 } else { boundary(band.rows.start) };
         start..if band.rows.end == windows.output[0] { height } else { boundary(band.rows.end) }
+    }
+}
+
+/// For [`backward`](NormalizedDepthwise::backward).
+impl Packing for NormalizedDepthwise {
+    fn packed_len(&self) -> usize {
+        self.data.packed_len(TileSize::of(self.level).lanes)
+    }
+
+    fn pack(&self, _pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
+        self.data.pack(TileSize::of(self.level).lanes, weights, packed);
     }
 }

@@ -4,8 +4,10 @@ use super::crossed_tile::{BESIDES, cross};
 use super::factors::pair_rows;
 use super::geometry::Tap;
 use crate::isa::{Isa, Kernel};
+use crate::packing::WeightRows;
 use crate::pool::Disjoint;
 use crate::{Level, Pool};
+use std::ops::Range;
 
 /// The sizes of a level's largest tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,61 +120,123 @@ impl Matrix {
             // SAFETY: panels are disjoint ranges of `packed`, whose length was checked, and each is one task's.
             let panel = unsafe { packed.range(start, start + depth * width) };
             let from = &weights[group * self.group_stride + column * self.column_stride..];
-            let used = width.min(self.columns - column);
-            let untransformed = &mut panel[at * width..];
-            level.dispatch(Panel { matrix: self, taps, from, used, width, panel: untransformed });
+            let (to, used) = (Disjoint(panel[at * width..].as_mut_ptr()), width.min(self.columns - column));
+            for (n, tap) in taps.iter().enumerate() {
+                let (from, rows) = (&from[tap.position * self.tap_stride..], self.channels);
+                // SAFETY: the panel has the taps' rows from `at` on.
+                let to = unsafe { to.after(n * rows * width) };
+                level.dispatch(Block { matrix: self, from, rows, used, stored: width, to, width });
+            }
             transform(panel, width);
         });
     }
+
+    /// Packs what some rows of the weights are of the only group's matrix, these rows and columns, as
+    /// [`pack_transformed`](Self::pack_transformed) does into the values from `start` on. Columns begin with a vector. What lies where in
+    /// the panels is given to `transform`.
+    ///
+    /// # Safety
+    /// As for [`Packing::pack_rows`](crate::Packing::pack_rows), and the form has the panels from `start` on.
+    pub(super) unsafe fn pack_rows(
+        &self,
+        level: Level,
+        taps: &[Tap],
+        weights: &WeightRows,
+        [rows, columns]: [Range<usize>; 2],
+        [start, depth, at]: [usize; 3],
+        transform: impl Fn(Place),
+    ) {
+        let size = TileSize::of(level);
+        let mut column = columns.start;
+        while column < columns.end {
+            let first = column - column % size.columns;
+            let width = size.panel(first, self.columns);
+            let used = columns.end.min(first + size.columns) - column;
+            let stored = used.next_multiple_of(size.lanes);
+            // SAFETY: where the panel starts, in the form.
+            let panel = unsafe { weights.packed().after(start + first * depth) };
+            for (n, tap) in taps.iter().enumerate() {
+                let from = &weights.tap(tap.position)[(column - columns.start) * self.column_stride..];
+                // SAFETY: where the block starts, which has the place of these rows and columns in a tap's rows of the panel.
+                let to = unsafe { panel.after((at + n * self.channels + rows.start) * width + column - first) };
+                level.dispatch(Block { matrix: self, from, rows: rows.len(), used, stored, to, width });
+            }
+            let columns = column - first..column - first + stored;
+            transform(Place { panel, width, part: self.channels * width, rows: rows.clone(), columns });
+            column += used;
+        }
+    }
 }
 
-struct Panel<'a> {
+/// Some rows and columns, whole vectors of them, of each part of a panel, which belong to one thread.
+pub(super) struct Place {
+    pub(super) panel: Disjoint<f32>,
+    /// Values from one row to the next, and from one part to the next.
+    pub(super) width: usize,
+    pub(super) part: usize,
+    pub(super) rows: Range<usize>,
+    pub(super) columns: Range<usize>,
+}
+
+impl Place {
+    /// Where its vectors lie in each part.
+    #[inline(always)]
+    pub(super) fn vectors(&self, lanes: usize) -> impl Iterator<Item = usize> {
+        let (width, columns) = (self.width, self.columns.clone());
+        self.rows.clone().flat_map(move |row| columns.clone().step_by(lanes).map(move |column| row * width + column))
+    }
+}
+
+/// Some rows and columns of one tap on their way into a panel. Whoever makes one has it alone write `stored` columns of every row from `to`
+/// on, rows being `width` values apart.
+struct Block<'a> {
     matrix: &'a Matrix,
-    taps: &'a [Tap],
-    /// The weights from the panel's first column on.
+    /// The weights from the first row and column on.
     from: &'a [f32],
+    rows: usize,
     /// Columns that exist, and that are stored.
     used: usize,
+    stored: usize,
+    to: Disjoint<f32>,
     width: usize,
-    panel: &'a mut [f32],
 }
 
-impl Kernel for Panel<'_> {
+impl Kernel for Block<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Panel { matrix, taps, from, used, width, panel } = self;
+        let Block { matrix, from, rows, used, stored, to, width } = self;
         let (row_stride, column_stride) = (matrix.row_stride, matrix.column_stride);
-        for (tap, to) in taps.iter().zip(panel.chunks_exact_mut(matrix.channels * width)) {
-            let from = &from[tap.position * matrix.tap_stride..];
-            if column_stride == 1 {
-                for (channel, to) in to.chunks_exact_mut(width).enumerate() {
-                    to[..used].copy_from_slice(&from[channel * row_stride..][..used]);
-                    to[used..].fill(0.0);
-                }
-                continue;
-            }
-            // Whole blocks of a transposed matrix go through registers.
-            let (mut rows, mut columns) = (0, 0);
-            if row_stride == 1 {
-                rows = matrix.channels - matrix.channels % I::LANES;
-                columns = used - used % I::LANES;
-            }
-            for column in (0..columns).step_by(I::LANES) {
-                for row in (0..rows).step_by(I::LANES) {
-                    let from = &from[column * column_stride + row..][..(I::LANES - 1) * column_stride + I::LANES];
-                    let to = &mut to[row * width + column..][..(I::LANES - 1) * width + I::LANES];
-                    // SAFETY: both slices hold `LANES` rows of `LANES` values at their pitch.
-                    unsafe { isa.transpose(from.as_ptr(), column_stride, to.as_mut_ptr(), width) };
-                }
-            }
-            for (row, to) in to.chunks_exact_mut(width).enumerate() {
-                let done = if row < rows { columns } else { 0 };
-                for (column, to) in to[..used].iter_mut().enumerate().skip(done) {
-                    *to = from[row * row_stride + column * column_stride];
-                }
+        if column_stride == 1 {
+            for row in 0..rows {
+                // SAFETY: the promise of whoever made the block.
+                let to = unsafe { to.range(row * width, row * width + stored) };
+                to[..used].copy_from_slice(&from[row * row_stride..][..used]);
                 to[used..].fill(0.0);
             }
+            return;
+        }
+        // Whole blocks of a transposed matrix go through registers.
+        let (mut whole_rows, mut whole_columns) = (0, 0);
+        if row_stride == 1 {
+            whole_rows = rows - rows % I::LANES;
+            whole_columns = used - used % I::LANES;
+        }
+        for column in (0..whole_columns).step_by(I::LANES) {
+            for row in (0..whole_rows).step_by(I::LANES) {
+                let from = &from[column * column_stride + row..][..(I::LANES - 1) * column_stride + I::LANES];
+                // SAFETY: `from` holds `LANES` rows of `LANES` values at its pitch, and so do the block's rows from `row` on.
+                unsafe { isa.transpose(from.as_ptr(), column_stride, to.after(row * width + column).0, width) };
+            }
+        }
+        for row in 0..rows {
+            let done = if row < whole_rows { whole_columns } else { 0 };
+            // SAFETY: as above.
+            let to = unsafe { to.range(row * width, row * width + stored) };
+            for (column, to) in to[..used].iter_mut().enumerate().skip(done) {
+                *to = from[row * row_stride + column * column_stride];
+            }
+            to[used..].fill(0.0);
         }
     }
 }

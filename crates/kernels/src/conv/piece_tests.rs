@@ -2,7 +2,7 @@
 
 use super::tests::{SHAPES, convolved, dirty, noise};
 use super::*;
-use crate::{Level, Pool, Precision, ValuesMut, bf16};
+use crate::{Level, Packing, Pool, Precision, ValuesMut, bf16};
 use std::ops::Range;
 
 /// Every way to cut `len` values into pieces of whole units that is worth a test.

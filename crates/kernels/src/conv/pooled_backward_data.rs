@@ -3,6 +3,7 @@
 use super::pooled_backward_weights::expand;
 use super::sparse_data::SparseData;
 use super::{BackwardData, PooledShape};
+use crate::packing::{Cut, Packing, WeightRows};
 use crate::{Level, Pool, Precision};
 
 /// `dx` from `dy`, the positions of the maxima and the weights.
@@ -30,23 +31,6 @@ impl PooledBackwardData {
         }
     }
 
-    /// Values that [`pack`](Self::pack) writes.
-    pub fn packed_len(&self) -> usize {
-        match &self.way {
-            Way::Sparse(sparse) => sparse.packed_len(),
-            Way::Dense(dense) => dense.packed_len(),
-        }
-    }
-
-    /// Brings `weights` (HWIO) into the order that [`run`](Self::run) reads.
-    pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
-        assert_eq!(weights.len(), self.shape.conv.weights_len(), "weights of {:?}", self.shape);
-        match &self.way {
-            Way::Sparse(sparse) => sparse.pack(pool, weights, packed),
-            Way::Dense(dense) => dense.pack(pool, weights, packed),
-        }
-    }
-
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
         match &self.way {
@@ -67,6 +51,40 @@ impl PooledBackwardData {
                 let (full, scratch) = scratch.split_at_mut(samples * shape.conv.output_len());
                 expand(shape, dy, argmax, full);
                 dense.run(samples, full, packed, dx.into(), scratch);
+            }
+        }
+    }
+}
+
+impl Packing for PooledBackwardData {
+    fn packed_len(&self) -> usize {
+        match &self.way {
+            Way::Sparse(sparse) => sparse.packed_len(),
+            Way::Dense(dense) => dense.packed_len(),
+        }
+    }
+
+    fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
+        assert_eq!(weights.len(), self.shape.conv.weights_len(), "weights of {:?}", self.shape);
+        match &self.way {
+            Way::Sparse(sparse) => sparse.pack(pool, weights, packed),
+            Way::Dense(dense) => dense.pack(pool, weights, packed),
+        }
+    }
+
+    fn cut(&self) -> Option<Cut> {
+        match &self.way {
+            Way::Sparse(sparse) => Some(sparse.cut()),
+            Way::Dense(dense) => dense.cut(),
+        }
+    }
+
+    unsafe fn pack_rows(&self, weights: &WeightRows) {
+        // SAFETY: the caller's promise; cut and length are the way's.
+        unsafe {
+            match &self.way {
+                Way::Sparse(sparse) => sparse.pack_rows(weights),
+                Way::Dense(dense) => dense.pack_rows(weights),
             }
         }
     }

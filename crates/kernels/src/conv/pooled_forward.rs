@@ -12,6 +12,7 @@ use super::tile::{Columns, Product, Reduction, Rows};
 use super::winograd::{self, Filtering, Output, Winograd};
 use super::{CLOSED, Epilogue, PooledShape};
 use crate::isa::Amx;
+use crate::packing::{Cut, Packing, WeightRows};
 use crate::{Level, Pool, Precision};
 use std::ops::Range;
 
@@ -62,23 +63,6 @@ impl PooledForward {
             windows,
             source,
         }
-    }
-
-    /// Values that [`pack`](Self::pack) writes.
-    pub fn packed_len(&self) -> usize {
-        if let Some(winograd) = &self.winograd {
-            return winograd.packed_len();
-        }
-        self.shape.conv.groups * self.matrix.group_len(self.taps.len(), self.size)
-    }
-
-    /// Brings `weights` (HWIO) into the order that [`run`](Self::run) reads.
-    pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
-        assert_eq!(weights.len(), self.shape.conv.weights_len(), "weights of {:?}", self.shape);
-        if let Some(winograd) = &self.winograd {
-            return winograd.pack(pool, &self.matrix, &self.taps, weights, packed);
-        }
-        self.matrix.pack(self.level, pool, &self.taps, weights, packed, self.amx.is_some());
     }
 
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
@@ -287,6 +271,41 @@ impl PooledForward {
                 positions: &mut argmax[group * filters..],
             }
             .run_on(self.level);
+        }
+    }
+}
+
+impl Packing for PooledForward {
+    fn packed_len(&self) -> usize {
+        if let Some(winograd) = &self.winograd {
+            return winograd.packed_len();
+        }
+        self.shape.conv.groups * self.matrix.group_len(self.taps.len(), self.size)
+    }
+
+    fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
+        assert_eq!(weights.len(), self.shape.conv.weights_len(), "weights of {:?}", self.shape);
+        if let Some(winograd) = &self.winograd {
+            return winograd.pack(pool, &self.matrix, &self.taps, weights, packed);
+        }
+        self.matrix.pack(self.level, pool, &self.taps, weights, packed, self.amx.is_some());
+    }
+
+    fn cut(&self) -> Option<Cut> {
+        let direct = self.winograd.is_none() && self.amx.is_none();
+        let apart = self.shape.conv.groups == 1 && (direct || self.winograd.as_ref().is_some_and(Winograd::can_be_cut));
+        apart.then(|| self.shape.conv.cut(1))
+    }
+
+    unsafe fn pack_rows(&self, weights: &WeightRows) {
+        let place = [weights.range(), 0..self.shape.conv.filters];
+        let depth = self.taps.len() * self.shape.conv.input[2];
+        // SAFETY: the caller's promise.
+        unsafe {
+            match &self.winograd {
+                Some(winograd) => winograd.pack_rows(&self.matrix, &self.taps, weights, place),
+                None => self.matrix.pack_rows(self.level, &self.taps, weights, place, [0, depth, 0], |_| {}),
+            }
         }
     }
 }

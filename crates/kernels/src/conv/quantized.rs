@@ -14,7 +14,7 @@ use super::{ConvShape, Epilogue, PooledShape};
 use crate::isa::DotLevel;
 use crate::pool::Disjoint;
 use crate::quantize::Encoding;
-use crate::{Level, Pool};
+use crate::{Level, Packing, Pool};
 
 /// `y = max over each pooling window of epilogue(convolution(x, weights) + bias)`, with `x` in bytes; the window may be one
 /// pixel.
@@ -110,15 +110,16 @@ impl QuantizedForward {
     fn group_len(&self) -> usize {
         self.depth() * self.size.padded(self.shape.conv.group_filters())
     }
+}
 
-    /// Values that [`pack`](Self::pack) writes.
-    pub fn packed_len(&self) -> usize {
+impl Packing for QuantizedForward {
+    fn packed_len(&self) -> usize {
         self.shape.conv.groups * self.group_len() + 2 * self.shape.conv.filters
     }
 
     /// Rounds `weights` (HWIO) to bytes in the order that [`run`](Self::run) reads, followed by each filter's scale and by
     /// what the input's offsets add to its sum.
-    pub fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
+    fn pack(&self, pool: &mut Pool, weights: &[f32], packed: &mut [f32]) {
         let (conv, level) = (&self.shape.conv, self.level);
         assert_eq!(weights.len(), conv.weights_len(), "weights of {conv:?}");
         assert_eq!(packed.len(), self.packed_len(), "packed weights of {conv:?}");
@@ -149,7 +150,9 @@ impl QuantizedForward {
             level.dispatch(Panel { rows, pitch, weights, scale, offset, panel, width, scales, offsets });
         });
     }
+}
 
+impl QuantizedForward {
     /// Values that [`run`](Self::run) needs besides; what they hold does not matter.
     pub fn scratch_len(&self, samples: usize) -> usize {
         2 * self.table_len() + self.unpooled_len(samples) + self.copy_len(samples)

@@ -5,7 +5,7 @@ use super::reference::{products, window_pixel};
 use super::tests::convolved;
 use super::*;
 use crate::quantize::Encoding;
-use crate::{Level, Pool, Precision};
+use crate::{Level, Packing, Pool, Precision};
 
 /// Bytes that depend only on `seed`.
 fn bytes(seed: u64, len: usize) -> Vec<u8> {

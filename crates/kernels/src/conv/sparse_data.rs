@@ -9,6 +9,7 @@ use super::PooledShape;
 use super::geometry::{LINE, Source, forward_taps};
 use super::sparse_weights::pooled_windows;
 use crate::isa::{Isa, Kernel};
+use crate::packing::{Cut, WeightRows};
 use crate::pool::Disjoint;
 use crate::{Level, Pool};
 
@@ -79,8 +80,30 @@ impl SparseData {
             let start = vector * self.vector_len() + first * taps * lanes;
             // SAFETY: blocks of filters are disjoint ranges of `packed`, whose length was checked, and each is one task's.
             let block = unsafe { packed.range(start, start + count * taps * lanes) };
-            self.level.dispatch(Pack { plan: self, weights, vector, first, block });
+            let used = lanes.min(channels - vector * lanes);
+            let tap = |tap: usize| &weights[(tap * channels + vector * lanes) * filters..];
+            self.level.dispatch(Pack { plan: self, tap, used, first, block });
         });
+    }
+
+    /// Where the weights can be cut.
+    pub(super) fn cut(&self) -> Cut {
+        self.shape.conv.cut(self.lanes)
+    }
+
+    /// Packs these channels alone.
+    ///
+    /// # Safety
+    /// As for [`Packing::pack_rows`](crate::Packing::pack_rows).
+    pub(super) unsafe fn pack_rows(&self, weights: &WeightRows) {
+        let range = weights.range();
+        for channel in range.clone().step_by(self.lanes) {
+            let (start, used) = (channel / self.lanes * self.vector_len(), self.lanes.min(range.end - channel));
+            // SAFETY: the place of this vector of channels in the form, which the caller says is theirs alone.
+            let block = unsafe { weights.packed().range(start, start + self.vector_len()) };
+            let tap = |tap| &weights.tap(tap)[(channel - range.start) * self.shape.conv.filters..];
+            self.level.dispatch(Pack { plan: self, tap, used, first: 0, block });
+        }
     }
 
     fn masks_len(&self) -> usize {
@@ -120,29 +143,29 @@ impl SparseData {
 }
 
 /// The weights of one vector of channels for the filters from `first` on.
-struct Pack<'a> {
+struct Pack<'a, F> {
     plan: &'a SparseData,
-    weights: &'a [f32],
-    vector: usize,
+    /// A tap's weights from the first of these channels on.
+    tap: F,
+    /// Channels that exist.
+    used: usize,
     first: usize,
     block: &'a mut [f32],
 }
 
-impl Kernel for Pack<'_> {
+impl<'a, F: Fn(usize) -> &'a [f32]> Kernel for Pack<'a, F> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let [_, _, channels] = self.plan.shape.conv.input;
         let filters = self.plan.shape.conv.filters;
         let taps = self.plan.taps.len();
         let pitch = taps * I::LANES;
         let count = self.block.len() / pitch;
-        let channel = self.vector * I::LANES;
-        let used = I::LANES.min(channels - channel);
+        let used = self.used;
         // Whole blocks go through registers.
         let whole = if used == I::LANES { count - count % I::LANES } else { 0 };
         for tap in 0..taps {
-            let from = &self.weights[(tap * channels + channel) * filters + self.first..];
+            let from = &(self.tap)(tap)[self.first..];
             for filter in (0..whole).step_by(I::LANES) {
                 let from = &from[filter..][..(I::LANES - 1) * filters + I::LANES];
                 let to = &mut self.block[filter * pitch + tap * I::LANES..][..(I::LANES - 1) * pitch + I::LANES];

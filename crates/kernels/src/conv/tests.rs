@@ -3,7 +3,7 @@
 use super::filtered_magnitude::magnitudes;
 use super::reference::{products, unpooled, window_pixel};
 use super::*;
-use crate::{Level, Pool, Precision};
+use crate::{Level, Packing, Pool, Precision};
 use proptest::prelude::*;
 
 /// Values in `-1..1` that depend only on `seed`.

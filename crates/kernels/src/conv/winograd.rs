@@ -18,8 +18,10 @@ pub(super) use weights::WinogradWeights;
 
 use super::factors::pair_rows;
 use super::geometry::{Source, Tap, is_cold, unaliased};
-use super::pack::{Matrix, TileSize};
+use super::pack::{Matrix, Place, TileSize};
 use super::{ConvShape, Epilogue, Sums};
+use crate::packing::WeightRows;
+use crate::pool::Disjoint;
 use crate::{Level, Pool, Precision};
 use lines::Lines;
 use run::Run;
@@ -200,16 +202,50 @@ impl Winograd {
         if let Some(lines) = &self.lines {
             return lines.pack(pool, matrix, taps, weights, packed);
         }
-        let rows = [self.parts(), self.parts() - taps.len()].map(|parts| parts * self.channels());
-        matrix.pack_transformed(self.level, pool, taps, weights, packed, rows, |panel, width| {
-            if self.tile == 4 {
-                return self.level.dispatch(four::TransformWeights { channels: self.channels(), width, panel });
-            }
-            self.level.dispatch(two::TransformWeights { channels: self.channels(), width, panel: &mut *panel });
+        let channels = self.channels();
+        matrix.pack_transformed(self.level, pool, taps, weights, packed, self.panel_rows(), |panel, width| {
+            assert_eq!(panel.len(), self.parts() * channels * width, "a panel");
+            let (place, part) = (Disjoint(panel.as_mut_ptr()), channels * width);
+            self.transform(Place { panel: place, width, part, rows: 0..channels, columns: 0..width });
             if self.precision == Precision::Bf16 {
                 pair_rows(self.level, panel, two::PARTS, self.channels(), width);
             }
         });
+    }
+
+    /// Rows of a panel, and the first of those that the taps take before they are transformed: the last ones.
+    fn panel_rows(&self) -> [usize; 2] {
+        [self.parts(), self.parts() - 9].map(|parts| parts * self.channels())
+    }
+
+    /// Whether rows of the weights can be packed apart.
+    pub(super) fn can_be_cut(&self) -> bool {
+        self.lines.is_none() && self.precision == Precision::F32
+    }
+
+    /// Packs the rows and columns of the matrix that some rows of the weights are.
+    ///
+    /// # Safety
+    /// As for [`Packing::pack_rows`](crate::Packing::pack_rows).
+    pub(super) unsafe fn pack_rows(
+        &self,
+        matrix: &Matrix,
+        taps: &[Tap],
+        weights: &WeightRows,
+        place: [Range<usize>; 2],
+    ) {
+        assert_eq!(taps.len(), 9, "taps of a 3x3 kernel");
+        let [depth, at] = self.panel_rows();
+        // SAFETY: the caller's promise; the form is this plan's.
+        unsafe { matrix.pack_rows(self.level, taps, weights, place, [0, depth, at], |place| self.transform(place)) };
+    }
+
+    /// Transforms the taps of these rows and columns in their panel.
+    fn transform(&self, place: Place) {
+        match self.tile {
+            4 => self.level.dispatch(four::TransformWeights(place)),
+            _ => self.level.dispatch(two::TransformWeights(place)),
+        }
     }
 
     /// Values from one part of the patches, and of the products, to the next: the parts of one vector must not drive each other out

@@ -54,7 +54,7 @@ pub(super) fn scratch_len(level: Level, inputs: usize, outputs: usize) -> usize 
 
 /// Moves the job's parameter, `[inputs][outputs]`. Scratch memory holds any finite numbers.
 pub(super) fn apply(job: Job<'_>, muon: Muon, scratch: &mut [f32]) {
-    let Job { pool, level, step, parts, parameter, state: [Some(momentum), ..] } = job else {
+    let Job { pool, level, step, parts, parameter, state: [Some(momentum), ..], .. } = job else {
         panic!("an array of state")
     };
     let Muon { inputs, outputs, .. } = muon;
@@ -66,7 +66,7 @@ pub(super) fn apply(job: Job<'_>, muon: Muon, scratch: &mut [f32]) {
     let [mut x, mut y, square, polynomial] = split(scratch, upright.parts());
     let direction = &mut y[..inputs * outputs];
     let state = [Some(momentum), Some(&mut *direction), None];
-    Job { pool: &mut *pool, level, step, parts, parameter: &mut *parameter, state }
+    Job::new(&mut *pool, level, step, parts, &mut *parameter, state)
         .run(Direction { momentum: muon.momentum, nesterov: muon.nesterov });
     let plain = Step { gradient_scale: 1.0, clip_value: None, l1: 0.0, l2: 0.0, decay: 0.0, ..*step };
     let norm = gradient_square_sum(pool, level, &plain, &[&*direction], direction).sqrt();

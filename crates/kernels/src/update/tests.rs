@@ -124,7 +124,7 @@ fn run(pool: &mut Pool, level: Level, rule: Rule, step: &Step, len: usize, parts
         let mut arrays = state.iter_mut().map(Vec::as_mut_slice);
         let state = [arrays.next(), arrays.next(), arrays.next()];
         let step = Step { step: t, ..*step };
-        apply(pool, level, rule, &step, &slices(&gradients), &mut p, state, &mut []);
+        apply(pool, level, rule, &step, &slices(&gradients), &mut p, state, &mut [], Default::default());
     }
     (p, state)
 }
@@ -208,7 +208,17 @@ fn penalties_have_no_gradient_at_zero() {
     let step = Step { l1: 0.5, l2: 0.5, ..PLAIN };
     let mut p = [0.0f32, -0.0];
     let rule = Rule::Sgd { momentum: 0.0, nesterov: false };
-    apply(&mut Pool::new(1), Level::detect(), rule, &step, &[&[0.0; 2]], &mut p, [None, None, None], &mut []);
+    apply(
+        &mut Pool::new(1),
+        Level::detect(),
+        rule,
+        &step,
+        &[&[0.0; 2]],
+        &mut p,
+        [None, None, None],
+        &mut [],
+        Default::default(),
+    );
     assert_eq!(p, [0.0, 0.0]);
 }
 
@@ -219,7 +229,17 @@ fn nadam_late_in_a_training() {
         let step = Step { step: t, ..PLAIN };
         let (mut p, mut m, mut v) = ([0.5f32], [0.2f32], [0.09f32]);
         let state = [Some(&mut m[..]), Some(&mut v[..]), None];
-        apply(&mut Pool::new(1), Level::detect(), rule(beta_1), &step, &[&[0.25]], &mut p, state, &mut []);
+        apply(
+            &mut Pool::new(1),
+            Level::detect(),
+            rule(beta_1),
+            &step,
+            &[&[0.25]],
+            &mut p,
+            state,
+            &mut [],
+            Default::default(),
+        );
         p[0]
     };
     let wanted = |beta_1: f32, t: u64| {
@@ -276,7 +296,7 @@ fn run_muon(pool: &mut Pool, level: Level, step: &Step, shape: [usize; 2], parts
     for t in 1..=3 {
         let gradients = gradients(len, parts, t);
         let (state, step) = ([Some(&mut m[..]), None, None], Step { step: t, ..*step });
-        apply(pool, level, rule, &step, &slices(&gradients), &mut p, state, &mut scratch);
+        apply(pool, level, rule, &step, &slices(&gradients), &mut p, state, &mut scratch, Default::default());
     }
     p
 }
@@ -337,7 +357,7 @@ fn muon_is_pytorchs() {
         for t in 0..3u8 {
             let (gradient, state) = (numbers(2.3 + f64::from(t), 1.1), [Some(&mut m[..]), None, None]);
             let step = Step { learning_rate: 0.05, step: u64::from(t) + 1, ..PLAIN };
-            apply(&mut Pool::new(1), level, rule, &step, &[&gradient], &mut p, state, &mut scratch);
+            apply(&mut Pool::new(1), level, rule, &step, &[&gradient], &mut p, state, &mut scratch, Default::default());
         }
         for (n, found) in p.iter().enumerate() {
             let expected = expected[(n % outputs) * inputs + n / outputs];

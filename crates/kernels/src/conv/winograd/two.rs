@@ -6,6 +6,7 @@
 #![allow(clippy::needless_range_loop, reason = "the indices of a tile are registers, the same in several arrays")]
 
 use crate::conv::factors::Factors;
+use crate::conv::pack::Place;
 use crate::isa::{Isa, Kernel};
 
 /// Matrices: one for each pixel of a transformed patch.
@@ -121,23 +122,18 @@ pub(super) unsafe fn restore<I: Isa>(isa: I, from: *const f32, part: usize) -> [
 }
 
 /// Turns nine taps, which lie in the panel's last nine parts, into the sixteen parts, row by row in place.
-pub(super) struct TransformWeights<'a> {
-    pub(super) channels: usize,
-    pub(super) width: usize,
-    pub(super) panel: &'a mut [f32],
-}
+pub(super) struct TransformWeights(pub(super) Place);
 
-impl Kernel for TransformWeights<'_> {
+impl Kernel for TransformWeights {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let part = self.channels * self.width;
-        assert_eq!(self.panel.len(), PARTS * part, "sixteen parts");
+        let Place { panel, part, .. } = self.0;
         let half = isa.splat(0.5);
-        for at in (0..part).step_by(I::LANES) {
-            // SAFETY: panels are whole vectors wide, so each part has a vector at `at`.
+        for at in self.0.vectors(I::LANES) {
+            // SAFETY: the place has a vector there, in each part.
             unsafe {
-                let panel = self.panel.as_mut_ptr().add(at);
+                let panel = panel.0.add(at);
                 // `G g`, then `(G g) G^T`.
                 let mut rows = [[isa.zero(); 3]; 4];
                 for column in 0..3 {
