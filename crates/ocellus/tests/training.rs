@@ -106,7 +106,7 @@ fn a_profile_times_every_operation_and_changes_nothing() {
     assert!(weights(&plain) == weights(&profiled));
     assert!(plain.step_times().is_empty());
     let times = profiled.step_times();
-    for op in ["Conv2d", "Dropout", "Moments", "ConvBackwardWeights", "Update"] {
+    for op in ["Conv2d", "Dropout", "Conv2d+Moments", "ConvBackwardWeights", "Update"] {
         assert!(times.iter().any(|step| step.op == op && !step.time.is_zero()), "{op}: {times:?}");
     }
     let convolution = times.iter().find(|step| step.place == "conv2d" && step.op == "Conv2d").unwrap();

@@ -64,7 +64,7 @@ struct RunMeasured {
 
 impl Run for RunMeasured {
     fn scratch_len(&self, samples: usize) -> usize {
-        MomentSums::scratch_len(self.level, self.filters) + self.forward.scratch_len(samples)
+        self.forward.scratch_len(samples) + MomentSums::scratch_len(self.level, self.filters)
     }
     fn packing(&self) -> Option<(usize, &dyn Packing)> {
         self.forward.packing()
@@ -73,7 +73,8 @@ impl Run for RunMeasured {
         let [y, sums] = outputs else { unreachable!("it has two outputs") };
         let shift = inputs.f32(2 + usize::from(self.forward.bias));
         let (x, weights, extent) = (inputs.f32(0), self.forward.weights(inputs), Extent::Samples(at.samples));
-        let (of_moments, scratch) = scratch.split_at_mut(MomentSums::scratch_len(self.level, self.filters));
+        // Behind the kernel's, which then begins where all others' does.
+        let (scratch, of_moments) = scratch.split_at_mut(self.forward.scratch_len(at.samples));
         match y.values() {
             ValuesMut::F32(y) => {
                 let moments = MomentSums::new(self.level, shift, of_moments);

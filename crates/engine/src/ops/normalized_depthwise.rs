@@ -92,7 +92,7 @@ struct RunForward {
 
 impl Run for RunForward {
     fn scratch_len(&self, _samples: usize) -> usize {
-        self.moments_len + self.kernel.scratch_len()
+        self.kernel.scratch_len() + self.moments_len
     }
     fn unit(&self) -> usize {
         self.kernel.unit()
@@ -105,7 +105,8 @@ impl Run for RunForward {
     }
     fn run(&self, inputs: &Inputs<'_>, outputs: &mut [Output], scratch: &mut [f32], at: &At<'_>) {
         let (x, norm) = (inputs.values(0), self.norm.norm(inputs, 1));
-        let (of_moments, scratch) = scratch.split_at_mut(self.moments_len);
+        // Behind the kernel's, which then begins where all others' does: shifted by less than a page, its stores look like what is read next.
+        let (scratch, of_moments) = scratch.split_at_mut(self.kernel.scratch_len());
         let moments = (self.moments_len > 0).then(|| MomentSums::new(self.level, inputs.f32(SHIFT), of_moments));
         let y = outputs[0].f32();
         let (unit, y_len) = (self.unit().max(1), y.len() / at.samples.max(1));

@@ -11,6 +11,7 @@ use std::ops::Range;
 /// Each sum errs by at most about `(40 + 512 / channels) ε Σ|term|`, whatever the number of rows.
 #[derive(Clone, Copy, Debug)]
 pub struct MomentSums<'a> {
+    level: Level,
     channels: usize,
     /// The shift of each column. Few channels would leave lanes empty, so that several rows may be one wider row of columns.
     shift: &'a [f32],
@@ -45,7 +46,7 @@ impl<'a> MomentSums<'a> {
         to.chunks_exact_mut(shift.len()).for_each(|to| to.copy_from_slice(shift));
         sums.fill(0.0);
         let (totals, errors) = Cell::from_mut(sums).as_slice_of_cells().split_at(2 * columns);
-        MomentSums { channels: shift.len(), shift: to, totals, errors }
+        MomentSums { level, channels: shift.len(), shift: to, totals, errors }
     }
 
     /// Channels of a row.
@@ -54,27 +55,21 @@ impl<'a> MomentSums<'a> {
     }
 
     /// Adds whole rows.
-    pub(crate) fn add_rows(&self, level: Level, x: &[f32]) {
-        level.dispatch(AddRows { sums: *self, x });
+    pub(crate) fn add_rows(&self, x: &[f32]) {
+        assert!(x.len().is_multiple_of(self.channels), "whole rows");
+        // SAFETY: these are all values of all rows.
+        unsafe { self.add(x.as_ptr(), x.len() / self.channels, 0..self.channels) };
     }
 
-    /// Adds some channels of `rows` rows, of which the first begins at `x`, and the next ones whole rows later.
+    /// Adds some channels of `rows` rows, of which the first begins at `x`, and the next ones whole rows later. It is compiled once, not with
+    /// each kernel that calls it.
     ///
     /// # Safety
     /// So many values of every row are readable.
-    #[inline(always)]
-    pub(crate) unsafe fn add<I: Isa>(&self, isa: I, x: *const f32, rows: usize, channels: Range<usize>) {
+    #[inline(never)]
+    pub(crate) unsafe fn add(&self, x: *const f32, rows: usize, channels: Range<usize>) {
         assert!(channels.end <= self.channels, "channels of a row");
-        // SAFETY: the caller's promise; whole rows lie one behind the other.
-        unsafe {
-            if channels.len() < self.channels {
-                return self.add_columns(isa, x, self.channels, rows, channels);
-            }
-            let width = self.shift.len();
-            let (wide, rest) = (rows * self.channels / width, rows * self.channels % width);
-            self.add_columns(isa, x, width, wide, 0..width);
-            self.add_columns(isa, x.wrapping_add(wide * width), width, 1, 0..rest);
-        }
+        self.level.dispatch(AddRows { sums: *self, x, rows, channels });
     }
 
     /// Adds these columns of rows that lie `pitch` values apart.
@@ -215,18 +210,28 @@ unsafe fn store<I: Isa>(isa: I, whole: bool, mask: I::Mask, to: *mut f32, value:
     unsafe { if whole { isa.store(to, value) } else { isa.store_masked(mask, to, value) } }
 }
 
+/// Some channels of rows that lie whole rows apart, which whoever makes one says are readable.
 struct AddRows<'a> {
     sums: MomentSums<'a>,
-    x: &'a [f32],
+    x: *const f32,
+    rows: usize,
+    channels: Range<usize>,
 }
 
 impl Kernel for AddRows<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let channels = self.sums.channels();
-        assert!(self.x.len().is_multiple_of(channels), "whole rows");
-        // SAFETY: these are all values of all rows.
-        unsafe { self.sums.add(isa, self.x.as_ptr(), self.x.len() / channels, 0..channels) };
+        let AddRows { sums, x, rows, channels } = self;
+        let (pitch, width) = (sums.channels, sums.shift.len());
+        // SAFETY: the promise of whoever made this; whole rows lie one behind the other.
+        unsafe {
+            if channels.len() < pitch {
+                return sums.add_columns(isa, x, pitch, rows, channels);
+            }
+            let (wide, rest) = (rows * pitch / width, rows * pitch % width);
+            sums.add_columns(isa, x, width, wide, 0..width);
+            sums.add_columns(isa, x.wrapping_add(wide * width), width, 1, 0..rest);
+        }
     }
 }

@@ -334,7 +334,7 @@ impl Forward {
         let sums = match sums {
             Sums::Measured(y, moments) if !self.measures() => {
                 self.run(extent, x, weights, Sums::New((&mut *y).into()), scratch);
-                return moments.add_rows(self.level, y);
+                return moments.add_rows(y);
             }
             sums => sums,
         };
@@ -408,7 +408,7 @@ impl Forward {
             for (n, y) in y.chunks_mut(each * windows.row_len()).enumerate() {
                 let first = rows.start + n * each;
                 tiles(first..(first + each).min(rows.end), 1, x, y);
-                moments.add_rows(self.level, y);
+                moments.add_rows(y);
             }
         }
     }
@@ -584,7 +584,7 @@ impl Forward {
             };
             product.run_on(shape, self.level);
             if let Some(moments) = moments {
-                moments.add_rows(self.level, y);
+                moments.add_rows(y);
             }
             return;
         }

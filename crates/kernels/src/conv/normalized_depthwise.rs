@@ -99,7 +99,7 @@ impl NormalizedDepthwise {
             }
             .run_on(self.level);
             if let Some(moments) = moments {
-                moments.add_rows(self.level, y);
+                moments.add_rows(y);
             }
         });
     }

@@ -313,7 +313,7 @@ impl Product<'_> {
                     if let Some(moments) = &self.moments {
                         let from = out.wrapping_add(done * self.columns + column);
                         // SAFETY: `check` has found all rows in the output, one behind the other.
-                        unsafe { moments.add(isa, from, walk.done - done, column..column + columns) };
+                        unsafe { moments.add(from, walk.done - done, column..column + columns) };
                     }
                 }
             }

@@ -109,7 +109,7 @@ impl Lines {
                 let (bounds, sums) = (epilogue.bounds(), part.reborrow());
                 Block { plan: self, rows, x, packed, bias, bounds, sums, patches: &mut *patches }.run_on(self.level);
                 if let Some(moments) = part.moments() {
-                    moments.add_rows(self.level, part.single());
+                    moments.add_rows(part.single());
                 }
             }
         }

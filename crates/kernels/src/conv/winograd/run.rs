@@ -118,7 +118,7 @@ impl Run<'_> {
                     } else {
                         self.finish::<I, F>(isa, first, count, column);
                     }
-                    self.measure(isa, first, count, column);
+                    self.measure(first, count, column);
                 }
             }
         }
@@ -355,8 +355,7 @@ impl Run<'_> {
     ///
     /// # Safety
     /// As for [`transform`](Self::transform).
-    #[inline(always)]
-    unsafe fn measure<I: Isa>(&mut self, isa: I, first: usize, count: usize, column: usize) {
+    unsafe fn measure(&mut self, first: usize, count: usize, column: usize) {
         let plan = self.plan;
         let Output::Plain { sums, .. } = &mut self.output else { return };
         let Some(moments) = sums.moments() else { return };
@@ -375,7 +374,7 @@ impl Run<'_> {
                 let pixel = (sample * height + plan.tile * row + i) * width + plan.tile * tile;
                 let from = sums.as_mut_ptr().wrapping_add(pixel * plan.filters + column);
                 // SAFETY: the caller's promise: the tiles' pixels are outputs.
-                unsafe { moments.add(isa, from, pixels, columns.clone()) };
+                unsafe { moments.add(from, pixels, columns.clone()) };
             }
             done += tiles;
         }
