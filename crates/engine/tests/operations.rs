@@ -335,6 +335,16 @@ fn convolutions_sum_what_the_batch_norm_behind_them_needs() {
     }
 }
 
+#[test]
+fn the_shift_of_sums_has_no_gradient() {
+    let (net, logits, total) = build(&body("batch norm of grouped convolutions without bias"), cross_entropy);
+    let shifts = net.graph.nodes().iter().filter(|node| node.op.name() == "Moments").map(|node| node.inputs[1]);
+    let mut fused = fuse(&net.graph, &[logits, total]).unwrap();
+    let wrt: Vec<Value> = shifts.map(|shift| fused.value(shift).unwrap()).collect();
+    let total = fused.value(total).unwrap();
+    assert_eq!(fused.graph.gradients(total, &wrt).unwrap(), [None, None]);
+}
+
 /// The operations of a body, fused.
 fn fused_names(name: &str) -> Vec<&'static str> {
     let (net, logits, total) = build(&body(name), cross_entropy);
